@@ -1,0 +1,71 @@
+"""One line, one exit code for every way a command can fail."""
+
+import errno
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from cellseg.runtime import errors
+from cellseg.runtime.cli import common
+
+
+def run(error: BaseException | None = None, *arguments: str) -> Result:
+    @click.command("cellseg-test", cls=common.Command)
+    @common.version_option()
+    @click.option("--tile", type=int)
+    def main(tile: int | None) -> None:
+        if error is not None:
+            raise error
+
+    return CliRunner().invoke(main, arguments, prog_name="cellseg-test")
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.CellsegError, 1),
+        (errors.ImageError, 1),
+        (errors.ModelError, 1),
+        (errors.OutputError, 1),
+        (errors.UsageError, 2),
+        (errors.ConfigError, 2),
+    ],
+)
+def test_our_errors_are_one_line(kind: type[errors.CellsegError], code: int) -> None:
+    result = run(kind("slide.tif: empty;\n  use another"))
+    assert result.stderr == "cellseg-test: error: slide.tif: empty; use another\n"
+    assert result.stdout == ""
+    assert result.exit_code == code
+
+
+def test_interrupt() -> None:
+    result = run(KeyboardInterrupt())
+    assert (result.stderr, result.exit_code) == ("cellseg-test: error: interrupted\n", 130)
+
+
+def test_full_disk_names_the_file() -> None:
+    result = run(OSError(errno.ENOSPC, "No space left on device", "out/cells.csv"))
+    assert result.stderr.startswith("cellseg-test: error: out/cells.csv: No space left on device;")
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("bug", [RuntimeError("ours"), OSError(errno.EIO, "Input/output error")])
+def test_bugs_keep_their_traceback(bug: Exception) -> None:
+    assert run(bug).exception is bug
+
+
+@pytest.mark.parametrize("arguments", [("--tile", "wide"), ("--tiel", "3"), ("stray",)])
+def test_usage_errors_are_one_line_too(arguments: tuple[str, ...]) -> None:
+    result = run(None, *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("cellseg-test: error: ")
+    assert result.stderr.endswith("; see cellseg-test --help\n")
+    assert result.stderr.count("\n") == 1
+
+
+def test_success_and_version() -> None:
+    assert run().exit_code == 0
+    result = run(None, "--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("cellseg-test 0.")
