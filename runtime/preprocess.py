@@ -32,14 +32,16 @@ LUMA = (19595, 38470, 7471)
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """One slide's mapping ``byte = floor(255 * clip((value - low) / (high - low), 0, 1) + 0.5)``.
+    """One slide's mapping ``byte = round(255 * clip((value - low) / (high - low), 0, 1))``.
 
-    NaN becomes 0. Floats are computed in float32, in this order, so that the kernel agrees bit for bit.
+    Integers are mapped in 16-bit fixed point (see :attr:`fixed_point`; within 0.52 of the exact
+    fraction), because eight of those fit a vector register where a lookup goes one by one. Floats
+    are computed in float32, NaN becomes 0. The kernel does the same arithmetic bit for bit.
     """
 
-    #: Raw value that maps to byte 0.
+    #: Raw value that maps to byte 0; a whole number for integer types.
     low: float
-    #: Raw value that maps to byte 255; above ``low``.
+    #: Raw value that maps to byte 255; above ``low``; a whole number for integer types.
     high: float
     #: Name of the raw value type, one of :data:`DTYPES`.
     dtype: str
@@ -48,6 +50,13 @@ class Normalization:
         _check_dtype(np.dtype(self.dtype))
         if not self.low < self.high:
             raise ImageError(f"normalisation needs low < high, found {self.low} and {self.high}")
+        if np.dtype(self.dtype).kind == "u":
+            top = np.iinfo(self.dtype).max
+            for value in (self.low, self.high):
+                if value != int(value) or not 0 <= value <= top:
+                    raise ImageError(
+                        f"normalisation of {self.dtype} needs whole numbers of 0…{top}, found {value}"
+                    )
 
     @classmethod
     def full_scale(cls, dtype: np.dtype[Any]) -> Normalization:
@@ -65,14 +74,28 @@ class Normalization:
         """Bytes per raw unit."""
         return np.float32(255.0 / (self.high - self.low))
 
+    @property
+    def fixed_point(self) -> tuple[int, int, int, int]:
+        """The integer mapping as ``(low, span, shift, factor)``, all within 16 bits.
+
+        ``t = min(max(value - low, 0), span)``; ``byte = ((((t << shift) * factor) >> 16) + 64) >> 7``.
+        The shift brings ``span`` to 32768…65535, so that no bit of the factor is wasted; rounding the
+        factor up makes ``high`` map to 255 exactly.
+        """
+        low, span = int(self.low), int(self.high) - int(self.low)
+        shift = 16 - span.bit_length()
+        factor = -(-(255 << 23) // (span << shift))
+        return low, span, shift, factor
+
     def lookup(self) -> NDArray[np.uint8] | None:
         """Return the byte of every possible value, uint8[256] or uint8[65536]; ``None`` for floats."""
         dtype = np.dtype(self.dtype)
         if dtype.kind == "f":
             return None
-        values = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
-        fraction = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
-        return np.floor(255.0 * fraction + 0.5).astype(np.uint8)
+        low, span, shift, factor = self.fixed_point
+        values = np.arange(np.iinfo(dtype).max + 1, dtype=np.int64)
+        scaled = ((np.clip(values - low, 0, span) << shift) * factor) >> 16
+        return ((scaled + 64) >> 7).astype(np.uint8)
 
     def apply(self, array: NDArray[Any]) -> NDArray[np.uint8]:
         """Map an array of any shape to bytes.
@@ -96,7 +119,7 @@ class Normalization:
             raise ImageError(f"normalisation is for {self.dtype} pixels, found {array.dtype}")
         table = self.lookup()
         if table is not None:
-            return np.take(table, array)
+            return table[array]
         with np.errstate(invalid="ignore", over="ignore"):
             value = (array - self.offset) * self.scale
             value = np.minimum(np.fmax(value, np.float32(0)), np.float32(255))  # fmax turns NaN into 0
@@ -128,12 +151,15 @@ def measure(sample: NDArray[Any]) -> Normalization:
             raise ImageError(f"image of shape {sample.shape} holds no finite pixel value")
         low, high = (float(v) for v in np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE)))
         span = max(MINIMUM_SPAN * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny) * 256)
-    else:
-        if not sample.size:
-            raise ImageError(f"image of shape {sample.shape} holds no pixel")
-        low, high = _percentiles(sample)
-        span = MINIMUM_SPAN * 255 if sample.dtype == np.uint8 else max(MINIMUM_SPAN_16, MINIMUM_SPAN * high)
-    return Normalization(low, max(high, low + span), sample.dtype.name)
+        return Normalization(low, max(high, low + span), sample.dtype.name)
+    if not sample.size:
+        raise ImageError(f"image of shape {sample.shape} holds no pixel")
+    low, high = _percentiles(sample)
+    top = float(np.iinfo(sample.dtype).max)
+    span = MINIMUM_SPAN * top if sample.dtype == np.uint8 else max(MINIMUM_SPAN_16, MINIMUM_SPAN * high)
+    high = min(max(high, low + np.ceil(span)), top)
+    # A slide that is white all over keeps its span by moving the low end instead.
+    return Normalization(min(low, high - np.ceil(span)), high, sample.dtype.name)
 
 
 def to_channels(array: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -179,12 +205,10 @@ def luma(array: NDArray[Any]) -> NDArray[Any]:
     """Return the grey picture of an RGB one: shape (height, width, 3) to (height, width, 1), same type."""
     if array.dtype.kind == "f":
         r, g, b = (np.float32(part / 65536) for part in LUMA)
-        grey = array[:, :, 0] * r + array[:, :, 1] * g + array[:, :, 2] * b
+        grey: NDArray[Any] = array[:, :, 0] * r + array[:, :, 1] * g + array[:, :, 2] * b
     else:
-        # 65535 · 65536 + 32768 still fits 32 bits.
-        wide = array.astype(np.uint32)
-        grey = wide[:, :, 0] * LUMA[0] + wide[:, :, 1] * LUMA[1] + wide[:, :, 2] * LUMA[2]
-        grey = (grey + np.uint32(32768)) >> np.uint32(16)
+        wide = array.astype(np.int64)
+        grey = (wide[:, :, 0] * LUMA[0] + wide[:, :, 1] * LUMA[1] + wide[:, :, 2] * LUMA[2] + 32768) >> 16
     return grey.astype(array.dtype)[:, :, None]
 
 

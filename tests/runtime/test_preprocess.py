@@ -31,15 +31,26 @@ def test_channels_are_stretched_jointly() -> None:
     assert g == 128
 
 
-@given(st.floats(0, 1e4), st.floats(1, 1e4), st.sampled_from(["uint8", "uint16"]))
-def test_lookup_is_monotonic_and_is_what_apply_does(low: float, span: float, dtype: str) -> None:
-    mapping = Normalization(low, low + span, dtype)
+@given(st.data(), st.sampled_from(["uint8", "uint16"]))
+def test_lookup_is_the_rounded_fraction_and_is_what_apply_does(data: st.DataObject, dtype: str) -> None:
+    top = np.iinfo(dtype).max
+    low = data.draw(st.integers(0, top - 1))
+    high = data.draw(st.integers(low + 1, top))
+    mapping = Normalization(low, high, dtype)
+    assert all(0 <= part < 65536 for part in mapping.fixed_point)
     table = mapping.lookup()
     assert table is not None
-    assert table.shape == (np.iinfo(dtype).max + 1,)
     assert (np.diff(table.astype(int)) >= 0).all()
+    assert (table[low], table[high]) == (0, 255)
+    exact = 255 * np.clip((np.arange(top + 1) - low) / (high - low), 0, 1)
+    assert np.abs(table - exact).max() <= 0.52
     values = np.array([[0, 17, 255]], dtype)
     assert (mapping.apply(values) == table[values]).all()
+
+
+def test_a_white_slide_stays_white() -> None:
+    white = np.full((4, 4, 3), 255, np.uint8)
+    assert measure(white).apply(white).min() == 255
 
 
 def test_floats_clip_round_and_survive_nan() -> None:
@@ -67,6 +78,8 @@ def test_bad_input_is_named() -> None:
         measure(np.zeros((0, 2, 1), np.uint8))
     with pytest.raises(ImageError, match="low < high"):
         Normalization(1.0, 1.0, "uint8")
+    with pytest.raises(ImageError, match="whole numbers of 0…255, found 300"):
+        Normalization(1.0, 300.0, "uint8")
     with pytest.raises(ImageError, match="for uint8 pixels, found uint16"):
         Normalization(0.0, 1.0, "uint8").apply(np.zeros(3, np.uint16))
 
