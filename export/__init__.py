@@ -1,0 +1,1 @@
+"""Export: from a training checkpoint to one ONNX graph, and from there to a TensorRT engine."""

@@ -1,0 +1,1 @@
+"""Training: MC-UNet and its kin, learned jointly on mask, cell boundary and cell density."""
