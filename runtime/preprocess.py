@@ -119,11 +119,13 @@ class Normalization:
             raise ImageError(f"normalisation is for {self.dtype} pixels, found {array.dtype}")
         table = self.lookup()
         if table is not None:
-            return table[array]
+            mapped: NDArray[np.uint8] = table[array]
+            return mapped
         with np.errstate(invalid="ignore", over="ignore"):
             value = (array - self.offset) * self.scale
             value = np.minimum(np.fmax(value, np.float32(0)), np.float32(255))  # fmax turns NaN into 0
-        return (value + np.float32(0.5)).astype(np.uint8)
+        rounded: NDArray[np.uint8] = (value + np.float32(0.5)).astype(np.uint8)
+        return rounded
 
 
 def measure(sample: NDArray[Any]) -> Normalization:

@@ -1,0 +1,250 @@
+"""Lay tiles of raw rows into a batch of bytes: reflect, choose channels, map, all in one pass.
+
+The arithmetic is :class:`cellseg.runtime.preprocess.Normalization`'s. Reflection is
+:func:`cellseg.runtime.tiling.reflect`'s. This module checks nothing: callers do, once.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+ctypedef fused raw_t:
+    uint8_t
+    uint16_t
+    float
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <stddef.h>
+
+    /* The inner loops stand in C so that `restrict`, 16-bit arithmetic and the instruction set are
+       spelt out. One source is compiled for the oldest processor we serve, for AVX2 and for AVX-512,
+       and the widest that this processor has is taken once, at import. */
+    #define CELLSEG_LOOPS(suffix, attribute)                                                          \\
+        attribute static void cellseg_bytes_8_##suffix(                                               \\
+            const uint8_t *restrict in, uint8_t *restrict out, ptrdiff_t n,                           \\
+            uint16_t low, uint16_t span, int shift, uint16_t factor) {                                \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint8_t b = in[i] > low ? in[i] : (uint8_t)low;                                       \\
+                b = (uint8_t)(b - low);                                                               \\
+                uint16_t t = b < span ? b : (uint8_t)span;                                            \\
+                t = (uint16_t)(t << shift);                                                           \\
+                t = (uint16_t)(((uint32_t)t * factor) >> 16);                                         \\
+                out[i] = (uint8_t)((uint16_t)(t + 64) >> 7);                                          \\
+            }                                                                                         \\
+        }                                                                                             \\
+        attribute static void cellseg_bytes_16_##suffix(                                              \\
+            const uint16_t *restrict in, uint8_t *restrict out, ptrdiff_t n,                          \\
+            uint16_t low, uint16_t span, int shift, uint16_t factor) {                                \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint16_t t = in[i];                                                                   \\
+                t = (uint16_t)((t > low ? t : low) - low);                                            \\
+                t = t < span ? t : span;                                                              \\
+                t = (uint16_t)(t << shift);                                                           \\
+                t = (uint16_t)(((uint32_t)t * factor) >> 16);                                         \\
+                out[i] = (uint8_t)((uint16_t)(t + 64) >> 7);                                          \\
+            }                                                                                         \\
+        }                                                                                             \\
+        attribute static void cellseg_bytes_float_##suffix(                                           \\
+            const float *restrict in, uint8_t *restrict out, ptrdiff_t n, float offset, float scale) {\\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                float t = (in[i] - offset) * scale;                                                   \\
+                t = t > 0.0f ? t : 0.0f; /* NaN, too, becomes 0 */                                    \\
+                t = t < 255.0f ? t : 255.0f;                                                          \\
+                out[i] = (uint8_t)(int32_t)(t + 0.5f);                                                \\
+            }                                                                                         \\
+        }                                                                                             \\
+        attribute static void cellseg_triple_##suffix(                                                \\
+            const uint8_t *restrict in, uint8_t *restrict out, ptrdiff_t n) {                         \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint8_t b = in[i];                                                                    \\
+                out[3 * i] = b;                                                                       \\
+                out[3 * i + 1] = b;                                                                   \\
+                out[3 * i + 2] = b;                                                                   \\
+            }                                                                                         \\
+        }
+
+    #if defined(__GNUC__) && !defined(__clang__)
+    #define CELLSEG_PLAIN __attribute__((optimize("no-trapping-math")))
+    #define CELLSEG_TARGET(set) __attribute__((target(set), optimize("no-trapping-math")))
+    #else
+    #define CELLSEG_PLAIN
+    #define CELLSEG_TARGET(set) __attribute__((target(set)))
+    #endif
+    CELLSEG_LOOPS(plain, CELLSEG_PLAIN)
+    #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+    CELLSEG_LOOPS(avx2, CELLSEG_TARGET("avx2"))
+    CELLSEG_LOOPS(avx512, CELLSEG_TARGET("avx512f,avx512bw,avx512vl,prefer-vector-width=512"))
+    static int cellseg_widest(void) {
+        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return 2;
+        return __builtin_cpu_supports("avx2") ? 1 : 0;
+    }
+    #define CELLSEG_PICK(name) (level == 2 ? name##_avx512 : level == 1 ? name##_avx2 : name##_plain)
+    #else
+    static int cellseg_widest(void) { return 0; }
+    #define CELLSEG_PICK(name) name##_plain
+    #endif
+
+    static void (*cellseg_bytes_8)(const uint8_t *, uint8_t *, ptrdiff_t, uint16_t, uint16_t, int, uint16_t);
+    static void (*cellseg_bytes_16)(const uint16_t *, uint8_t *, ptrdiff_t, uint16_t, uint16_t, int, uint16_t);
+    static void (*cellseg_bytes_float)(const float *, uint8_t *, ptrdiff_t, float, float);
+    static void (*cellseg_triple)(const uint8_t *, uint8_t *, ptrdiff_t);
+    static void cellseg_pick(int level) {
+        cellseg_bytes_8 = CELLSEG_PICK(cellseg_bytes_8);
+        cellseg_bytes_16 = CELLSEG_PICK(cellseg_bytes_16);
+        cellseg_bytes_float = CELLSEG_PICK(cellseg_bytes_float);
+        cellseg_triple = CELLSEG_PICK(cellseg_triple);
+    }
+    """
+    void cellseg_bytes_8(const uint8_t *, uint8_t *, Py_ssize_t, uint16_t, uint16_t, int, uint16_t) nogil
+    void cellseg_bytes_16(const uint16_t *, uint8_t *, Py_ssize_t, uint16_t, uint16_t, int, uint16_t) nogil
+    void cellseg_bytes_float(const float *, uint8_t *, Py_ssize_t, float, float) nogil
+    void cellseg_triple(const uint8_t *, uint8_t *, Py_ssize_t) nogil
+    void cellseg_pick(int level)
+    int cellseg_widest()
+
+
+def use_instructions(level=None):
+    """Choose the instruction set: 0 baseline, 1 AVX2, 2 AVX-512; default and limit: what this CPU has.
+
+    Returns the level chosen. Every level gives the same bytes; tests try them all.
+    """
+    widest = cellseg_widest()
+    level = widest if level is None else max(0, min(level, widest))
+    cellseg_pick(level)
+    return level
+
+
+use_instructions()
+
+
+cdef inline Py_ssize_t mirror(Py_ssize_t index, Py_ssize_t size) noexcept nogil:
+    """The position inside a line of ``size`` pixels that ``index`` is reflected to, however far away."""
+    cdef Py_ssize_t period
+    if 0 <= index < size:
+        return index
+    if size == 1:
+        return 0
+    period = 2 * (size - 1)
+    index = index % period
+    if index < 0:  # C's remainder takes the sign of the dividend
+        index += period
+    return index if index < size else period - index
+
+
+cdef inline raw_t grey(raw_t r, raw_t g, raw_t b, float fr, float fg, float fb) noexcept nogil:
+    """Luma of one pixel; 65535 · 65536 + 32768 still fits 32 bits."""
+    if raw_t is float:
+        return r * fr + g * fg + b * fb
+    else:
+        return <raw_t>((<uint32_t>r * 19595 + <uint32_t>g * 38470 + <uint32_t>b * 7471 + 32768) >> 16)
+
+
+cdef void stage_row(
+    const raw_t *source, raw_t *stage, const int64_t *columns, Py_ssize_t tile, Py_ssize_t channels,
+    const int32_t *pick, Py_ssize_t picked, bint luma,
+) noexcept nogil:
+    """Copy the pixels and channels that a row of a tile refers to, one after the other."""
+    cdef Py_ssize_t x, c
+    cdef const raw_t *pixel
+    cdef float fr = <float>(19595.0 / 65536), fg = <float>(38470.0 / 65536), fb = <float>(7471.0 / 65536)
+    for x in range(tile):
+        pixel = source + columns[x] * channels
+        if luma:
+            stage[x] = grey(pixel[pick[0]], pixel[pick[1]], pixel[pick[2]], fr, fg, fb)
+        else:
+            for c in range(picked):
+                stage[x * picked + c] = pixel[pick[c]]
+
+
+cdef inline void to_bytes(
+    const raw_t *raw, uint8_t *out, Py_ssize_t n, bint plain,
+    uint16_t low, uint16_t span, int shift, uint16_t factor, float offset, float scale,
+) noexcept nogil:
+    if raw_t is float:
+        cellseg_bytes_float(raw, out, n, offset, scale)
+    elif raw_t is uint8_t:
+        if plain:
+            memcpy(out, raw, n)
+        else:
+            cellseg_bytes_8(raw, out, n, low, span, shift, factor)
+    else:
+        cellseg_bytes_16(raw, out, n, low, span, shift, factor)
+
+
+def gather(
+    const raw_t[:, :, ::1] rows, Py_ssize_t top, Py_ssize_t height, const int64_t[:, ::1] origins,
+    uint8_t[:, :, :, ::1] batch, const int32_t[::1] pick, bint luma,
+    uint16_t low, uint16_t span, int shift, uint16_t factor, float offset, float scale,
+):
+    """Fill the first tiles of a batch from rows of an image.
+
+    Parameters
+    ----------
+    rows
+        Full-width rows of the image, (R, W, C); must hold every row the tiles refer to.
+    top
+        Image row of ``rows[0]``.
+    height
+        Rows of the whole image, at which reads are reflected.
+    origins
+        (n, 2): image row and column of each tile's first pixel; may be negative.
+    batch
+        (N, T, T, K) with N >= n and K 1 or 3; filled.
+    pick
+        Source channel of each wanted one: K of them, or one that is repeated K times, or three for
+        ``luma``.
+    luma
+        Reduce three picked channels to one.
+    low, span, shift, factor
+        ``Normalization.fixed_point`` (integer pixels).
+    offset, scale
+        ``Normalization.offset`` and ``scale`` (float pixels).
+    """
+    cdef Py_ssize_t width = rows.shape[1], channels = rows.shape[2]
+    cdef Py_ssize_t tile = batch.shape[1], wanted = batch.shape[3], count = origins.shape[0]
+    cdef Py_ssize_t picked = 1 if luma else pick.shape[0]
+    cdef Py_ssize_t n, r, x, y0, x0
+    cdef bint identity = not luma and picked == channels, inside, plain = low == 0 and span == 255
+    cdef const raw_t *source
+    cdef const raw_t *raw
+    cdef uint8_t *out
+    cdef raw_t *stage = NULL
+    cdef uint8_t *bytes_ = NULL
+    cdef int64_t *columns = NULL
+    if count == 0:
+        return
+    for x in range(picked):
+        identity = identity and pick[x] == x
+    with nogil:
+        stage = <raw_t *>malloc(tile * picked * sizeof(raw_t))
+        bytes_ = <uint8_t *>malloc(tile)
+        columns = <int64_t *>malloc(tile * sizeof(int64_t))
+        if stage != NULL and bytes_ != NULL and columns != NULL:
+            for n in range(count):
+                y0, x0 = origins[n, 0], origins[n, 1]
+                inside = identity and x0 >= 0 and x0 + tile <= width
+                if not inside:
+                    for x in range(tile):
+                        columns[x] = mirror(x0 + x, width)
+                for r in range(tile):
+                    source = &rows[mirror(y0 + r, height) - top, 0, 0]
+                    if inside:
+                        raw = source + x0 * channels
+                    else:
+                        stage_row(source, stage, columns, tile, channels, &pick[0], picked, luma)
+                        raw = stage
+                    out = &batch[n, r, 0, 0]
+                    if picked == wanted:
+                        to_bytes(raw, out, tile * wanted, plain, low, span, shift, factor, offset, scale)
+                    else:
+                        to_bytes(raw, bytes_, tile, plain, low, span, shift, factor, offset, scale)
+                        cellseg_triple(bytes_, out, tile)
+        else:
+            count = -1
+        free(stage)
+        free(bytes_)
+        free(columns)
+    if count < 0:
+        raise MemoryError("no memory for a row of a tile")
