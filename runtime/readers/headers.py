@@ -1,0 +1,153 @@
+"""What a file is and how large its picture claims to be, from its first bytes, without decoding.
+
+Decoders allocate what a header asks for, so the claim is checked before they are called.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ImageError
+
+#: A claim below this many decoded bytes is never refused.
+HARMLESS_BYTES = 64 << 20
+#: No codec packs real pixels more tightly than this many decoded bytes a stored byte.
+MAX_RATIO = 20_000
+
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"GIF8", "GIF"),
+    (b"ZISRAWFILE", "Zeiss CZI"),
+    (b"\xda\xce\xbe\x0a", "Nikon ND2"),
+    (b"\x70\0\0\0", "Leica LIF"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "ZIP archive"),
+    (b"\x1f\x8b", "gzip archive"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a picture's header says."""
+
+    #: Rows and columns.
+    height: int
+    width: int
+    #: Whether the end of the picture is there; formats that do not tell count as complete.
+    complete: bool = True
+
+
+def kind(head: bytes) -> str:
+    """Return the name of the format that a file's first 16 bytes belong to, or an empty string."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+
+
+def claim(data: bytes) -> Claim | None:
+    """Read the size of a PNG, JPEG, WebP, BMP or JPEG 2000 picture.
+
+    Returns
+    -------
+    Claim or None
+        ``None`` where the header is not one of these or is damaged.
+    """
+    try:
+        match kind(data[:16]):
+            case "PNG":
+                width, height = struct.unpack_from(">II", data, 16)
+                return Claim(height, width, data.rfind(b"IEND") > 0)
+            case "JPEG":
+                return _jpeg(data)
+            case "BMP":
+                width, height = struct.unpack_from("<ii", data, 18)
+                (size,) = struct.unpack_from("<I", data, 2)
+                return Claim(abs(height), width, len(data) >= size)
+            case "WebP":
+                return _webp(data)
+            case "JPEG 2000":
+                return _jpeg2000(data)
+    except (struct.error, IndexError):
+        return None
+    return None
+
+
+def check_claim(path: Path, what: str, decoded: int, stored: int) -> None:
+    """Refuse a header that asks for far more memory than the stored bytes can fill.
+
+    Parameters
+    ----------
+    path
+        For the message.
+    what
+        What makes the claim and how large it says to be, for the message.
+    decoded, stored
+        Bytes that decoding would allocate, and bytes that are there.
+
+    Raises
+    ------
+    ImageError
+        The claim cannot be true.
+    """
+    if decoded > HARMLESS_BYTES and decoded > MAX_RATIO * stored:
+        raise ImageError(
+            f"{path}: {what}, which would take {decoded / 1e9:,.1f} GB, but there are only {stored:,} bytes: "
+            "the file is damaged or was not copied completely"
+        )
+
+
+def _jpeg(data: bytes) -> Claim | None:
+    """Walk the segments up to the start of scan; thumbnails inside them are stepped over."""
+    at, size = 2, None
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if 0xD0 <= marker <= 0xD8 or marker == 0x01:  # no length
+            at += 2
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            size = struct.unpack_from(">HH", data, at + 5)
+        if marker == 0xDA:
+            # Restart markers and stuffed zeros cannot be mistaken for the end of image.
+            return None if size is None else Claim(size[0], size[1], data.rfind(b"\xff\xd9") > at)
+        at += 2 + int(struct.unpack_from(">H", data, at + 2)[0])
+    return None if size is None else Claim(size[0], size[1], complete=False)
+
+
+def _webp(data: bytes) -> Claim | None:
+    complete = len(data) >= struct.unpack_from("<I", data, 4)[0] + 8
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack_from("<HH", data, 26)
+            return Claim(height & 0x3FFF, width & 0x3FFF, complete)
+        case b"VP8L":
+            (bits,) = struct.unpack_from("<I", data, 21)
+            return Claim((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, complete)
+        case b"VP8X":
+            width = int.from_bytes(data[24:27], "little") + 1
+            height = int.from_bytes(data[27:30], "little") + 1
+            return Claim(height, width, complete)
+    return None
+
+
+def _jpeg2000(data: bytes) -> Claim | None:
+    at = data.find(b"\xff\x4f\xff\x51")  # start of codestream, then image and tile size
+    if at < 0:
+        return None
+    x1, y1, x0, y0 = struct.unpack_from(">IIII", data, at + 8)
+    return Claim(max(0, y1 - y0), max(0, x1 - x0))

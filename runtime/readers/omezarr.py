@@ -1,0 +1,199 @@
+"""OME-Zarr images, versions 0.4 (Zarr 2) and 0.5 (Zarr 3): local folders and URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from ..errors import ImageError, UsageError
+from ..tiling import Region
+from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
+from .blocks import reason
+from .headers import HARMLESS_BYTES
+from .tiff_metadata import to_microns
+
+#: A chunk beyond this is refused: it would have to be decoded whole.
+MAX_CHUNK_BYTES = 2 << 30
+
+
+class OmeZarrReader(SlideReader):
+    """An OME-Zarr multiscale image.
+
+    Parameters
+    ----------
+    path
+        The image's folder, or a URL that fsspec understands.
+    series
+        Number of the image in a folder of several (the bioformats2raw layout); by default 0.
+    z, t
+        Depth and time, from 0, the default.
+    channels
+        Names or numbers of the channels to read; by default all.
+    skip_bad_tiles
+        Read regions with damaged chunks as zero and list them instead of raising.
+
+    Raises
+    ------
+    ImageError
+        The folder is no such image, or is damaged.
+    UsageError
+        A series, plane or channel does not exist.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        series: int | None = None,
+        z: int | None = None,
+        t: int | None = None,
+        channels: Sequence[int | str] | None = None,
+        skip_bad_tiles: bool = False,
+    ) -> None:
+        self._skip = skip_bad_tiles
+        self._bad: dict[str, None] = {}
+        where = Path(path)
+        try:
+            group = zarr.open_group(str(path), mode="r")
+            attributes = _attributes(group)
+            if "multiscales" not in attributes:
+                group = _descend(group, attributes, where, series)
+                attributes = _attributes(group)
+            elif series:
+                raise UsageError(f"{path}: there is no series {series}; it has 0 only")
+            self._open(where, group, attributes, {"z": z, "t": t}, channels)
+        except (ImageError, UsageError):
+            raise
+        except Exception as error:  # zarr and its stores raise what they like
+            raise ImageError(
+                f"{path}: not a readable OME-Zarr image: {type(error).__name__}: {reason(error)}"
+            ) from None
+
+    def _open(
+        self,
+        path: Path,
+        group: Any,
+        attributes: Any,
+        wanted: dict[str, int | None],
+        channels: Sequence[int | str] | None,
+    ) -> None:
+        scales = attributes["multiscales"][0]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
+        names = [str(axis["name"]).lower() for axis in axes]
+        if names[-2:] != ["y", "x"]:
+            raise ImageError(f"{path}: its axes are {names}; wanted y and x last")
+        arrays = [group[dataset["path"]] for dataset in scales["datasets"]]
+        first = arrays[0]
+        if any(array.ndim != len(names) for array in arrays):
+            raise ImageError(f"{path}: its axes {names} do not fit its arrays of {first.ndim} dimensions")
+        notes = []
+        self._index: list[Any] = []
+        for name, length in zip(names[:-2], first.shape, strict=False):
+            if name == "c":
+                self._index.append(slice(None))
+                continue
+            value = wanted.get(name)
+            if value is not None and not 0 <= value < length:
+                raise UsageError(f"{path}: there is no --{name} {value}; it has 0 to {length - 1}")
+            if value is None and length > 1:
+                notes.append(f"{name} 0 of {length} (choose another with --{name})")
+            self._index.append(value or 0)
+        wrong = [name for name, value in wanted.items() if value and name not in names]
+        if wrong:
+            raise UsageError(f"{path}: there is only one plane along --{wrong[0]} (axes {''.join(names)})")
+        for array in arrays:
+            size = int(np.prod(array.chunks, dtype=np.float64)) * array.dtype.itemsize
+            if size > max(MAX_CHUNK_BYTES, HARMLESS_BYTES):
+                raise ImageError(
+                    f"{path}: a chunk of {array.name} holds {size / 1e9:.1f} GB; rechunk the image"
+                )
+        self._arrays = arrays
+        count = first.shape[names.index("c")] if "c" in names else 1
+        labels = [str(c.get("label") or "") for c in attributes.get("omero", {}).get("channels", [])]
+        named = (
+            labels
+            if len(labels) == count and all(labels)
+            else default_channel_names(count, colour=count == 3)
+        )
+        self._has_channels = "c" in names
+        self._selection = choose_channels(named, channels, path)
+        height, width = first.shape[-2:]
+        super().__init__(
+            path,
+            dtype=readable(first.dtype, path),
+            channel_names=[named[i] for i in self._selection],
+            levels=[
+                Level(
+                    a.shape[-2], a.shape[-1], (height / max(1, a.shape[-2]) + width / max(1, a.shape[-1])) / 2
+                )
+                for a in arrays
+            ],
+            pixel_size=_pixel_size(scales, axes),
+            notes=notes,
+        )
+
+    @property
+    def bad_blocks(self) -> tuple[str, ...]:
+        """Regions with damaged chunks that were read as zero."""
+        return tuple(self._bad)
+
+    def _read(self, region: Region, level: int) -> Pixels:
+        window = (slice(region.y, region.y1), slice(region.x, region.x1))
+        out = np.zeros((region.height, region.width, self.channels), self.dtype)
+        for channel, stored in enumerate(self._selection):
+            index = tuple(stored if isinstance(i, slice) else i for i in self._index)
+            try:
+                out[:, :, channel] = _values(self._arrays[level][(*index, *window)])
+            except Exception as error:  # codecs and stores raise what they like
+                message = (
+                    f"{self.path}: a chunk within rows {region.y} to {region.y1} of level {level} cannot be "
+                    f"read: {reason(error)}"
+                )
+                if not self._skip:
+                    raise ImageError(message) from None
+                self._bad[message] = None
+        return out
+
+
+def _attributes(group: Any) -> Any:
+    """Return the OME record: under ``ome`` since 0.5, at the top before."""
+    attributes = group.attrs.asdict()
+    return attributes.get("ome", attributes)
+
+
+def _descend(group: Any, attributes: Any, path: Path, series: int | None) -> Any:
+    """Return one image of a folder that holds several."""
+    if "plate" in attributes or "well" in attributes:
+        raise ImageError(f"{path}: this is a plate; name one of its fields, for example {path}/A/1/0")
+    numbers = sorted(int(name) for name in group if str(name).isdecimal())
+    number = series or 0
+    if number not in numbers:
+        if series is not None and numbers:
+            raise UsageError(f"{path}: there is no series {series}; it has {numbers[0]} to {numbers[-1]}")
+        raise ImageError(f"{path}: this Zarr folder holds no OME-Zarr image (no multiscales record)")
+    child = group[str(number)]
+    if "multiscales" not in _attributes(child):
+        raise ImageError(f"{path}: this Zarr folder holds no OME-Zarr image (no multiscales record)")
+    return child
+
+
+def _pixel_size(scales: Any, axes: list[Any]) -> float | None:
+    """Return micrometres a pixel of the first dataset."""
+    factor, found = 1.0, False
+    for holder in (scales["datasets"][0], scales):
+        for transform in holder.get("coordinateTransformations", []):
+            if transform.get("type") == "scale":
+                factor *= float(transform["scale"][-1])
+                found = True
+    unit = axes[-1].get("unit")
+    return to_microns(factor, str(unit)) if found and unit else None
+
+
+def _values(block: Any) -> Any:
+    """Return grey levels; bilevel images become 0 and 255."""
+    pixels = np.asarray(block)
+    return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels

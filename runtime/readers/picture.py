@@ -1,0 +1,67 @@
+"""Plain pictures: PNG, JPEG, WebP and BMP. They are decoded whole; they cannot be read in part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import ImageError
+from .array import ArrayReader
+from .blocks import reason
+from .headers import check_claim, claim, kind
+
+#: The formats this module decodes.
+KINDS = ("PNG", "JPEG", "WebP", "BMP")
+#: OpenCV refuses larger pictures.
+MAX_PIXELS = 1 << 30
+
+
+def open_picture(path: Path, *, channels: Sequence[int | str] | None = None) -> ArrayReader:
+    """Decode a PNG, JPEG, WebP or BMP file.
+
+    Colours come in the order red, green, blue; the orientation in the EXIF record is applied; alpha
+    is dropped; 16 bits stay 16 bits.
+
+    Parameters
+    ----------
+    path
+        The file.
+    channels
+        Names or numbers of the channels to keep.
+
+    Raises
+    ------
+    ImageError
+        The file is damaged, cut short, or larger than memory allows.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {reason(error)}") from None
+    name = kind(data[:16])
+    found = claim(data)
+    if found is None or found.height < 1 or found.width < 1:
+        raise ImageError(f"{path}: its {name} header is damaged; save the picture again")
+    pixels = found.height * found.width
+    check_claim(path, f"its header claims {found.height:,}×{found.width:,} pixels", pixels * 3, len(data))
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"{path}: a {name} of {found.height:,}×{found.width:,} pixels must be decoded whole; "
+            "save it as a tiled TIFF, which is read piece by piece"
+        )
+    if not found.complete:
+        raise ImageError(f"{path}: the {name} is cut short; copy or save the file again")
+    try:
+        flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise ImageError(f"{path}: the {name} cannot be decoded: {reason(error)}") from None
+    if decoded is None:
+        raise ImageError(f"{path}: the {name} is damaged and cannot be decoded; save the picture again")
+    array = np.asarray(decoded)
+    if array.ndim == 3:
+        array = np.ascontiguousarray(array[:, :, 2::-1])
+    return ArrayReader(array, path, channels=channels)

@@ -1,0 +1,106 @@
+"""Scale and channel names from the dialects of TIFF: OME, ImageJ, Aperio SVS, QPTIFF, plain tags."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+#: Micrometres in a unit, by its common spellings.
+MICRONS = {
+    "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "å": 1e-4, "pm": 1e-6, "inch": 25400.0, "in": 25400.0,
+    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
+    "\\u00b5m": 1.0, "meter": 1e6, "millimeter": 1e3, "millimetre": 1e3, "nanometer": 1e-3,
+    "nanometre": 1e-3, "centimeter": 1e4, "centimetre": 1e4, "angstrom": 1e-4,
+}  # fmt: skip
+#: Outside this range a resolution tag speaks of paper or screens (µm per pixel; 10 µm is 2540 dpi).
+PLAUSIBLE = (0.005, 10.0)
+
+
+def to_microns(value: float, unit: str) -> float | None:
+    """Convert a length to micrometres; ``None`` for an unknown unit or a senseless value."""
+    factor = MICRONS.get(unit.strip().lower())
+    if factor is None or not math.isfinite(value) or value <= 0:
+        return None
+    return value * factor
+
+
+def pixel_size(tiff: Any, series: int, frame: Any) -> float | None:
+    """Return micrometres a pixel of a series, or ``None`` where the file does not say.
+
+    Parameters
+    ----------
+    tiff
+        The open ``tifffile.TiffFile``.
+    series
+        Number of the series.
+    frame
+        Its first page.
+    """
+    if tiff.is_ome:
+        pixels = _ome_pixels(tiff, series)
+        size = None if pixels is None else pixels.get("PhysicalSizeX")
+        if pixels is not None and size is not None:
+            return to_microns(float(size), pixels.get("PhysicalSizeXUnit", "µm"))
+    description = str(frame.description or "")
+    if tiff.is_svs:
+        found = re.search(r"\bMPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
+        return to_microns(float(found[1]), "µm") if found else None
+    per_unit = float(frame.resolution[0])
+    if not math.isfinite(per_unit) or per_unit <= 0:
+        return None
+    if tiff.is_imagej:
+        unit = (tiff.imagej_metadata or {}).get("unit", "")
+        return to_microns(1 / per_unit, str(unit))
+    factor = {2: MICRONS["inch"], 3: MICRONS["cm"]}.get(int(frame.resolutionunit))
+    if factor is None or not PLAUSIBLE[0] <= factor / per_unit <= PLAUSIBLE[1]:
+        return None
+    return factor / per_unit
+
+
+def channel_names(tiff: Any, series: int, frames: list[Any]) -> list[str]:
+    """Return the names that the file gives its channels, in order; empty where it gives none.
+
+    Parameters
+    ----------
+    tiff, series
+        As in :func:`pixel_size`.
+    frames
+        The first page of each channel.
+    """
+    if tiff.is_ome:
+        pixels = _ome_pixels(tiff, series)
+        found = [] if pixels is None else [e for e in pixels if _local(e) == "Channel"]
+        names = [e.get("Name") or "" for e in found]
+        return names if all(names) else []
+    if tiff.is_imagej:
+        labels = (tiff.imagej_metadata or {}).get("Labels") or []
+        return [str(label) for label in labels]
+    if tiff.is_qpi:
+        return [name for frame in frames if (name := _qptiff_name(frame))]
+    return []
+
+
+def _ome_pixels(tiff: Any, series: int) -> ElementTree.Element | None:
+    """Return the Pixels element of the n-th image of the OME record."""
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata or "")
+    except (ElementTree.ParseError, ValueError):
+        return None
+    found = [e for e in root.iter() if _local(e) == "Pixels"]
+    return found[series] if series < len(found) else None
+
+
+def _qptiff_name(frame: Any) -> str:
+    """Return the Name (or Biomarker) in a QPTIFF page's description; empty where there is none."""
+    try:
+        root = ElementTree.fromstring(str(getattr(frame, "description", "") or ""))
+    except (ElementTree.ParseError, ValueError):
+        return ""
+    return (root.findtext("Biomarker") or root.findtext("Name") or "").strip()
+
+
+def _local(element: ElementTree.Element) -> str:
+    """Return an element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
