@@ -23,11 +23,10 @@ With T true cells, P predicted cells and the intersection over union IoU(t, p) =
 ``count_mae``         mean over images of | cells predicted − cells true |
 ==================== =========================================================================
 
-**Matching** is one to one. Above an IoU of 0.5 that needs no search: a cell can have only one such
-partner [2]_. At exactly 0.5 a cell can have two, and only if they are its two halves, lying wholly
-inside it (3|t ∩ p| ≥ |t| + |p| for both forces |p| = |t ∩ p| = |t| / 2). Such halves meet nothing
-else, so keeping any one of the two is already the largest matching, and both have the same IoU. PQ
-is defined for IoU > 0.5; here it counts that boundary case as a match too, like AP.
+``merged``, ``missed``, ``split``, ``inexact`` and ``spurious`` count the cells without a partner at
+IoU 0.5 by what happened to them: see :class:`~cellseg.runtime.overlap.Mistakes`. Matching is one to
+one: see :meth:`Overlap.match <cellseg.runtime.overlap.Overlap.match>`. PQ is defined for IoU > 0.5;
+here, as in AP, an IoU of exactly 0.5 is a match too.
 
 **Nothing there**: an image without cells in which none is predicted scores 1; any other 0 / 0 is 0.
 
@@ -35,7 +34,7 @@ References
 ----------
 .. [1] Schmidt et al., "Cell Detection with Star-convex Polygons", MICCAI 2018, section 3; the
    threshold series is that of the 2018 Data Science Bowl.
-.. [2] Kirillov et al., "Panoptic Segmentation", CVPR 2019, eq. 1 and its proof of unique matching.
+.. [2] Kirillov et al., "Panoptic Segmentation", CVPR 2019, eq. 1.
 .. [3] Kumar et al., "A Dataset and a Technique for Generalized Nuclear Segmentation for
    Computational Pathology", IEEE TMI 36(7), 2017, algorithm 1.
 .. [4] Dice, "Measures of the Amount of Ecologic Association Between Species", Ecology 26(3), 1945.
@@ -45,102 +44,16 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import DataError
+from .overlap import Labels, Mistakes, Overlap
 
 #: IoU thresholds of average precision; quotients of integers, so that 7/10 reaches 0.70 exactly.
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
-
-Labels = NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Which true cell shares how many pixels with which predicted cell: the sparse contingency table.
-
-    Cells are counted from 0 in the order of their label numbers; background is left out.
-    """
-
-    #: Area of each true and each predicted cell in pixels, int64[T] and int64[P].
-    true_area: NDArray[np.int64]
-    predicted_area: NDArray[np.int64]
-    #: The pairs that share pixels, sorted by true, then predicted cell: indices and pixels, int64[M].
-    true: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    pixels: NDArray[np.int64]
-    #: Intersection over union of these pairs, float64[M].
-    iou: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, truth: Labels, predicted: Labels) -> Overlap:
-        """Count the pixels that the cells of two label images share.
-
-        Parameters
-        ----------
-        truth, predicted
-            Label images of one shape, any integer type.
-
-        Raises
-        ------
-        DataError
-            Shapes differ, or an array is not an integer image.
-        """
-        for name, labels in (("true", truth), ("predicted", predicted)):
-            if labels.dtype.kind not in "iu" or labels.ndim != 2:
-                raise DataError(
-                    f"{name} labels must be a two-dimensional integer image with one number per cell, "
-                    f"found {labels.dtype} of shape {labels.shape}"
-                )
-        if truth.shape != predicted.shape:
-            raise DataError(f"label images must be of one size, found {truth.shape} and {predicted.shape}")
-        true_index, true_area = _consecutive(truth)
-        predicted_index, predicted_area = _consecutive(predicted)
-        both = (true_index >= 0) & (predicted_index >= 0)
-        width = max(1, len(predicted_area))
-        pair, pixels = np.unique(true_index[both] * width + predicted_index[both], return_counts=True)
-        of_true, of_predicted = pair // width, pair % width
-        iou = pixels / (true_area[of_true] + predicted_area[of_predicted] - pixels)
-        return cls(true_area, predicted_area, of_true, of_predicted, pixels.astype(np.int64), iou)
-
-    def match(self, threshold: float) -> NDArray[np.intp]:
-        """Return the pairs of a largest one-to-one matching with IoU ≥ ``threshold``.
-
-        Parameters
-        ----------
-        threshold
-            0.5 or more: below, a matching would need a search (see the module).
-        """
-        if threshold < 0.5:
-            raise ValueError(f"threshold must be at least 0.5, found {threshold}")
-        pairs = np.flatnonzero(self.iou >= threshold)
-        # At exactly 0.5 two halves may claim one cell, or one cell two halves: the first stays.
-        for side in (self.true, self.predicted):
-            _, first = np.unique(side[pairs], return_index=True)
-            pairs = pairs[first]
-        return pairs
-
-
-def _consecutive(labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Renumber the cells of a label image from 0 and measure them; background becomes -1."""
-    if labels.size == 0:
-        return labels.astype(np.int64), np.zeros(0, np.int64)
-    if labels.min() < 0:
-        raise DataError(f"labels must be 0 or more, found {labels.min()}")
-    if labels.max() > 2 * labels.size:  # too thinly numbered for a table: count through the sorted values
-        values, dense = np.unique(labels, return_inverse=True)
-        dense = dense.reshape(labels.shape) + int(values[0] > 0)
-    else:
-        dense = labels.astype(np.int64)
-    area = np.bincount(dense.ravel())
-    present = area > 0
-    present[0] = False
-    index = np.where(present, np.cumsum(present) - 1, -1)
-    return index[dense], area[present]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +76,14 @@ class Score:
     pixels_true: int
     pixels_pred: int
     pixels_both: int
+    #: Cells without a partner, by what happened to them.
+    mistakes: Mistakes
 
     def __add__(self, other: Score) -> Score:
         """Pool two scores."""
         matched = tuple(a + b for a, b in zip(self.matched, other.matched, strict=True))
-        rest = (field.name for field in fields(self) if field.name != "matched")
-        summed: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in rest}
-        return Score(matched=matched, **summed)
+        mistakes = Mistakes(**_sums(self.mistakes, other.mistakes))
+        return Score(**_sums(self, other) | {"matched": matched, "mistakes": mistakes})
 
     def figures(self) -> dict[str, float]:
         """Return the figures of the module's table, except ``count_mae``'s mean over images."""
@@ -196,6 +110,12 @@ class Score:
             "precision": ratio(self.pixels_both, self.pixels_pred),
             "sensitivity": ratio(self.pixels_both, self.pixels_true),
         }
+
+
+def _sums(one: Score | Mistakes, other: Score | Mistakes) -> dict[str, Any]:
+    """Add two records field by field, those that are numbers."""
+    names = [field.name for field in fields(one) if field.name not in ("matched", "mistakes")]
+    return {name: getattr(one, name) + getattr(other, name) for name in names}
 
 
 def score(truth: Labels, predicted: Labels) -> Score:
@@ -227,6 +147,7 @@ def score(truth: Labels, predicted: Labels) -> Score:
         pixels_true=int(overlap.true_area.sum()),
         pixels_pred=int(overlap.predicted_area.sum()),
         pixels_both=int(overlap.pixels.sum()),
+        mistakes=Mistakes.of(overlap),
     )
 
 
@@ -258,7 +179,7 @@ def summarise(scores: Sequence[Score]) -> dict[str, float]:
     -------
     dict
         The pooled figures of the module's table, each also as ``NAME_per_image``; ``count_mae``;
-        ``images``, ``cells_true``, ``cells_pred``.
+        ``images``, ``cells_true``, ``cells_pred``; the mistakes.
 
     Raises
     ------
@@ -277,6 +198,7 @@ def summarise(scores: Sequence[Score]) -> dict[str, float]:
         {"images": pooled.images, "cells_true": pooled.cells_true, "cells_pred": pooled.cells_pred}
         | figures
         | {"count_mae": pooled.count_error / pooled.images}
+        | asdict(pooled.mistakes)
         | means
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from .errors import DataError
-from .evaluate import Labels
+from .overlap import Labels
 
 #: Endings of label images. JPEG is missing on purpose: it blurs numbers.
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
