@@ -1,0 +1,179 @@
+"""The one protocol that every inference engine speaks.
+
+A backend takes batches of byte tiles and returns byte planes, several batches in flight. It knows
+nothing of images, seams or cells. :class:`cellseg.runtime.testing.backends.BackendConformance` is
+the suite that a new one must pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, UsageError
+from ..spec import ModelSpec
+
+#: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
+Mode = Literal["throughput", "latency"]
+#: ``auto`` leaves the choice to the engine; ``fp32`` forbids it to compute in less than the graph says.
+Precision = Literal["auto", "fp32"]
+
+
+class Pending(Protocol):
+    """A batch on its way."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for the batch and return its planes, uint8 (N, K, T, T).
+
+        It is the array that was given to :meth:`Backend.submit`. From here on the batch may be filled
+        again.
+
+        Raises
+        ------
+        BackendError
+            The engine failed.
+        """
+        ...
+
+
+class Backend(ABC):
+    """An engine that has loaded a model: a context manager that owns its memory and threads.
+
+    The order of use is: construct, :meth:`prepare` for a tile and batch size, then any number of
+    :meth:`submit`; :meth:`prepare` again for another size once nothing is pending; :meth:`close`.
+    Calls come from one thread at a time; ``Pending.result`` may be called from another.
+    """
+
+    #: Name as the user writes it, for example ``openvino``.
+    name: str
+    #: Device as the user writes it: ``cpu`` or ``cuda:0``.
+    device: str
+    #: What the model promises.
+    spec: ModelSpec
+    #: What the user should know about the choice of this engine, or empty.
+    note: str = ""
+    #: Batches that should be submitted before the first result is asked for.
+    in_flight: int = 2
+    #: Smallest and largest tile edge that :meth:`prepare` accepts.
+    tiles: tuple[int, int] = (1, 1 << 15)
+    #: Largest batch that :meth:`prepare` accepts.
+    largest_batch: int = 1 << 10
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.tile = self.batch = 0
+        self._closed = False
+
+    def prepare(self, tile: int, batch: int) -> None:
+        """Get ready for batches of one shape.
+
+        Parameters
+        ----------
+        tile
+            Edge of a tile in pixels, halo included; a multiple of ``spec.multiple``.
+        batch
+            Tiles in a batch.
+
+        Raises
+        ------
+        UsageError
+            The model or engine does not take this size.
+        BackendError
+            The engine failed, or is closed.
+        """
+        self._open()
+        if (tile, batch) == (self.tile, self.batch):
+            return
+        low, high = self.tiles
+        if tile % self.spec.multiple or not low <= tile <= high:
+            raise UsageError(
+                f"{self.name} cannot run tiles of {tile} pixels with model '{self.spec.name}'; "
+                f"choose a multiple of {self.spec.multiple} from {low} to {high}"
+            )
+        if not 1 <= batch <= self.largest_batch:
+            raise UsageError(
+                f"{self.name} cannot run batches of {batch} with model '{self.spec.name}'; "
+                f"choose 1 to {self.largest_batch}"
+            )
+        self._prepare(tile, batch)
+        self.tile, self.batch = tile, batch
+
+    def new_batch(self) -> NDArray[np.uint8]:
+        """Return an uninitialised batch, uint8 (N, T, T, C), in the memory the engine reads fastest."""
+        return np.empty((self.batch, self.tile, self.tile, self.spec.channels), np.uint8)
+
+    def new_planes(self) -> NDArray[np.uint8]:
+        """Return uninitialised planes, uint8 (N, K, T, T), in the memory the engine writes fastest."""
+        return np.empty((self.batch, len(self.spec.heads), self.tile, self.tile), np.uint8)
+
+    def submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8] | None = None) -> Pending:
+        """Start inference; return at once, or as soon as the engine can take another batch.
+
+        Parameters
+        ----------
+        batch
+            uint8 (N, T, T, C) of the prepared size, C-contiguous; must not change until the result
+            has been returned. Best made by :meth:`new_batch` and used again and again.
+        planes
+            uint8 (N, K, T, T), C-contiguous, where the result goes; best made by :meth:`new_planes`
+            and used again and again. Without it a new array is made.
+
+        Raises
+        ------
+        BackendError
+            The engine failed, is closed or was not prepared.
+        ValueError
+            An array is of another shape or type than prepared: a bug of the caller.
+        """
+        self._open()
+        if not self.tile:
+            raise BackendError(f"{self.name}: prepare() must be called before submit()")
+        if planes is None:
+            planes = self.new_planes()
+        self._check(batch, (self.batch, self.tile, self.tile, self.spec.channels))
+        self._check(planes, (self.batch, len(self.spec.heads), self.tile, self.tile))
+        return self._submit(batch, planes)
+
+    def _check(self, array: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+        if array.shape != shape or array.dtype != np.uint8 or not array.flags.c_contiguous:
+            raise ValueError(
+                f"{self.name} was prepared for contiguous uint8 {shape}, got {array.dtype} {array.shape}"
+            )
+
+    def close(self) -> None:
+        """Wait for what is running and give everything back; may be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+
+    @property
+    def description(self) -> str:
+        """One line about how the model runs, for reports: precision, threads, streams."""
+        return f"{self.name} on {self.device}"
+
+    @abstractmethod
+    def _prepare(self, tile: int, batch: int) -> None:
+        """Get ready; the sizes have been checked."""
+
+    @abstractmethod
+    def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
+        """Start a batch; both arrays have been checked."""
+
+    def _close(self) -> None:  # noqa: B027  (most engines are freed by forgetting them)
+        """Give everything back; called once."""
+
+    def _open(self) -> None:
+        if self._closed:
+            raise BackendError(f"{self.name}: the engine has been closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

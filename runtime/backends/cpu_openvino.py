@@ -1,0 +1,151 @@
+"""OpenVINO on the CPU: the engine of the base installation.
+
+It picks bfloat16 by itself where the processor multiplies in it, and runs INT8 graphs as they are.
+This is the only module that imports ``openvino``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, ModelError
+from ..spec import INPUT_NAME, ModelSpec
+from .base import Backend, Mode, Pending, Precision
+
+if TYPE_CHECKING:
+    import openvino
+
+
+class OpenVino(Backend):
+    """A model on OpenVINO's CPU plug-in.
+
+    Parameters
+    ----------
+    path
+        The ONNX file.
+    spec
+        Its specification.
+    mode
+        For many tiles or for one.
+    threads
+        Cores to use; ``None`` for all.
+    precision
+        ``auto`` means bfloat16 where the CPU has it.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        mode: Mode = "throughput",
+        threads: int | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        import openvino
+
+        super().__init__(spec)
+        self._core = openvino.Core()
+        try:
+            self._model = self._core.read_model(path)
+        except RuntimeError as error:
+            raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
+        self._options: dict[str, Any] = {"PERFORMANCE_HINT": mode.upper()}
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        if precision == "fp32":
+            self._options["INFERENCE_PRECISION_HINT"] = "f32"
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._running: set[_Running] = set()
+        self._compiled: Any = None
+
+    @property
+    def description(self) -> str:
+        """One line about how the model runs."""
+        if self._compiled is None:
+            return super().description
+        kind = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        streams = self._compiled.get_property("NUM_STREAMS")
+        threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
+        return f"openvino on cpu ({kind}, {threads} threads in {streams} streams)"
+
+    def _prepare(self, tile: int, batch: int) -> None:
+        try:
+            self._model.reshape({INPUT_NAME: [batch, tile, tile, self.spec.channels]})
+            self._compiled = self._core.compile_model(self._model, "CPU", self._options)
+            count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+            # One batch computes per stream; one more is ready when a stream falls free.
+            requests = [self._compiled.create_infer_request() for _ in range(count + 1)]
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {_reason(error)}"
+            ) from None
+        self.in_flight = len(requests)
+        self._free = queue.SimpleQueue()
+        for request in requests:
+            self._free.put(request)
+
+    def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
+        import openvino
+
+        request = self._free.get()
+        try:
+            request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+            request.set_output_tensor(openvino.Tensor(planes, shared_memory=True))
+            request.start_async()
+        except RuntimeError as error:
+            self._free.put(request)
+            raise BackendError(f"OpenVINO could not start: {_reason(error)}") from None
+        running = _Running(self, request, batch, planes)
+        self._running.add(running)
+        return running
+
+    def _close(self) -> None:
+        for running in tuple(self._running):
+            with contextlib.suppress(BackendError):  # nobody asked for this batch any more
+                running.result()
+        self._free = queue.SimpleQueue()
+        self._compiled = self._model = None
+
+    def _finished(self, running: _Running) -> None:
+        self._running.discard(running)
+        self._free.put(running.request)
+
+
+class _Running:
+    """One submitted batch; the backend keeps it, and so both arrays, until OpenVINO is done with them."""
+
+    def __init__(
+        self,
+        owner: OpenVino,
+        request: openvino.InferRequest,
+        batch: NDArray[np.uint8],
+        planes: NDArray[np.uint8],
+    ) -> None:
+        self._owner, self.request, self._batch, self._planes = owner, request, batch, planes
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for the planes and let the request serve another batch."""
+        try:
+            self.request.wait()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed: {_reason(error)}") from None
+        finally:
+            self._owner._finished(self)
+        return self._planes
+
+
+def _reason(error: Exception) -> str:
+    """Return the telling line of OpenVINO's exceptions, which begin with its source's file and line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "src/"))]
+    return (telling or lines or ["no reason given"])[-1]

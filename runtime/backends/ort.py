@@ -1,0 +1,129 @@
+"""ONNX Runtime on the CPU or an NVIDIA GPU.
+
+ONNX Runtime goes on silently on the CPU where its CUDA provider cannot start; this backend refuses
+that. This is the only module that imports ``onnxruntime``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendError, ModelError
+from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from .base import Backend, Pending
+
+_INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"
+
+
+class OnnxRuntime(Backend):
+    """A model in an ONNX Runtime session.
+
+    Parameters
+    ----------
+    path
+        The ONNX file.
+    spec
+        Its specification.
+    device
+        ``cpu`` or ``cuda:N``.
+    threads
+        CPU threads of one batch; ``None`` for all cores.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(
+        self, path: Path, spec: ModelSpec, *, device: str = "cpu", threads: int | None = None
+    ) -> None:
+        super().__init__(spec)
+        self.device = device
+        ort = load()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        providers: list[Any] = ["CPUExecutionProvider"]
+        cuda = device.startswith("cuda")
+        if cuda:
+            # A fixed algorithm search keeps results the same from run to run.
+            settings = {"device_id": device.partition(":")[2] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
+            providers.insert(0, ("CUDAExecutionProvider", settings))
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # its exceptions share no base class of their own
+            raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from None
+        running = self._session.get_providers()[0]
+        if cuda and running != "CUDAExecutionProvider":
+            raise BackendError(
+                f"ONNX Runtime did not start on {device} and would have gone on with {running}; {_INSTALL}, "
+                "check the driver with nvidia-smi, or choose --device cpu"
+            )
+        # On a GPU, one batch is copied while another computes; on a CPU every batch has all the cores.
+        self.in_flight = 3 if cuda else 2
+        self._workers = ThreadPoolExecutor(2 if cuda else 1, thread_name_prefix="onnxruntime")
+
+    def _prepare(self, tile: int, batch: int) -> None:
+        """Nothing to do: the session takes any shape."""
+
+    def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
+        return _Running(self._workers.submit(self._run, batch, planes))
+
+    def _run(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            binding = self._session.io_binding()
+            binding.bind_cpu_input(INPUT_NAME, batch)
+            binding.bind_output(OUTPUT_NAME, "cpu", 0, np.uint8, planes.shape, planes.ctypes.data)
+            self._session.run_with_iobinding(binding)
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on {self.device}: {_reason(error)}") from None
+        return planes
+
+    def _close(self) -> None:
+        self._workers.shutdown(wait=True, cancel_futures=True)
+
+
+class _Running:
+    """One submitted batch."""
+
+    def __init__(self, future: Future[NDArray[np.uint8]]) -> None:
+        self._future = future
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for the planes."""
+        return self._future.result()
+
+
+def load() -> Any:
+    """Import ONNX Runtime with the CUDA libraries of this environment, if it has any.
+
+    Raises
+    ------
+    BackendError
+        It is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BackendError(f"ONNX Runtime is not installed; {_INSTALL}") from None
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        with contextlib.suppress(Exception):  # what is missing shows when the session starts
+            onnxruntime.preload_dlls()
+    return onnxruntime
+
+
+def has_cuda() -> bool:
+    """Tell whether the installed ONNX Runtime is a CUDA build (not whether there is a GPU)."""
+    try:
+        return "CUDAExecutionProvider" in load().get_available_providers()
+    except BackendError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,112 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cellseg.runtime import onnx_metadata
+from cellseg.runtime.backends import Options, engines, list_devices, load_spec, open_backend, resolve_model
+from cellseg.runtime.backends.base import Backend
+from cellseg.runtime.backends.gpus import Gpu, list_gpus
+from cellseg.runtime.catalog import MODELS, default_model, model_names
+from cellseg.runtime.errors import BackendError, ModelError, UsageError
+from cellseg.runtime.onnx_metadata import seal
+from cellseg.runtime.spec import ModelSpec
+
+
+def test_auto_takes_openvino_without_a_gpu(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "list_gpus", tuple)
+    with open_backend(model_path) as backend:
+        assert (backend.name, backend.device, backend.note) == ("openvino", "cpu", "")
+
+
+def test_auto_says_when_a_gpu_had_to_be_left_out(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(0, "Imaginary 9000", (9, 0), 1 << 36)
+    monkeypatch.setattr(engines, "list_gpus", lambda: (gpu,))
+    monkeypatch.setattr("cellseg.runtime.backends.ort.has_cuda", lambda: False)
+    with open_backend(model_path) as backend:
+        assert backend.device == "cpu"
+        assert "cellseg[gpu]" in backend.note
+    rows = {(line.device, line.engine): line for line in list_devices()}
+    assert rows["cuda:0", "onnxruntime"].hardware == "Imaginary 9000"
+    assert rows["cpu", "openvino"].missing is None
+
+
+def test_cuda_never_becomes_cpu_silently(model_path: Path) -> None:
+    if list_gpus():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(BackendError, match="no NVIDIA GPU"):
+        open_backend(model_path, "cuda:0")
+    from cellseg.runtime.backends.ort import OnnxRuntime
+
+    with pytest.raises((BackendError, ModelError), match="ONNX Runtime"):
+        OnnxRuntime(model_path, load_spec(model_path), device="cuda:0")
+
+
+def test_nothing_can_run_it(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, spec: ModelSpec, device: str, options: Options) -> Backend:
+        raise BackendError("broken here")
+
+    row = engines.Engine("broken", ".onnx", "cpu", lambda: None, onnx_metadata.load_spec, refuse)
+    monkeypatch.setattr(engines, "ENGINES", (row,))
+    with pytest.raises(BackendError, match=r"nothing here can run .*broken on cpu: broken here"):
+        open_backend(model_path)
+    with pytest.raises(BackendError, match="broken here"):
+        open_backend(model_path, "cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:0", "CUDA", ""])
+def test_unknown_device(model_path: Path, device: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown device '{device}'; choose auto, cpu"):
+        open_backend(model_path, device)
+
+
+def test_engine_and_device_must_fit(model_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"openvino runs \.onnx files on cpu, not on cuda"):
+        open_backend(model_path, "cuda", engine="openvino")
+    with pytest.raises(UsageError, match=r"engine 'torch' does not run \.onnx files; choose"):
+        open_backend(model_path, engine="torch")
+
+
+def test_kinds_of_files(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.touch()
+    with pytest.raises(UsageError, match=r"unknown kind of model '.pth'; expected .*\.onnx"):
+        open_backend(path)
+    with pytest.raises(ModelError, match="no such file"):
+        open_backend(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="is a folder"):
+        open_backend(tmp_path)
+
+
+def test_damage_is_named_before_an_engine_sees_it(
+    tmp_path: Path, write_model: Callable[..., Path], box_spec: ModelSpec
+) -> None:
+    path = write_model(tmp_path / "odd.onnx", spec=box_spec)
+    seal(path)
+    open_backend(path, "cpu").close()
+    path.write_bytes(path.read_bytes().replace(b"Transpose", b"Tranxpoxe"))
+    with pytest.raises(ModelError, match=r"odd\.onnx: changed or damaged"):
+        open_backend(path, "cpu")
+
+
+def test_a_graph_that_an_engine_refuses(
+    tmp_path: Path, write_model: Callable[..., Path], box_spec: ModelSpec
+) -> None:
+    path = write_model(tmp_path / "odd.onnx", spec=box_spec)
+    path.write_bytes(path.read_bytes().replace(b"Conv", b"Cnov"))
+    with pytest.raises(ModelError, match=r"odd\.onnx: ONNX Runtime cannot load it: .*Cnov"):
+        open_backend(path, "cpu", engine="onnxruntime")
+
+
+def test_packaged_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[..., Path]
+) -> None:
+    assert MODELS.name == "models"
+    monkeypatch.setattr("cellseg.runtime.catalog.MODELS", tmp_path)
+    with pytest.raises(ModelError, match="install cellseg again"):
+        default_model()
+    path = write_model(tmp_path / "nuclei.onnx", spec=None)
+    assert resolve_model(None) == resolve_model("nuclei") == default_model() == path
+    assert model_names() == ["nuclei"]
+    with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei"):
+        resolve_model("cells")
