@@ -46,9 +46,12 @@ def shrink(
             total = np.zeros((out_height, out_width, channels), np.float32)
         narrow = strip.astype(np.float32)
         if out_width != width:
-            # INTER_AREA is an exact box average when both axes shrink or stay.
-            narrow = cv2.resize(narrow, (out_width, rows), interpolation=cv2.INTER_AREA)
-            narrow = narrow.reshape(rows, out_width, channels)
+            # INTER_AREA is an exact box average when both axes shrink or stay; it takes four channels.
+            parts = [
+                cv2.resize(narrow[:, :, c : c + 4], (out_width, rows), interpolation=cv2.INTER_AREA)
+                for c in range(0, channels, 4)
+            ]
+            narrow = np.concatenate([part.reshape(rows, out_width, -1) for part in parts], axis=2)
         first = top * out_height // height
         last = -(-(top + rows) * out_height // height)
         weights = row_weights(top, rows, height, first, last, out_height)

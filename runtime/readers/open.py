@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -59,17 +60,9 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
     if "://" in str(path):
         return _open_zarr(str(path), options)
     path = Path(path)
-    try:
-        if path.is_dir():
-            return _open_zarr(path, options)
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file; check the path") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path}: cannot be read: {reason(error)}") from None
-    if not head:
-        raise ImageError(f"{path}: the file is empty (0 bytes); copy or save it again")
+    head = _first_bytes(path)
+    if head is None:
+        return _open_zarr(path, options)
     found = kind(head)
     if path.suffix.lower() in VENDOR_SUFFIXES:
         from .vendor import VendorReader
@@ -89,6 +82,27 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
         f"a {found} file" if found else f"no picture format that is known here ({path.suffix or 'no suffix'})"
     )
     raise ImageError(f"{path}: {what}; readable are {KNOWN}. Bio-Formats converts others to OME-TIFF")
+
+
+def _first_bytes(path: Path) -> bytes | None:
+    """Return the first bytes of a file, ``None`` for a folder; refuse what is neither, or is empty."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return None
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise ImageError(f"{path}: not a regular file; save the picture to disk first")
+        with path.open("rb") as file:
+            head = file.read(16)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file; check the path") from None
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be read: {reason(error)}") from None
+    if not head:
+        raise ImageError(f"{path}: the file is empty (0 bytes); copy or save it again")
+    return head
 
 
 def _open_zarr(path: Path | str, options: SlideOptions) -> SlideReader:

@@ -113,4 +113,6 @@ class VendorReader(SlideReader):
     def close(self) -> None:
         """Close the slide and end the threads."""
         self._workers.close()
-        self._slide.close()
+        if self._slide is not None:
+            self._slide.close()
+            self._slide = None
