@@ -1,0 +1,234 @@
+"""Measure every cell of a label crop in one visit, while the crop is in cache.
+
+Header only; shared by the ``split`` and ``measure`` kernels.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memset
+
+from shape cimport (
+    Cell, Moments, add_run, border_code, finish_moments, hull_area, perimeter, trace_outline,
+)
+from vector cimport Ints, free_ints, reserve_ints
+
+cdef enum:
+    NO_IMAGE = 0
+    UINT8 = 1
+    UINT16 = 2
+    FLOAT32 = 3
+
+
+cdef struct Results:
+    # What the cells of many crops add up to.
+    Cell* cells
+    double* intensity  # cells × channels: sums, then means
+    int64_t size  # cells
+    int64_t capacity
+    Ints runs  # y, x0, x1, cell
+    Ints outline  # x, y
+    # scratch, by cell of one crop or by row of one cell
+    Moments* moments
+    int64_t* codes  # cells × 50: border pixels by neighbourhood
+    int64_t scratch_cells
+    Ints extent
+    Ints stack
+
+
+cdef struct Sources:
+    # Rows of the planes and of the image; row `y` of the image is at index `y - row0`.
+    const uintptr_t* mask  # addresses, or NULL
+    const uintptr_t* image
+    const double* probability  # by mask byte
+    int64_t row0
+    int32_t kind  # of the image: UINT8…
+    int32_t channels
+
+
+cdef inline void free_results(Results* results) noexcept nogil:
+    free(results.cells)
+    free(results.intensity)
+    free(results.moments)
+    free(results.codes)
+    free_ints(&results.runs)
+    free_ints(&results.outline)
+    free_ints(&results.extent)
+    free_ints(&results.stack)
+    memset(results, 0, sizeof(Results))
+
+
+cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels) except -1 nogil:
+    """Make room for ``extra`` more cells, and scratch for as many."""
+    cdef int64_t capacity
+    cdef void* memory
+    if results.size + extra > results.capacity:
+        capacity = max(results.size + extra, 2 * results.capacity, 256)
+        memory = realloc(results.cells, capacity * sizeof(Cell))
+        if memory == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} cells")
+        results.cells = <Cell*>memory
+        memory = realloc(results.intensity, max(capacity * channels, 1) * sizeof(double))
+        if memory == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} cells")
+        results.intensity = <double*>memory
+        results.capacity = capacity
+    if extra > results.scratch_cells:
+        capacity = max(extra, 2 * results.scratch_cells, 64)
+        memory = realloc(results.moments, capacity * sizeof(Moments))
+        if memory == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} cells")
+        results.moments = <Moments*>memory
+        memory = realloc(results.codes, capacity * 50 * sizeof(int64_t))
+        if memory == NULL:
+            with gil:
+                raise MemoryError(f"no memory for {capacity} cells")
+        results.codes = <int64_t*>memory
+        results.scratch_cells = capacity
+    return 0
+
+
+cdef inline void add_intensity(const Sources* sources, int64_t y, int64_t x0, int64_t x1, double* sums) noexcept nogil:
+    """Add the pixels ``[x0, x1)`` of image row ``y`` to the sum of each channel."""
+    cdef uintptr_t row = sources.image[y - sources.row0]
+    cdef int64_t i, n = x1 - x0, step = sources.channels
+    cdef int32_t c
+    cdef const uint8_t* bytes
+    cdef const uint16_t* words
+    cdef const float* floats
+    cdef int64_t total
+    cdef double sum
+    for c in range(sources.channels):
+        total = 0
+        if sources.kind == UINT8:
+            bytes = <const uint8_t*>row + x0 * step + c
+            for i in range(n):
+                total += bytes[i * step]
+            sums[c] += total
+        elif sources.kind == UINT16:
+            words = <const uint16_t*>row + x0 * step + c
+            for i in range(n):
+                total += words[i * step]
+            sums[c] += total
+        else:
+            floats = <const float*>row + x0 * step + c
+            sum = sums[c]
+            for i in range(n):
+                sum += floats[i * step]
+            sums[c] = sum
+
+
+cdef inline int measure_crop(
+    const int32_t* labels,  # crop with a frame of at least one pixel of value 0
+    uint8_t* border,  # scratch of the crop's size
+    int64_t stride,
+    int64_t begin,  # pixel (y0, x0) of the crop
+    int32_t y0,
+    int32_t x0,
+    int32_t height,
+    int32_t width,
+    int32_t n_cells,  # labels 1…n_cells, in raster order of their first pixels
+    int32_t component,
+    const Sources* sources,
+    Results* results,
+) except -1 nogil:
+    """Append all cells of a crop to ``results``."""
+    cdef int64_t first = results.size, i, end
+    cdef int32_t channels = sources.channels
+    cdef int32_t y, x, start, label, seen = 0, rows = 0, c
+    cdef const int32_t* row
+    cdef const uint8_t* mask
+    cdef uint8_t* edge
+    cdef Cell* cell
+    cdef Moments* moments
+    cdef int32_t* run
+    cdef double total
+    if n_cells == 0:
+        return 0
+    reserve_cells(results, n_cells, channels)
+    memset(results.intensity + first * channels, 0, n_cells * channels * sizeof(double))
+    memset(results.codes, 0, n_cells * 50 * sizeof(int64_t))
+    # 1. A pixel is on the border where a direct neighbour is something else.
+    end = begin + (height - 1) * stride + width
+    for i in range(begin, end):
+        border[i] = (
+            (labels[i] != labels[i - 1]) | (labels[i] != labels[i + 1])
+            | (labels[i] != labels[i - stride]) | (labels[i] != labels[i + stride])
+        )
+    for i in range(stride + 1):
+        border[begin - 1 - i] = 0
+        border[end + i] = 0
+    # 2. Sums over runs.
+    for y in range(height):
+        row = labels + begin + y * stride
+        edge = border + begin + y * stride
+        reserve_ints(&results.runs, 4 * width)
+        x = 0
+        while x < width:
+            label = row[x]
+            if label == 0:
+                x += 1
+                continue
+            start = x
+            x += 1
+            while row[x] == label:  # the frame ends it
+                x += 1
+            cell = results.cells + first + label - 1
+            moments = results.moments + label - 1
+            if label > seen:
+                seen = label
+                memset(moments, 0, sizeof(Moments))
+                cell.area = 0
+                cell.y0 = y
+                cell.first_x = start
+                cell.x0 = start
+                cell.x1 = x
+                cell.component = component
+            cell.area += x - start
+            cell.x0 = min(cell.x0, start)
+            cell.x1 = max(cell.x1, x)
+            cell.y1 = y + 1
+            add_run(moments, y - cell.y0, start - cell.first_x, x - cell.first_x)
+            if sources.mask != NULL:
+                mask = <const uint8_t*>sources.mask[y0 + y - sources.row0] + x0
+                total = 0
+                for i in range(start, x):
+                    total += sources.probability[mask[i]]
+                moments.probability += total
+            if sources.kind != NO_IMAGE:
+                add_intensity(
+                    sources, y0 + y, x0 + start, x0 + x, results.intensity + (first + label - 1) * channels
+                )
+            for i in range(start, x):
+                if edge[i]:
+                    results.codes[(label - 1) * 50 + border_code(row + i, edge + i, stride)] += 1
+            run = results.runs.data + results.runs.size
+            run[0] = y0 + y
+            run[1] = x0 + start
+            run[2] = x0 + x
+            run[3] = <int32_t>(first + label - 1)
+            results.runs.size += 4
+    # 3. Shape of each cell.
+    reserve_ints(&results.extent, 2 * height)
+    reserve_ints(&results.stack, 2 * height + 2)
+    for i in range(n_cells):
+        cell = results.cells + first + i
+        trace_outline(
+            labels + begin + cell.y0 * stride + cell.first_x, stride, y0 + cell.y0, x0 + cell.first_x,
+            results.extent.data, &rows, &results.outline,
+        )
+        cell.outline_end = results.outline.size >> 1
+        cell.solidity = cell.area / hull_area(results.extent.data, rows, results.stack.data)
+        cell.perimeter = perimeter(results.codes + i * 50)
+        finish_moments(results.moments + i, cell, y0 + cell.y0, x0 + cell.first_x)
+        cell.y0 += y0
+        cell.y1 += y0
+        cell.x0 += x0
+        cell.x1 += x0
+        cell.first_x += x0
+        for c in range(channels):
+            results.intensity[(first + i) * channels + c] /= cell.area
+    results.size += n_cells
+    return 0

@@ -1,0 +1,113 @@
+"""The landscape of one component: bytes, 1…255 inside and 0 outside.
+
+Header only. A crop is a flat array of ``rows`` × ``stride`` pixels with a frame of at least
+``pad`` background pixels: ``pad`` rows above and below, and ``pad`` columns that follow each row
+(those of one row are the left frame of the next), so that every loop runs over the flat array.
+Everything outside the component counts as 0: the landscape depends on the component alone.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
+
+
+cdef inline uint8_t combine(uint8_t mask, uint8_t weight) noexcept nogil:
+    """``mask * weight / 255``, rounded."""
+    cdef uint32_t product = <uint32_t>mask * weight + 128
+    return <uint8_t>((product + (product >> 8)) >> 8)
+
+
+cdef inline void smooth(
+    const uint8_t* source,
+    const uint8_t* inside,  # 255 inside, 0 outside
+    uint8_t* level,  # out
+    uint16_t* across,  # scratch
+    uint32_t* down,  # scratch
+    int64_t stride,
+    int64_t begin,  # first pixel of the first row inside the frame
+    int64_t end,  # behind the last pixel of the last row inside the frame
+    const uint16_t* weights,  # weights[k] at distance k, in all 256
+    int32_t radius,  # at most the frame
+) noexcept nogil:
+    """Gaussian in fixed point: 8 fractional bits across, 16 in all, rounded once at the end."""
+    cdef int64_t i
+    cdef int32_t k
+    cdef uint16_t w = weights[0]
+    cdef uint32_t v
+    cdef const uint8_t* a
+    cdef const uint8_t* b
+    cdef const uint16_t* up
+    cdef const uint16_t* low
+    cdef int64_t n = end - begin
+    cdef uint16_t* row = across + begin
+    a = source + begin
+    for i in range(n):
+        row[i] = w * a[i]
+    for k in range(1, radius + 1):
+        w = weights[k]
+        a = source + begin - k
+        b = source + begin + k
+        for i in range(n):
+            row[i] += w * <uint16_t>(a[i] + b[i])
+    for i in range(radius * stride):
+        across[begin - 1 - i] = 0
+        across[end + i] = 0
+    for i in range(n):
+        down[i] = 32768 + <uint32_t>weights[0] * row[i]
+    for k in range(1, radius + 1):
+        w = weights[k]
+        up = row - k * stride
+        low = row + k * stride
+        for i in range(n):
+            down[i] += <uint32_t>w * up[i] + <uint32_t>w * low[i]
+    for i in range(n):
+        v = down[i] >> 16
+        level[begin + i] = (<uint8_t>v if v > 1 else <uint8_t>1) & inside[begin + i]
+
+
+cdef inline void floor_one(const uint8_t* source, const uint8_t* inside, uint8_t* level, int64_t n) noexcept nogil:
+    """The landscape without smoothing: at least 1 inside, 0 outside."""
+    cdef int64_t i
+    for i in range(n):
+        level[i] = (source[i] if source[i] > 1 else <uint8_t>1) & inside[i]
+
+
+cdef inline void distance(
+    const uint8_t* inside,
+    uint8_t* out,
+    uint16_t* column,  # scratch
+    int64_t stride,
+    int64_t begin,
+    int64_t end,
+    const uint8_t* roots,  # roots[d²] = min(255, round(4 d)), up to d = 64
+) noexcept nogil:
+    """Exact Euclidean distance to the outside in quarter pixels, at most 255.
+
+    First down the columns, then along each row the best of ``k² + column²`` (Meijster's
+    decomposition); the search ends at the distance found so far, which is small in cells.
+    """
+    cdef int64_t i
+    cdef uint32_t best, k, reach
+    cdef uint16_t a, b
+    for i in range(begin - stride, begin):
+        column[i] = 0
+        column[end + i - begin + stride] = 0
+    for i in range(begin, end):
+        # 64 is as good as infinity, and keeps the squares small
+        column[i] = min(<uint16_t>(column[i - stride] + 1), <uint16_t>64) if inside[i] else <uint16_t>0
+    for i in range(end - 1, begin - 1, -1):
+        a = column[i + stride] + 1
+        if a < column[i]:
+            column[i] = a
+    for i in range(begin, end):
+        if not inside[i]:
+            out[i] = 0
+            continue
+        best = <uint32_t>column[i] * column[i]
+        k = 1
+        while k * k < best:
+            a = column[i - k]
+            b = column[i + k]
+            reach = k * k + <uint32_t>(a * a if a < b else b * b)
+            if reach < best:
+                best = reach
+            k += 1
+        out[i] = roots[best]

@@ -1,0 +1,82 @@
+"""Measurements and outlines of a label image.
+
+The same code that measures cells as they are split, for label images made elsewhere.
+"""
+
+import numpy as np
+from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from cells cimport FLOAT32, NO_IMAGE, UINT8, UINT16, Results, Sources, free_results, measure_crop
+from shape cimport Cell
+
+
+def measure_labels(
+    const int32_t[:, ::1] labels,
+    int count,
+    cell_dtype,
+    const uintptr_t[::1] image_rows,
+    int image_kind,
+    int channels,
+):
+    """Measure the cells of a whole label image.
+
+    Parameters
+    ----------
+    labels
+        Shape (H, W), numbers 1…count in raster order of their first pixels, each 4-connected (of
+        another one only the part with the first pixel is outlined).
+    count
+        Number of cells.
+    cell_dtype
+        ``split.CELL_DTYPE``.
+    image_rows, image_kind, channels
+        As for ``split.Splitter.process``.
+
+    Returns
+    -------
+    cells, intensity, outline
+        As from ``split.Splitter.process``; ``mean_probability`` is 0.
+    """
+    cdef Py_ssize_t height = labels.shape[0], width = labels.shape[1], y
+    cdef int64_t stride = width + 1
+    cdef int64_t size = (height + 2) * stride + 1
+    cdef Results results
+    cdef Sources sources
+    cdef int32_t* crop = <int32_t*>malloc(size * sizeof(int32_t))
+    cdef uint8_t* border = <uint8_t*>malloc(size)
+    cdef uintptr_t target
+    memset(&results, 0, sizeof(Results))
+    sources.mask = NULL
+    sources.image = &image_rows[0] if image_kind != NO_IMAGE else NULL
+    sources.probability = NULL
+    sources.row0 = 0
+    sources.kind = image_kind
+    sources.channels = channels if image_kind != NO_IMAGE else 0
+    try:
+        if crop == NULL or border == NULL:
+            raise MemoryError(f"no memory to measure {height} × {width} labels")
+        with nogil:
+            memset(crop, 0, size * sizeof(int32_t))
+            for y in range(height):
+                memcpy(crop + (y + 1) * stride + 1, &labels[y, 0], width * sizeof(int32_t))
+            measure_crop(
+                crop, border, stride, stride + 1, 0, 0, <int32_t>height, <int32_t>width, count, 0,
+                &sources, &results,
+            )
+        cells = np.empty(results.size, cell_dtype)
+        intensity = np.empty((results.size, sources.channels), np.float64)
+        outline = np.empty((results.outline.size // 2, 2), np.int32)
+        for array, source in (
+            (cells, <uintptr_t>results.cells), (intensity, <uintptr_t>results.intensity),
+            (outline, <uintptr_t>results.outline.data),
+        ):
+            target = array.ctypes.data
+            if array.nbytes:
+                memcpy(<void*>target, <void*><uintptr_t>source, array.nbytes)
+    finally:
+        free(crop)
+        free(border)
+        free_results(&results)
+    return cells, intensity, outline

@@ -1,0 +1,37 @@
+"""A growable array of int32, for kernels that do not know how much they will write.
+
+Header only. A vector is valid when zeroed; whoever owns it calls ``free_ints``.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, realloc
+
+
+cdef struct Ints:
+    int32_t* data
+    int64_t size
+    int64_t capacity
+
+
+cdef inline int reserve_ints(Ints* vector, int64_t extra) except -1 nogil:
+    """Make room for ``extra`` more values; doubles, so that appending costs O(1)."""
+    cdef int64_t wanted = vector.size + extra
+    cdef int64_t capacity
+    cdef int32_t* data
+    if wanted <= vector.capacity:
+        return 0
+    capacity = max(wanted, 2 * vector.capacity, 1024)
+    data = <int32_t*>realloc(vector.data, capacity * sizeof(int32_t))
+    if data == NULL:
+        with gil:
+            raise MemoryError(f"no memory for {capacity * sizeof(int32_t)} bytes of run-length data")
+    vector.data = data
+    vector.capacity = capacity
+    return 0
+
+
+cdef inline void free_ints(Ints* vector) noexcept nogil:
+    free(vector.data)
+    vector.data = NULL
+    vector.size = 0
+    vector.capacity = 0

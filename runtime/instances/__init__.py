@@ -1,0 +1,6 @@
+"""Planes into cells: the model's bytes become numbered, measured and outlined cells."""
+
+from .cells import Cells, Strip
+from .stream import InstanceStream, Stats, split_planes
+
+__all__ = ["Cells", "InstanceStream", "Stats", "Strip", "split_planes"]

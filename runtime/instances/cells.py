@@ -1,0 +1,111 @@
+"""What leaves the instance stage: strips of labels, and tables of cells with their outlines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Columns of every table with their types; one ``mean_intensity_<channel>`` each follows.
+COLUMNS: dict[str, type[np.generic]] = {
+    "label": np.int32,
+    "centroid_y": np.float64,
+    "centroid_x": np.float64,
+    "y0": np.int32,
+    "x0": np.int32,
+    "y1": np.int32,
+    "x1": np.int32,
+    "area": np.int64,
+    "perimeter": np.float64,
+    "eccentricity": np.float64,
+    "solidity": np.float64,
+    "mean_probability": np.float64,
+    "touches_border": np.bool_,
+}
+
+
+def column_types(image_channels: int) -> dict[str, type[np.generic]]:
+    """Return name and type of every column for an image of so many channels."""
+    return COLUMNS | {f"mean_intensity_{channel}": np.float64 for channel in range(image_channels)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """A table of cells, in the order of their numbers.
+
+    Attributes
+    ----------
+    columns
+        One array of length n for each name:
+
+        * ``label``: the cell's number in the label image;
+        * ``centroid_y``, ``centroid_x``: pixels; the centre of a pixel is its integer index;
+        * ``y0``, ``x0``, ``y1``, ``x1``: bounding box, half-open;
+        * ``area``: pixels;
+        * ``perimeter``: pixels, by the neighbourhoods of border pixels, as scikit-image's
+          ``perimeter`` with 4 neighbours (holes included);
+        * ``eccentricity``: of the ellipse with the same second moments, 0…1, as scikit-image;
+        * ``solidity``: area over the area of the convex hull of the pixels' corners, 0…1 (for small
+          cells a little below scikit-image's, whose hull is counted in pixels);
+        * ``mean_probability``: of the mask plane, 0…1;
+        * ``touches_border``: whether a pixel lies on the edge of the image;
+        * ``mean_intensity_0``…: by image channel, in raw units.
+    outline
+        Shape (P, 2): x and y of the corners of the exterior rings along the pixels' edges, clockwise
+        on the screen, closed implicitly, without collinear points. A cell of one pixel at (0, 0) is
+        (0, 0), (1, 0), (1, 1), (0, 1).
+    outline_start
+        Shape (n + 1,): the ring of cell ``i`` is ``outline[outline_start[i]:outline_start[i + 1]]``.
+    """
+
+    columns: dict[str, NDArray[np.generic]]
+    outline: NDArray[np.int32]
+    outline_start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.outline_start) - 1
+
+    def ring(self, index: int) -> NDArray[np.int32]:
+        """Return the outline of one cell, shape (p, 2): x and y."""
+        return self.outline[self.outline_start[index] : self.outline_start[index + 1]]
+
+    @classmethod
+    def empty(cls, image_channels: int = 0) -> Cells:
+        """Return a table without cells, with the columns of an image of so many channels."""
+        return cls(
+            {name: np.empty(0, dtype) for name, dtype in column_types(image_channels).items()},
+            np.empty((0, 2), np.int32),
+            np.zeros(1, np.int64),
+        )
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[Cells]) -> Cells:
+        """Join tables with equal columns, at least one."""
+        offsets = np.cumsum([0, *(len(table.outline) for table in tables)])
+        starts = [table.outline_start[:-1] + offset for table, offset in zip(tables, offsets, strict=False)]
+        return cls(
+            {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns},
+            np.concatenate([table.outline for table in tables]),
+            np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Finished rows of the image.
+
+    Attributes
+    ----------
+    y
+        First row.
+    labels
+        Shape (rows, W): cell numbers, 0 for background.
+    cells
+        The cells whose first row lies in this strip.
+    """
+
+    y: int
+    labels: NDArray[np.int32]
+    cells: Cells

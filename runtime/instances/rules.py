@@ -1,0 +1,105 @@
+"""The split settings and heads of a model, as the tables and integers the kernel works with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..spec import Head, SplitSettings
+from ..split import Splitter
+
+
+def gaussian_weights(sigma: float) -> NDArray[np.uint16]:
+    """Return Gaussian weights by distance in 1/256, that sum to 256 over both sides.
+
+    Parameters
+    ----------
+    sigma
+        Standard deviation in pixels; 0 gives the single weight 256.
+    """
+    if sigma == 0:
+        return np.array([256], np.uint16)
+    radius = max(1, round(3 * sigma))
+    curve = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
+    weights: NDArray[np.uint16] = np.rint(256 * curve / (2 * curve.sum() - curve[0])).astype(np.uint16)
+    weights = weights[: np.flatnonzero(weights)[-1] + 1]
+    weights[0] = 256 - 2 * int(weights[1:].sum())
+    return weights
+
+
+def head_values(head: Head) -> NDArray[np.float64]:
+    """Return the value of each byte of a head's plane, shape (256,)."""
+    return head.full_scale * (np.arange(256) / 255.0) ** head.power
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRules:
+    """Which planes are used, and what the kernel does with them.
+
+    Attributes
+    ----------
+    planes
+        Indices of the used planes among the model's heads: mask, then boundary and density where
+        they are used.
+    boundary, density
+        Position in ``planes``; ``None`` where not used.
+    radius
+        Pixels a side that the smoothing of the landscape reaches.
+    """
+
+    heads: tuple[Head, ...]
+    settings: SplitSettings
+    connectivity: int
+    planes: tuple[int, ...]
+    boundary: int | None
+    density: int | None
+    radius: int
+
+    @classmethod
+    def of(cls, heads: Sequence[Head], settings: SplitSettings, connectivity: int) -> SplitRules:
+        """Work out the rules of a model.
+
+        Raises
+        ------
+        ModelError
+            The first head is not the mask.
+        """
+        names = [head.name for head in heads]
+        if names[:1] != ["mask"]:
+            raise ModelError(f"the model's heads are {names}; wanted 'mask' first: export the model again")
+        planes = [0]
+        boundary = density = None
+        if "boundary" in names:
+            boundary = len(planes)
+            planes.append(names.index("boundary"))
+        if "density" in names and settings.min_seed_density > 0:
+            density = len(planes)
+            planes.append(names.index("density"))
+        radius = len(gaussian_weights(settings.smoothing)) - 1
+        return cls(tuple(heads), settings, connectivity, tuple(planes), boundary, density, radius)
+
+    def splitter(self) -> Splitter:
+        """Return a new worker with these rules."""
+        settings = self.settings
+        factor = mass = None
+        if self.boundary is not None:
+            factor = np.rint(255 - settings.boundary_weight * np.arange(256)).astype(np.uint8)
+        if self.density is not None:
+            mass = head_values(self.heads[self.planes[self.density]])
+        return Splitter(
+            threshold=settings.mask_threshold,
+            boundary_factor=factor,
+            weights=gaussian_weights(settings.smoothing),
+            probability=head_values(self.heads[0]),
+            mass=np.zeros(256) if mass is None else mass,
+            persistence=settings.persistence,
+            min_seed_area=settings.min_seed_area,
+            min_seed_mass=0.0 if mass is None else settings.min_seed_density,
+            min_area=settings.min_area,
+            max_hole_area=settings.max_hole_area,
+            hole_connectivity=4 if self.connectivity == 8 else 8,
+        )

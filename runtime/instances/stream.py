@@ -1,0 +1,407 @@
+"""The instance stage: planes arrive row by row, finished cells leave.
+
+Connected components are followed over the rows. A component that no further row can change is split
+into cells on its own (:mod:`cellseg.runtime.split`); its result does not depend on anything else. A
+strip of labels leaves when no open component reaches into it any more. So only the rows back to the
+first row of the oldest open component are held, and nothing depends on how the rows were handed in.
+
+**Giant components.** Confluent tissue can be one component from edge to edge. Whenever a row is
+reached whose number is a multiple of :data:`MAX_ROWS`, each component that has been open for so many
+rows is split as it stands. Its cells that end well above that row are final and leave it; the others
+stay in the component and are split again with the rows to come. Likewise a component wider than
+:data:`MAX_COLUMNS` is worked off from left to right. Only a cell that is itself larger than these
+bounds is cut, at that row or column. The rule knows absolute rows and columns only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..label import RunLabeler, paint
+from ..spec import Head, SplitSettings
+from ..split import NO_LIMITS
+from .cells import Cells, Strip, column_types
+from .pool import Batch, SplitPool
+from .rules import SplitRules
+from .window import RowWindow
+
+#: Rows that a component may be open before its finished cells are taken out of it; also the
+#: height from which on a single cell may be cut.
+MAX_ROWS = 512
+#: The same for columns; this bounds the memory to split a component.
+MAX_COLUMNS = 4096
+#: A cell that ends within so many pixels of such a row or column, plus the reach of the smoothing,
+#: might still change.
+MARGIN = 16
+
+_IMAGE_TYPES = ("uint8", "uint16", "float32")
+_FAR, _NEVER = NO_LIMITS[0], NO_LIMITS[1]
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts of a run.
+
+    Attributes
+    ----------
+    components
+        Finished connected components.
+    cells
+        Cells numbered.
+    dropped
+        Cells left out because they were too small.
+    holes
+        Holes filled.
+    giant
+        Times that an open or wide component was worked off in parts.
+    max_rows
+        Most rows that had to be held at once.
+    """
+
+    components: int = 0
+    cells: int = 0
+    dropped: int = 0
+    holes: int = 0
+    giant: int = 0
+    max_rows: int = 0
+
+
+class InstanceStream:
+    """Planes of one image, pushed in rows from top to bottom, into strips of cells.
+
+    Parameters
+    ----------
+    height, width
+        Size of the image in pixels.
+    heads
+        The model's heads, in the order of the planes.
+    settings
+        How planes become cells.
+    image_channels
+        Channels of the image rows to measure intensities on; 0 for none.
+    workers
+        Threads that split and measure; the result does not depend on them.
+    connectivity
+        8 or 4: whether pixels that touch by a corner are one component. Cells themselves are
+        always 4-connected.
+    max_rows, max_columns
+        Bounds of the rule for giant components; they are part of the result.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        heads: Sequence[Head],
+        settings: SplitSettings,
+        *,
+        image_channels: int = 0,
+        workers: int = 1,
+        connectivity: int = 8,
+        max_rows: int = MAX_ROWS,
+        max_columns: int = MAX_COLUMNS,
+    ) -> None:
+        if height < 1 or width < 1 or max(height, width) >= 2**31:
+            raise UsageError(f"image of {height} × {width} pixels; wanted 1 to 2³¹ − 1 a side")
+        if connectivity not in (4, 8):
+            raise UsageError(f"connectivity {connectivity}; wanted 4 or 8")
+        if workers < 1:
+            raise UsageError(f"{workers} workers; wanted at least 1")
+        if max_rows < 1 or max_columns < 1:
+            raise UsageError(f"bounds of {max_rows} rows and {max_columns} columns; wanted at least 1")
+        self.height, self.width = height, width
+        self.stats = Stats()
+        self._n_heads = len(heads)
+        self._channels = image_channels
+        self._rules = SplitRules.of(heads, settings, connectivity)
+        self._margin = MARGIN + self._rules.radius
+        self._max_rows, self._max_columns = max_rows, max_columns
+        self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
+        self._pool = SplitPool(self._rules, image_channels, workers)
+        self._window = RowWindow()
+        self._dtype: np.dtype[np.generic] | None = None
+        self._batches: list[Batch] = []
+        self._emitted = 0  # rows that have left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker threads; :meth:`finish` does so too."""
+        self._pool.close()
+
+    def push(self, planes: NDArray[np.uint8], image: NDArray[np.generic] | None = None) -> list[Strip]:
+        """Add the next rows.
+
+        Parameters
+        ----------
+        planes
+            Shape (K, rows, W), one plane for each head.
+        image
+            Shape (rows, W, image_channels), uint8, uint16 or float32; needed where the stream was
+            made for image channels.
+
+        Returns
+        -------
+        list of Strip
+            The rows that are final by now, possibly none. The arrays given may be reused.
+
+        Raises
+        ------
+        UsageError
+            The rows do not fit the image or the model.
+        """
+        self._check(planes, image)
+        y0, rows = self._labeler.rows, planes.shape[1]
+        if rows == 0:
+            return []
+        self._window.append(y0, [planes[k] for k in self._rules.planes], image)
+        self.stats.max_rows = max(self.stats.max_rows, y0 + rows - self._window.y)
+        mask = self._window.planes[0][y0 - self._window.y :]
+        start = 0
+        while start < rows:
+            stop = min(rows, start + self._max_rows - (y0 + start) % self._max_rows)
+            self._labeler.push(mask[start:stop])
+            last = y0 + stop == self.height
+            components, runs = self._labeler.take(everything=last)
+            self.stats.components += len(components)
+            self._split(components, runs)
+            if (y0 + stop) % self._max_rows == 0 and not last:
+                self._relieve(y0 + stop)
+            start = stop
+        frontier = self._labeler.oldest
+        strips = self._emit(frontier)
+        self._window.release(frontier)
+        return strips
+
+    def finish(self) -> list[Strip]:
+        """Say that all rows are in, and end the worker threads.
+
+        Returns
+        -------
+        list of Strip
+            Always empty: the push that brings the last row returns all that was waiting.
+
+        Raises
+        ------
+        UsageError
+            Rows are missing.
+        """
+        self.close()
+        if self._labeler.rows != self.height:
+            raise UsageError(f"{self._labeler.rows} of {self.height} rows were pushed; push the rest first")
+        return []
+
+    def _check(self, planes: NDArray[np.uint8], image: NDArray[np.generic] | None) -> None:
+        wanted = f"({self._n_heads}, rows, {self.width})"
+        if planes.dtype != np.uint8 or planes.ndim != 3 or planes.shape[::2] != (self._n_heads, self.width):
+            raise UsageError(f"planes of {planes.dtype} {planes.shape}; wanted uint8 {wanted}")
+        end = self._labeler.rows + planes.shape[1]
+        if end > self.height:
+            raise UsageError(f"{end} rows were pushed for an image of {self.height}; push no more")
+        if self._channels == 0:
+            if image is not None:
+                raise UsageError("image rows without image_channels; give image_channels to the stream")
+            return
+        shape = (planes.shape[1], self.width, self._channels)
+        if image is None or image.shape != shape or image.dtype.name not in _IMAGE_TYPES:
+            found = "no image" if image is None else f"image of {image.dtype} {image.shape}"
+            raise UsageError(f"{found}; wanted {', '.join(_IMAGE_TYPES)} {shape}")
+        if self._dtype not in (None, image.dtype):
+            raise UsageError(f"image of {image.dtype} after one of {self._dtype}; keep to one type")
+        self._dtype = image.dtype
+
+    def _split(self, components: NDArray[np.int32], runs: NDArray[np.int32]) -> None:
+        """Split finished components."""
+        wide = components[:, 5] - components[:, 3] > self._max_columns
+        self._run(components[~wide] if wide.any() else components, runs, None)
+        for component in components[wide]:
+            self._split_wide(component, runs, _FAR, _NEVER)
+
+    def _relieve(self, y: int) -> None:
+        """Take the final cells out of the components that have been open for ``max_rows`` at ``y``."""
+        components, runs = self._labeler.borrow(y - self._max_rows)
+        if not len(components):
+            return
+        limit, floor = y - self._margin, y - self._max_rows
+        wide = components[:, 5] - components[:, 3] > self._max_columns
+        self.stats.giant += int((~wide).sum())
+        limits = np.tile(np.array([limit, floor, _FAR, _NEVER], np.int32), (int((~wide).sum()), 1))
+        held = self._run(components[~wide], runs, limits)[:, :4]
+        held[:, 0] = np.flatnonzero(~wide)[held[:, 0]]
+        parts = [held]
+        for index in np.flatnonzero(wide):
+            rest = self._split_wide(components[index], runs, limit, floor)
+            parts.append(np.column_stack([np.full(len(rest), index, np.int32), rest]))
+        self._labeler.give_back(np.ascontiguousarray(np.concatenate(parts), np.int32))
+
+    def _split_wide(
+        self, component: NDArray[np.int32], runs: NDArray[np.int32], limit: int, floor: int
+    ) -> NDArray[np.int32]:
+        """Work off one wide component from left to right.
+
+        Returns
+        -------
+        ndarray of int32, shape (m, 3)
+            Runs of the cells held back by the row ``limit``.
+        """
+        self.stats.giant += 1
+        rest = runs[component[0] : component[1]]
+        held_rows = [np.empty((0, 3), np.int32)]
+        end = int(component[5])
+        step = self._max_columns
+        for stop in [*range((int(component[3]) // step + 1) * step, end, step), end]:
+            here = rest[rest[:, 1] < stop]
+            beyond = rest[rest[:, 2] > stop].copy()
+            here[:, 2] = np.minimum(here[:, 2], stop)
+            beyond[:, 1] = np.maximum(beyond[:, 1], stop)
+            columns = (_FAR, _NEVER) if stop == end else (stop - self._margin, stop - step)
+            limits = np.array([[limit, floor, *columns]], np.int32)
+            held = self._run(_component_of(here), here, limits)
+            by_column = held[:, 4] == 1
+            held_rows.append(held[~by_column, 1:4])
+            rest = np.concatenate([held[by_column, 1:4], beyond])
+        return np.concatenate(held_rows)
+
+    def _run(
+        self, components: NDArray[np.int32], runs: NDArray[np.int32], limits: NDArray[np.int32] | None
+    ) -> NDArray[np.int32]:
+        """Split components, keep their cells for :meth:`_emit`, and return what is held back."""
+        outcome = self._pool.split(components, runs, limits, self._window, self._dtype)
+        self._batches += outcome.batches
+        self.stats.dropped += outcome.dropped
+        self.stats.holes += outcome.filled
+        return outcome.held
+
+    def _emit(self, frontier: int) -> list[Strip]:
+        """Let the rows above ``frontier`` go, with the cells that begin there."""
+        if frontier == self._emitted:
+            return []
+        cells = self._number(frontier)
+        labels = np.zeros((frontier - self._emitted, self.width), np.int32)
+        kept = []
+        for batch in self._batches:
+            paint(labels, self._emitted, batch.runs, batch.numbers)
+            batch.runs = batch.runs[batch.runs[:, 0] >= frontier]
+            if len(batch.runs):
+                kept.append(batch)
+        self._batches = kept
+        strip = Strip(self._emitted, labels, cells)
+        self._emitted = frontier
+        return [strip]
+
+    def _number(self, frontier: int) -> Cells:
+        """Give numbers to the cells that begin above ``frontier``, by first row and column in it.
+
+        Their order is final: cells found later belong to components that begin below.
+        """
+        chosen = [
+            np.flatnonzero((batch.numbers == 0) & (batch.cells["y0"] < frontier)) for batch in self._batches
+        ]
+        parts = [(batch, index) for batch, index in zip(self._batches, chosen, strict=True) if len(index)]
+        if not parts:
+            return Cells.empty(self._channels)
+        cells = np.concatenate([batch.cells[index] for batch, index in parts])
+        order = np.lexsort((cells["first_x"], cells["y0"]))
+        numbers = np.empty(len(order), np.int32)
+        numbers[order] = self.stats.cells + 1 + np.arange(len(order), dtype=np.int32)
+        self.stats.cells += len(order)
+        outlines = []
+        lengths = []
+        at = 0
+        for batch, index in parts:
+            batch.numbers[index] = numbers[at : at + len(index)]
+            at += len(index)
+            ends = batch.cells["outline_end"]
+            begins = np.concatenate([[0], ends[:-1]])
+            lengths.append((ends - begins)[index])
+            outlines.append(batch.outline[_ranges(begins[index], lengths[-1])])
+        length = np.concatenate(lengths)
+        starts = np.cumsum(length) - length
+        outline = np.concatenate(outlines)[_ranges(starts[order], length[order])]
+        cells = cells[order]
+        intensity = np.concatenate([batch.intensity[index] for batch, index in parts])[order]
+        return Cells(
+            self._columns(cells, numbers[order], intensity),
+            outline,
+            np.concatenate([[0], np.cumsum(length[order])]).astype(np.int64),
+        )
+
+    def _columns(
+        self, cells: NDArray[np.void], numbers: NDArray[np.int32], intensity: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.generic]]:
+        columns: dict[str, NDArray[np.generic]] = {}
+        for name in column_types(0):
+            if name == "label":
+                columns[name] = numbers
+            elif name == "touches_border":
+                columns[name] = (
+                    (cells["y0"] == 0)
+                    | (cells["x0"] == 0)
+                    | (cells["y1"] == self.height)
+                    | (cells["x1"] == self.width)
+                )
+            else:
+                columns[name] = np.ascontiguousarray(cells[name])
+        for channel in range(self._channels):
+            columns[f"mean_intensity_{channel}"] = np.ascontiguousarray(intensity[:, channel])
+        return columns
+
+
+def _component_of(runs: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the table of components for runs that shall be one component, with unknown holes."""
+    if not len(runs):
+        return np.empty((0, 7), np.int32)
+    y0, x0 = runs[:, 0].min(), runs[:, 1].min()
+    y1, x1 = runs[:, 0].max() + 1, runs[:, 2].max()
+    return np.array([[0, len(runs), y0, x0, y1, x1, -1]], np.int32)
+
+
+def _ranges(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the indices of ``[begin, begin + length)`` for each pair, one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    shift: NDArray[np.int64] = np.repeat(begins - (ends - lengths), lengths)
+    return shift + np.arange(len(shift))
+
+
+def split_planes(
+    planes: NDArray[np.uint8],
+    heads: Sequence[Head],
+    settings: SplitSettings,
+    *,
+    workers: int = 1,
+    connectivity: int = 8,
+) -> NDArray[np.int32]:
+    """Split the planes of a whole image into numbered cells.
+
+    Parameters
+    ----------
+    planes
+        Shape (K, H, W), one plane for each head.
+    heads, settings, workers, connectivity
+        As for :class:`InstanceStream`, which does the work.
+
+    Returns
+    -------
+    ndarray of int32, shape (H, W)
+        Cells 1…n by first row and first column in it, 0 for background.
+    """
+    if planes.ndim != 3:
+        raise UsageError(f"planes of shape {planes.shape}; wanted ({len(heads)}, H, W)")
+    height, width = planes.shape[1:]
+    with InstanceStream(height, width, heads, settings, workers=workers, connectivity=connectivity) as stream:
+        strips = stream.push(planes)
+        strips += stream.finish()
+    return np.concatenate([strip.labels for strip in strips])
