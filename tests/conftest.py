@@ -15,3 +15,47 @@ def shared_data() -> Path:
     if not (folder / "dsb2018").is_dir():
         pytest.skip(f"no real data in {folder}: set CELLSEG_DATA to a folder that holds dsb2018/ and slides/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model file for which cells are what is bright: ``mask`` is the mean of the channels.
+
+    It stands in for a trained model where a test is about everything else.
+    """
+    # Imported here because most tests need neither package.
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from cellseg.runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Head, ModelSpec
+
+    spec = ModelSpec(
+        name="bright",
+        architecture="MEAN",
+        channels=3,
+        heads=(Head(name="mask"),),
+        multiple=8,
+        halo=8,
+        receptive_field=0,
+        tile=64,
+        batch=2,
+    )
+    nodes = [
+        helper.make_node("Cast", [INPUT_NAME], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "first"], ["plane"]),
+        helper.make_node("Cast", ["plane"], [OUTPUT_NAME], to=TensorProto.UINT8),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "bright",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["n", "h", "w", 3])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.UINT8, ["n", 1, "h", "w"])],
+        [numpy_helper.from_array(np.array([3]), "axes"), numpy_helper.from_array(np.array([1]), "first")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    path = tmp_path_factory.mktemp("models") / "bright.onnx"
+    onnx.save(model, path)
+    return path
