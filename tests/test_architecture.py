@@ -21,12 +21,12 @@ ARROWS = {"runtime": set(), "train": {"runtime"}, "export": {"train", "runtime"}
 # fmt: off
 OPTIONAL = {
     "torch", "onnx", "onnxscript", "lightning", "lightning_fabric", "kornia", "nncf", "tensorboard",
-    "matplotlib", "yaml", "scipy", "skimage", "shapely", "sklearn", "PIL", "onnxruntime",
+    "matplotlib", "scipy", "skimage", "shapely", "sklearn", "PIL", "onnxruntime",
     "tensorrt", "tensorrt_rtx", "openslide", "Cython", "setuptools",
 }
 #: What costs more than a blink to import; ``--help`` must do without.
 HEAVY = OPTIONAL | {
-    "numpy", "cv2", "imagecodecs", "openvino", "pyarrow", "pydantic", "tifffile", "zarr", "rich",
+    "numpy", "cv2", "yaml", "imagecodecs", "openvino", "pyarrow", "pydantic", "tifffile", "zarr", "rich",
 }
 # fmt: on
 
