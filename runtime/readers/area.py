@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
@@ -10,57 +9,58 @@ import numpy as np
 import numpy.typing as npt
 
 
-def shrink(
-    strips: Iterable[npt.NDArray[Any]],
-    height: int,
-    width: int,
-    out_height: int,
-    out_width: int,
-    dtype: np.dtype[Any],
-) -> npt.NDArray[Any]:
-    """Average a picture that arrives strip by strip down to a smaller size.
+class Shrinker:
+    """Averages a picture that arrives strip by strip down to a smaller size.
 
     Parameters
     ----------
-    strips
-        Arrays of shape (rows, width, channels) that follow on and cover the picture; any number of
-        rows each.
     height, width
         Size of the picture in pixels.
     out_height, out_width
         Size of the result, at most that of the picture.
     dtype
         Type of the result; integers are rounded.
-
-    Returns
-    -------
-    ndarray, shape (out_height, out_width, channels)
-        Pixel (i, j) is the mean over the rectangle it covers; pixels that are covered in part count
-        in part.
     """
-    total: npt.NDArray[np.float32] | None = None
-    top = 0
-    for strip in strips:
+
+    def __init__(
+        self, height: int, width: int, out_height: int, out_width: int, dtype: npt.DTypeLike
+    ) -> None:
+        self.height, self.width = height, width
+        self.out_height, self.out_width = out_height, out_width
+        self.dtype = np.dtype(dtype)
+        self._total: npt.NDArray[np.float32] | None = None
+        self._top = 0
+
+    def push(self, strip: npt.NDArray[Any]) -> None:
+        """Add the next rows, shape (rows, width, channels); any number of them."""
         rows, _, channels = strip.shape
-        if total is None:
-            total = np.zeros((out_height, out_width, channels), np.float32)
+        if self._total is None:
+            self._total = np.zeros((self.out_height, self.out_width, channels), np.float32)
         narrow = strip.astype(np.float32)
-        if out_width != width:
+        if self.out_width != self.width:
             # INTER_AREA is an exact box average when both axes shrink or stay; it takes four channels.
             parts = [
-                cv2.resize(narrow[:, :, c : c + 4], (out_width, rows), interpolation=cv2.INTER_AREA)
+                cv2.resize(narrow[:, :, c : c + 4], (self.out_width, rows), interpolation=cv2.INTER_AREA)
                 for c in range(0, channels, 4)
             ]
-            narrow = np.concatenate([part.reshape(rows, out_width, -1) for part in parts], axis=2)
-        first = top * out_height // height
-        last = -(-(top + rows) * out_height // height)
-        weights = row_weights(top, rows, height, first, last, out_height)
-        total[first:last] += (weights @ narrow.reshape(rows, -1)).reshape(last - first, out_width, channels)
-        top += rows
-    assert total is not None
-    if dtype.kind in "iu":
-        return np.clip(np.rint(total), 0, np.iinfo(dtype).max).astype(dtype)
-    return total.astype(dtype)
+            narrow = np.concatenate([part.reshape(rows, self.out_width, -1) for part in parts], axis=2)
+        first = self._top * self.out_height // self.height
+        last = -(-(self._top + rows) * self.out_height // self.height)
+        weights = row_weights(self._top, rows, self.height, first, last, self.out_height)
+        added = weights @ narrow.reshape(rows, -1)
+        self._total[first:last] += added.reshape(last - first, self.out_width, channels)
+        self._top += rows
+
+    def result(self) -> npt.NDArray[Any]:
+        """Return the reduced picture, shape (out_height, out_width, channels); all rows were pushed.
+
+        Pixel (i, j) is the mean over the rectangle it covers; pixels that are covered in part count in
+        part.
+        """
+        assert self._total is not None
+        if self.dtype.kind in "iu":
+            return np.clip(np.rint(self._total), 0, np.iinfo(self.dtype).max).astype(self.dtype)
+        return self._total.astype(self.dtype)
 
 
 def row_weights(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from ..errors import ImageError, UsageError
 from ..tiling import Region
-from .area import shrink
+from .area import Shrinker
 
 Pixels = npt.NDArray[Any]
 #: Rows are read in strips of about this many bytes when a whole level is walked.
@@ -173,11 +173,10 @@ class SlideReader(ABC):
         level = max(enough, key=lambda i: self.levels[i].downsample)
         size = self.levels[level]
         rows = max(1, STRIP_BYTES // (size.width * self.channels * self.dtype.itemsize))
-        strips = (
-            self.read(Region(y, 0, min(rows, size.height - y), size.width), level)
-            for y in range(0, size.height, rows)
-        )
-        return shrink(strips, size.height, size.width, height, width, self.dtype)
+        shrinker = Shrinker(size.height, size.width, height, width, self.dtype)
+        for y in range(0, size.height, rows):
+            shrinker.push(self.read(Region(y, 0, min(rows, size.height - y), size.width), level))
+        return shrinker.result()
 
     def sample(self, max_pixels: int = 4_000_000, window: int = 256) -> Pixels:
         """Read full-resolution windows on a regular lattice, laid side by side.

@@ -1,0 +1,157 @@
+# cython: language_level=3
+"""Kernel that writes cells as GeoJSON features, as text, a block of cells at a time.
+
+A million cells are half a gigabyte of text; Python's own number formatting would take longer than
+the inference. This module knows the feature's layout, not where its bytes go.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
+
+cdef const char* HEX = b"0123456789abcdef"
+cdef const char* FEATURE = b'{"type":"Feature","id":"'
+cdef const char* GEOMETRY = b'","geometry":{"type":"Polygon","coordinates":[['
+cdef const char* PROPERTIES = b']]},"properties":{"objectType":"detection","measurements":{'
+cdef enum:
+    FEATURE_LENGTH = 24
+    GEOMETRY_LENGTH = 47
+    PROPERTIES_LENGTH = 59
+    # Longest decimal of 64 bits with sign and point.
+    NUMBER_LENGTH = 22
+    UUID_LENGTH = 36
+    VERTEX_LENGTH = 2 * 11 + 4
+
+
+def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize_t key_bytes):
+    """Return how many bytes :func:`write_features` needs at most."""
+    cdef Py_ssize_t fixed = FEATURE_LENGTH + UUID_LENGTH + GEOMETRY_LENGTH + PROPERTIES_LENGTH + 16
+    return cells * (fixed + key_bytes + columns * (NUMBER_LENGTH + 1)) + (vertices + cells) * VERTEX_LENGTH
+
+
+def write_features(
+    const int32_t[:, ::1] outline,
+    const int64_t[::1] start,
+    const int32_t[::1] labels,
+    const int64_t[:, ::1] values,
+    const int32_t[::1] decimals,
+    const uint8_t[::1] keys,
+    const int32_t[::1] key_start,
+    uint64_t space_high,
+    uint64_t space_low,
+    uint8_t[::1] out,
+):
+    """Write one feature for each cell, each followed by a comma.
+
+    Parameters
+    ----------
+    outline, start
+        Rings as in :class:`~cellseg.runtime.instances.Cells`; each has at least one vertex.
+    labels
+        Shape (n,): the cells' numbers; they decide the identifiers.
+    values
+        Shape (n, m): measurements as integers, ``value · 10^decimals``.
+    decimals
+        Shape (m,): digits behind the point of each measurement, 0…18.
+    keys, key_start
+        The measurements' names as they stand in the text (with quotes, colon and all but the first a
+        leading comma), end to end, and where each starts; shape (m + 1,).
+    space_high, space_low
+        Identifiers of the same space differ for different labels.
+    out
+        At least :func:`capacity` bytes.
+
+    Returns
+    -------
+    int
+        Bytes written.
+    """
+    cdef uint8_t* at = &out[0]
+    cdef Py_ssize_t cell, vertex, column, m = decimals.shape[0]
+    cdef int64_t first, last
+    with nogil:
+        for cell in range(labels.shape[0]):
+            at = _text(at, FEATURE, FEATURE_LENGTH)
+            at = _uuid(at, space_high, space_low, <uint64_t>labels[cell])
+            at = _text(at, GEOMETRY, GEOMETRY_LENGTH)
+            first, last = start[cell], start[cell + 1]
+            for vertex in range(first, last):
+                at = _vertex(at, outline[vertex, 0], outline[vertex, 1])
+            at = _vertex(at, outline[first, 0], outline[first, 1])
+            at -= 1  # the last comma
+            at = _text(at, PROPERTIES, PROPERTIES_LENGTH)
+            for column in range(m):
+                at = _text(
+                    at, <const char*>&keys[key_start[column]], key_start[column + 1] - key_start[column]
+                )
+                at = _number(at, values[cell, column], decimals[column])
+            at = _text(at, b"}}},", 4)
+    return at - &out[0]
+
+
+cdef inline uint8_t* _text(uint8_t* at, const char* text, Py_ssize_t length) noexcept nogil:
+    memcpy(at, text, length)
+    return at + length
+
+
+cdef inline uint8_t* _vertex(uint8_t* at, int64_t x, int64_t y) noexcept nogil:
+    """Write ``[x,y],``."""
+    at[0] = b"["
+    at = _number(at + 1, x, 0)
+    at[0] = b","
+    at = _number(at + 1, y, 0)
+    at[0] = b"]"
+    at[1] = b","
+    return at + 2
+
+
+cdef inline uint8_t* _number(uint8_t* at, int64_t value, int32_t decimals) noexcept nogil:
+    """Write ``value / 10^decimals`` without trailing zeros behind the point."""
+    cdef uint8_t digits[24]
+    cdef int count = 0
+    cdef uint64_t rest
+    if value < 0:
+        at[0] = b"-"
+        at += 1
+        rest = <uint64_t>0 - <uint64_t>value
+    else:
+        rest = <uint64_t>value
+    while decimals > 0 and rest % 10 == 0:
+        rest //= 10
+        decimals -= 1
+    while rest or count <= decimals:
+        digits[count] = <uint8_t>(48 + rest % 10)
+        rest //= 10
+        count += 1
+    while count > 0:
+        if count == decimals:
+            at[0] = b"."
+            at += 1
+        count -= 1
+        at[0] = digits[count]
+        at += 1
+    return at
+
+
+cdef inline uint64_t _mix(uint64_t value) noexcept nogil:
+    """Spread the bits of a number one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
+    value = (value ^ (value >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    value = (value ^ (value >> 27)) * <uint64_t>0x94D049BB133111EB
+    return value ^ (value >> 31)
+
+
+cdef inline uint8_t* _uuid(uint8_t* at, uint64_t high, uint64_t low, uint64_t label) noexcept nogil:
+    """Write a UUID of version 8 (RFC 9562: vendor-specific), a function of space and label."""
+    cdef int i
+    cdef uint64_t word
+    high = _mix(high + label * <uint64_t>0x9E3779B97F4A7C15)
+    low = _mix(low ^ _mix(label + <uint64_t>0x9E3779B97F4A7C15))
+    high = (high & ~<uint64_t>0xF000) | <uint64_t>0x8000
+    low = (low & <uint64_t>0x3FFFFFFFFFFFFFFF) | <uint64_t>0x8000000000000000
+    for i in range(32):
+        if i == 8 or i == 12 or i == 16 or i == 20:
+            at[0] = b"-"
+            at += 1
+        word = high if i < 16 else low
+        at[0] = HEX[(word >> (60 - 4 * (i & 15))) & 15]
+        at += 1
+    return at

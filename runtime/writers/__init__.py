@@ -1,0 +1,20 @@
+"""Results: labels, tables, polygons and pictures, streamed and committed as a whole."""
+
+from .base import Writer
+from .folder import OutputFolder, result_name
+from .geojson import GeoJson
+from .labels import LabelsZarr
+from .overview import Overview
+from .record import write_record
+from .table import CellTable
+
+__all__ = [
+    "CellTable",
+    "GeoJson",
+    "LabelsZarr",
+    "OutputFolder",
+    "Overview",
+    "Writer",
+    "result_name",
+    "write_record",
+]

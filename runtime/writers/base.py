@@ -1,0 +1,85 @@
+"""What every writer of results is."""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import OutputError
+from ..instances import Strip
+
+
+class Writer(ABC):
+    """Takes the strips of one image from top to bottom and writes one result.
+
+    A writer is a context manager. :meth:`commit` finishes its file; leaving without it, by an error or
+    not, removes what there is. Each strip is passed once, in order, from one thread at a time.
+    """
+
+    @abstractmethod
+    def write(self, strip: Strip) -> None:
+        """Take the next strip.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Finish the result; all strips have been written.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
+
+    def discard(self) -> None:
+        """Close files and remove what was written; does nothing after :meth:`commit`."""
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while writing ``path`` into one clear line.
+
+    Raises
+    ------
+    OutputError
+        In place of any ``OSError``.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    text = str(error).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text:
+        return "the disk is full; free some space or choose another folder with -o"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) or "read-only" in text:
+        return "no permission, or a read-only disk; choose another folder with -o"
+    if error.errno == errno.ENAMETOOLONG:
+        return "the name is too long; rename the image"
+    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,0 +1,145 @@
+"""Label images as OME-Zarr 0.5: sharded, with a pyramid by nearest neighbour, written row by row."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec, BloscShuffle
+
+from ..errors import UsageError
+from ..instances import Strip
+from .base import Writer, writing
+
+#: Edge of a chunk in pixels; a row of chunks is what is held in memory at each level.
+CHUNK = 256
+#: Width of a shard in pixels: one file holds so many chunks of one row.
+SHARD_WIDTH = 4096
+#: The pyramid ends when the longer edge is at most this.
+SMALLEST = 1024
+
+
+class LabelsZarr(Writer):
+    """Writes ``labels.ome.zarr``.
+
+    The root group is an OME-Zarr label image: int32, axes y and x, 0 is background. Level k keeps
+    every 2^k-th row and column, so no label is ever mixed or invented.
+
+    Parameters
+    ----------
+    path
+        The folder to make.
+    height, width
+        Size of the image in pixels.
+    pixel_size
+        Micrometres a pixel; without it the axes have no unit.
+    name
+        Name of the image, for viewers.
+    """
+
+    def __init__(
+        self, path: Path, height: int, width: int, *, pixel_size: float | None = None, name: str = "labels"
+    ) -> None:
+        self.path = path
+        self._committed = False
+        self._row = 0
+        with writing(path):
+            group = zarr.open_group(path, mode="w-", zarr_format=3)
+            self._levels = [
+                _Level(group, number, rows, columns)
+                for number, (rows, columns) in enumerate(pyramid_shapes(height, width))
+            ]
+            group.attrs["ome"] = _metadata(len(self._levels), pixel_size, name)
+
+    def write(self, strip: Strip) -> None:
+        """Take the next strip; writes the rows of chunks that are complete."""
+        if strip.y != self._row:
+            raise UsageError(f"{self.path}: strip at row {strip.y} comes out of order, wanted {self._row}")
+        self._row += len(strip.labels)
+        with writing(self.path):
+            for number, level in enumerate(self._levels):
+                step = 1 << number
+                level.push(strip.labels[-strip.y % step :: step, ::step])
+
+    def commit(self) -> None:
+        """Check that all rows were written."""
+        if self._row != self._levels[0].height:
+            raise UsageError(f"{self.path}: {self._row} of {self._levels[0].height} rows were written")
+        self._committed = True
+
+    def discard(self) -> None:
+        """Remove the folder, unless committed."""
+        if not self._committed:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class _Level:
+    """One resolution: gathers rows until a row of chunks is full."""
+
+    def __init__(self, group: Any, number: int, height: int, width: int) -> None:
+        chunk = (CHUNK, CHUNK)
+        shard = (CHUNK, min(SHARD_WIDTH, -(-width // CHUNK) * CHUNK))
+        self.height = height
+        self._array = group.create_array(
+            str(number),
+            shape=(height, width),
+            dtype=np.int32,
+            chunks=chunk,
+            shards=shard,
+            fill_value=0,
+            dimension_names=("y", "x"),
+            # Byte by byte, neighbouring labels are mostly equal.
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle),
+        )
+        self._rows = np.empty((min(CHUNK, height), width), np.int32)
+        self._filled = 0
+        self._written = 0
+
+    def push(self, rows: npt.NDArray[np.int32]) -> None:
+        """Append rows of this level."""
+        while len(rows):
+            take = min(len(rows), len(self._rows) - self._filled)
+            self._rows[self._filled : self._filled + take] = rows[:take]
+            self._filled += take
+            rows = rows[take:]
+            if self._filled == len(self._rows) or self._written + self._filled == self.height:
+                end = self._written + self._filled
+                self._array[self._written : end] = self._rows[: self._filled]
+                self._written, self._filled = end, 0
+
+
+def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return rows and columns of each level: halved, rounding up, until small enough."""
+    shapes = [(height, width)]
+    while max(shapes[-1]) > SMALLEST:
+        step = 1 << len(shapes)
+        shapes.append((-(-height // step), -(-width // step)))
+    return shapes
+
+
+def _metadata(levels: int, pixel_size: float | None, name: str) -> dict[str, Any]:
+    """Return the OME record of a label image."""
+    unit = {} if pixel_size is None else {"unit": "micrometer"}
+    scale = 1.0 if pixel_size is None else float(pixel_size)
+    return {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "name": name,
+                "type": "nearest",
+                "axes": [{"name": axis, "type": "space", **unit} for axis in "yx"],
+                "datasets": [
+                    {
+                        "path": str(level),
+                        "coordinateTransformations": [{"type": "scale", "scale": [scale * (1 << level)] * 2}],
+                    }
+                    for level in range(levels)
+                ],
+            }
+        ],
+        "image-label": {"version": "0.5"},
+    }

@@ -1,0 +1,141 @@
+"""``overview.png``: the reduced picture with the cells' outlines over it, for a first look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..instances import Cells, Strip
+from ..preprocess import measure
+from .base import Writer, writing
+
+#: The longer edge of the picture in pixels.
+MAX_EDGE = 2000
+#: Small pictures are enlarged by a whole number until their longer edge is about this.
+MIN_EDGE = 1000
+#: Where a full-resolution pixel is smaller than this on the overview, a cell is a dot, not a line.
+LINE_SCALE = 0.15
+#: Colours of outlines, red green blue, on dark and on bright pictures; neighbours rarely agree.
+ON_DARK = ((255, 209, 102), (6, 214, 160), (76, 201, 240), (255, 112, 166), (199, 125, 255), (255, 151, 112))
+ON_BRIGHT = ((255, 221, 0), (0, 229, 255), (124, 255, 20), (255, 138, 0))
+#: Colours that stand for channels where there are not one or three of them.
+CHANNEL_COLOURS = (
+    (0.25, 0.45, 1),
+    (0.2, 1, 0.35),
+    (1, 0.25, 0.2),
+    (1, 0.85, 0.2),
+    (1, 0.3, 0.9),
+    (0.3, 1, 1),
+)
+#: Fractions of a pixel in drawing coordinates, as a power of two.
+_SHIFT = 4
+
+
+def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Turn a reduced picture of any type and channel count into one to look at.
+
+    Parameters
+    ----------
+    picture
+        Shape (h, w, channels), as :meth:`~cellseg.runtime.readers.SlideReader.overview` gives.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        8-bit colours as they are; all else with its contrast stretched by the percentiles of
+        :mod:`cellseg.runtime.preprocess`, several channels as colours that add up.
+    """
+    count = picture.shape[2]
+    if count == 3 and picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    if count in (1, 3):
+        stretched = measure(picture).apply(picture)
+        return np.ascontiguousarray(np.broadcast_to(stretched, (*picture.shape[:2], 3)))
+    mixed = np.zeros((*picture.shape[:2], 3), np.float32)
+    for channel in range(count):
+        plane = picture[:, :, channel]
+        colour = np.array(CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], np.float32)
+        mixed += measure(plane).apply(plane)[:, :, None] * colour
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+class Overview(Writer):
+    """Writes the picture that a person looks at first.
+
+    Cells are drawn as they come; only the picture itself is held.
+
+    Parameters
+    ----------
+    path
+        The PNG to make.
+    picture
+        The whole image reduced, shape (h, w, channels), for example ``reader.overview(MAX_EDGE)``.
+    height, width
+        Size of the full image in pixels.
+    """
+
+    def __init__(self, path: Path, picture: npt.NDArray[Any], height: int, width: int) -> None:
+        self.path = path
+        shown = display(picture)
+        enlarge = max(1, min(4, round(MIN_EDGE / max(shown.shape[:2]))))
+        if enlarge > 1:
+            size = (shown.shape[1] * enlarge, shown.shape[0] * enlarge)
+            shown = cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC)
+        self._picture = shown
+        self._scale = np.array([shown.shape[1] / width, shown.shape[0] / height])
+        self._colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
+        # How much of each pixel a cell covers, and which colour it has there.
+        self._cover = np.zeros(shown.shape[:2], np.uint8)
+        self._colour = np.zeros(shown.shape[:2], np.uint8)
+        self._committed = False
+
+    def write(self, strip: Strip) -> None:
+        """Draw the cells of the next strip."""
+        if not len(strip.cells):
+            return
+        if self._scale.min() >= LINE_SCALE:
+            self._lines(strip.cells)
+        else:
+            self._dots(strip.cells)
+
+    def _lines(self, cells: Cells) -> None:
+        # Outlines run along pixel corners, OpenCV draws through pixel centres.
+        scaled = (cells.outline * self._scale - 0.5) * (1 << _SHIFT)
+        points = np.rint(scaled).astype(np.int32)
+        rings = np.split(points, cells.outline_start[1:-1])
+        picked = cells.columns["label"].astype(np.int64) * 7 % len(self._colours)
+        width = 2 if self._scale.min() > 1.5 else 1
+        for colour in range(len(self._colours)):
+            chosen = [rings[i] for i in np.flatnonzero(picked == colour)]
+            if chosen:
+                cv2.polylines(self._colour, chosen, True, colour, width + 2, cv2.LINE_8, _SHIFT)
+                cv2.polylines(self._cover, chosen, True, 255, width, cv2.LINE_AA, _SHIFT)
+
+    def _dots(self, cells: Cells) -> None:
+        rows, columns = self._cover.shape
+        y = (cells.columns["centroid_y"].astype(np.float64) + 0.5) * self._scale[1]
+        x = (cells.columns["centroid_x"].astype(np.float64) + 0.5) * self._scale[0]
+        at = (np.minimum(y.astype(np.int64), rows - 1), np.minimum(x.astype(np.int64), columns - 1))
+        covered = np.zeros((rows, columns), np.float32)
+        np.add.at(covered, at, cells.columns["area"].astype(np.float64) * self._scale.prod())
+        self._cover = np.maximum(self._cover, np.clip(covered * 255, 0, 255).astype(np.uint8))
+        self._colour[at] = 2
+
+    def commit(self) -> None:
+        """Compose the picture and write it."""
+        part = self._cover[:, :, None].astype(np.float32) / 255
+        drawn = self._picture * (1 - part) + self._colours[self._colour] * part
+        found, data = cv2.imencode(".png", np.rint(drawn).astype(np.uint8)[:, :, ::-1])
+        assert found
+        with writing(self.path):
+            self.path.write_bytes(data.tobytes())
+        self._committed = True
+
+    def discard(self) -> None:
+        """Remove the file, unless committed."""
+        if not self._committed:
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""The table of cells as Parquet or CSV, streamed in row groups of one size."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from ..instances import Cells, Strip
+from .base import Writer, writing
+
+#: Rows of a row group; the same whatever the strips were, so that the file's bytes are too.
+GROUP = 1 << 16
+
+
+def table_columns(channel_names: Sequence[str], pixel_size: float | None) -> dict[str, Any]:
+    """Return name and Arrow type of every column, in order.
+
+    Parameters
+    ----------
+    channel_names
+        Of the channels whose intensity was measured.
+    pixel_size
+        Micrometres a pixel; columns in µm are there only where it is known.
+    """
+    f8, i4 = pa.float64(), pa.int32()
+    micro = pixel_size is not None
+    columns = {"label": i4, "centroid_y": f8, "centroid_x": f8}
+    if micro:
+        columns |= {"centroid_y_um": f8, "centroid_x_um": f8}
+    columns |= {"y0": i4, "x0": i4, "y1": i4, "x1": i4, "area": pa.int64()}
+    if micro:
+        columns |= {"area_um2": f8}
+    columns |= {"perimeter": f8}
+    if micro:
+        columns |= {"perimeter_um": f8}
+    columns |= {"eccentricity": f8, "solidity": f8, "mean_probability": f8}
+    columns |= dict.fromkeys(intensity_columns(channel_names), f8)
+    return columns | {"touches_border": pa.bool_()}
+
+
+def intensity_columns(channel_names: Sequence[str]) -> list[str]:
+    """Return the column of each channel's mean intensity, each name once."""
+    names: list[str] = []
+    for number, channel in enumerate(channel_names):
+        plain = "_".join("".join(c if c.isalnum() else " " for c in channel).split()) or str(number)
+        name = f"mean_intensity_{plain}"
+        names.append(name if name not in names else f"{name}_{number}")
+    return names
+
+
+def measured(
+    cells: Cells, channel_names: Sequence[str], pixel_size: float | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the values of every column of :func:`table_columns` for some cells."""
+    values: dict[str, npt.NDArray[Any]] = dict(cells.columns)
+    for number, name in enumerate(intensity_columns(channel_names)):
+        values[name] = cells.columns[f"mean_intensity_{number}"]
+    if pixel_size is not None:
+        # A pixel's centre is its index; its corner, half a pixel before, is where µm begin.
+        values["centroid_y_um"] = (values["centroid_y"] + 0.5) * pixel_size
+        values["centroid_x_um"] = (values["centroid_x"] + 0.5) * pixel_size
+        values["area_um2"] = values["area"] * pixel_size**2
+        values["perimeter_um"] = values["perimeter"] * pixel_size
+    return {name: values[name] for name in table_columns(channel_names, pixel_size)}
+
+
+class CellTable(Writer):
+    """Writes ``cells.parquet`` or, where the name ends so, ``cells.csv``.
+
+    Parameters
+    ----------
+    path
+        The file to make.
+    channel_names
+        Names of the channels whose intensity was measured.
+    pixel_size
+        Micrometres a pixel, where known.
+    """
+
+    def __init__(
+        self, path: Path, *, channel_names: Sequence[str] = (), pixel_size: float | None = None
+    ) -> None:
+        self.path = path
+        self._channels = tuple(channel_names)
+        self._pixel_size = pixel_size
+        notes = {"cellseg": json.dumps({"pixel_size_um": pixel_size, "channels": self._channels})}
+        self._schema = pa.schema(list(table_columns(channel_names, pixel_size).items()), metadata=notes)
+        self._waiting: list[Any] = []
+        self._rows = 0
+        self._committed = False
+        with writing(path):
+            self._file: Any = (
+                pa.csv.CSVWriter(path, self._schema)
+                if path.suffix == ".csv"
+                else pa.parquet.ParquetWriter(path, self._schema, compression="zstd")
+            )
+
+    def write(self, strip: Strip) -> None:
+        """Take the cells of the next strip."""
+        if not len(strip.cells):
+            return
+        values = measured(strip.cells, self._channels, self._pixel_size)
+        arrays = [
+            pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=False)
+            for field in self._schema
+        ]
+        self._waiting.append(pa.record_batch(arrays, schema=self._schema))
+        self._rows += len(strip.cells)
+        if self._rows >= GROUP:
+            self._flush(self._rows // GROUP * GROUP)
+
+    def _flush(self, rows: int) -> None:
+        """Write so many of the waiting rows."""
+        table = pa.Table.from_batches(self._waiting, schema=self._schema)
+        with writing(self.path):
+            for start in range(0, rows, GROUP):
+                self._file.write_table(table.slice(start, min(GROUP, rows - start)).combine_chunks())
+        rest = table.slice(rows)
+        self._waiting = rest.combine_chunks().to_batches() if len(rest) else []
+        self._rows = len(rest)
+
+    def commit(self) -> None:
+        """Write the remaining rows and close the file."""
+        if self._rows:
+            self._flush(self._rows)
+        with writing(self.path):
+            self._file.close()
+        self._file = None
+        self._committed = True
+
+    def discard(self) -> None:
+        """Remove the file, unless committed."""
+        if self._committed:
+            return
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+        self.path.unlink(missing_ok=True)
