@@ -8,14 +8,20 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cells cimport FLOAT32, NO_IMAGE, UINT8, UINT16, Results, Sources, free_results, measure_crop
-from shape cimport Cell
+from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
+#: Layout of a cell as the kernels write it.
+CELL_DTYPE = np.dtype([
+    ("area", np.int64), ("outline_end", np.int64),
+    ("centroid_y", np.float64), ("centroid_x", np.float64), ("perimeter", np.float64),
+    ("eccentricity", np.float64), ("solidity", np.float64), ("mean_probability", np.float64),
+    ("y0", np.int32), ("x0", np.int32), ("y1", np.int32), ("x1", np.int32),
+    ("first_x", np.int32), ("component", np.int32),
+])
 
 
 def measure_labels(
     const int32_t[:, ::1] labels,
     int count,
-    cell_dtype,
     const uintptr_t[::1] image_rows,
     int image_kind,
     int channels,
@@ -29,8 +35,6 @@ def measure_labels(
         another one only the part with the first pixel is outlined).
     count
         Number of cells.
-    cell_dtype
-        ``split.CELL_DTYPE``.
     image_rows, image_kind, channels
         As for ``split.Splitter.process``.
 
@@ -65,7 +69,7 @@ def measure_labels(
                 crop, border, stride, stride + 1, 0, 0, <int32_t>height, <int32_t>width, count, 0,
                 &sources, &results,
             )
-        cells = np.empty(results.size, cell_dtype)
+        cells = np.empty(results.size, CELL_DTYPE)
         intensity = np.empty((results.size, sources.channels), np.float64)
         outline = np.empty((results.outline.size // 2, 2), np.int32)
         for array, source in (

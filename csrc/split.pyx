@@ -10,20 +10,13 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from cells cimport FLOAT32, NO_IMAGE, UINT8, UINT16, Results, Sources, free_results, measure_crop
+from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
 from flood cimport Basin, Rules, find_basin, flood
 from landscape cimport combine, distance, floor_one, smooth
-from shape cimport Cell
 from vector cimport Ints, free_ints, reserve_ints
 
-#: Layout of a cell as the kernels write it.
-CELL_DTYPE = np.dtype([
-    ("area", np.int64), ("outline_end", np.int64),
-    ("centroid_y", np.float64), ("centroid_x", np.float64), ("perimeter", np.float64),
-    ("eccentricity", np.float64), ("solidity", np.float64), ("mean_probability", np.float64),
-    ("y0", np.int32), ("x0", np.int32), ("y1", np.int32), ("x1", np.int32),
-    ("first_x", np.int32), ("component", np.int32),
-])
+from .measure import CELL_DTYPE
+
 #: A component that is not cut: no cell ends behind these limits.
 NO_LIMITS = (2**31 - 1, -1, 2**31 - 1, -1)
 
@@ -151,7 +144,7 @@ cdef class Splitter:
 
         Returns
         -------
-        cells : ndarray of :data:`CELL_DTYPE`, shape (n,)
+        cells : ndarray of :data:`cellseg.runtime.measure.CELL_DTYPE`, shape (n,)
         intensity : ndarray of float64, shape (n, channels)
             Means.
         outline : ndarray of int32, shape (P, 2)

@@ -1,10 +1,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+CELL_DTYPE: np.dtype[np.void]
+
 def measure_labels(
     labels: NDArray[np.int32],
     count: int,
-    cell_dtype: np.dtype[np.void],
     image_rows: NDArray[np.uintp] | None,
     image_kind: int,
     channels: int,

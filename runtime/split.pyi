@@ -1,7 +1,6 @@
 import numpy as np
 from numpy.typing import NDArray
 
-CELL_DTYPE: np.dtype[np.void]
 NO_LIMITS: tuple[int, int, int, int]
 
 class Splitter:

@@ -25,15 +25,22 @@ def gaussian_weights(sigma: float) -> NDArray[np.uint16]:
         return np.array([256], np.uint16)
     radius = max(1, round(3 * sigma))
     curve = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
-    weights: NDArray[np.uint16] = np.rint(256 * curve / (2 * curve.sum() - curve[0])).astype(np.uint16)
-    weights = weights[: np.flatnonzero(weights)[-1] + 1]
-    weights[0] = 256 - 2 * int(weights[1:].sum())
-    return weights
+    exact = 256 * curve / (2 * curve.sum() - curve[0])
+    weights: NDArray[np.uint16] = np.floor(exact).astype(np.uint16)
+    # What rounding down has left goes to the pairs that lost most, the odd one to the centre.
+    pairs, odd = divmod(256 - int(weights[0]) - 2 * int(weights[1:].sum()), 2)
+    weights[1 + np.argsort(weights[1:] - exact[1:], kind="stable")[:pairs]] += 1
+    weights[0] += odd + 2 * max(pairs - radius, 0)
+    return weights[: int(np.flatnonzero(weights)[-1]) + 1]
 
 
 def head_values(head: Head) -> NDArray[np.float64]:
-    """Return the value of each byte of a head's plane, shape (256,)."""
-    return head.full_scale * (np.arange(256) / 255.0) ** head.power
+    """Return the value of each byte of a head's plane, shape (256,).
+
+    Values are multiples of 2⁻⁴⁰, so that sums of them are exact and do not depend on their order.
+    """
+    values = head.full_scale * (np.arange(256) / 255.0) ** head.power
+    return np.rint(values * 2.0**40) / 2.0**40
 
 
 @dataclass(frozen=True, slots=True)
