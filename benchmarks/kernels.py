@@ -1,0 +1,221 @@
+"""Speed of each kernel against what one would call instead, on the same input, in one run.
+
+    python benchmarks/kernels.py [--size 2048] [--json kernels.json] [NAME ...]
+
+Every call runs on one core. Rates are the best of several rounds in turn, so that a busy machine
+disturbs all of them alike; the ratios say more than the rates.
+"""
+
+import os
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import json  # noqa: E402
+import platform  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import click  # noqa: E402
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from scipy import ndimage  # noqa: E402
+from skimage.feature import peak_local_max  # noqa: E402
+from skimage.measure import regionprops_table  # noqa: E402
+from skimage.segmentation import watershed  # noqa: E402
+
+from cellseg.runtime.instances import InstanceStream  # noqa: E402
+from cellseg.runtime.label import label_image  # noqa: E402
+from cellseg.runtime.measure import measure_labels  # noqa: E402
+from cellseg.runtime.spec import Head, SplitSettings  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the kernels work on: planes and an image of nuclei.
+
+    Attributes
+    ----------
+    planes
+        Shape (2, H, W): mask and boundary as a network gives them.
+    image
+        Shape (H, W, 3), uint8.
+    """
+
+    planes: NDArray[np.uint8]
+    image: NDArray[np.uint8]
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.planes[0].size
+
+    @classmethod
+    def make(cls, size: int, seed: int = 0) -> "Scene":
+        """Draw a square scene with 1,000 nuclei a megapixel on 17 % of the area, many touching."""
+        rng = np.random.default_rng(seed)
+        mask = np.zeros((size, size), np.uint8)
+        border = np.zeros((size, size), np.uint8)
+        for _ in range(round(size * size / 1000)):
+            axes = rng.uniform(5.5, 10.5, 2)
+            shape = (rng.uniform(0, size, 2), 2 * axes, rng.uniform(0, 180))
+            cv2.ellipse(mask, shape, 255, -1)
+            cv2.ellipse(border, shape, 0, -1)
+            cv2.ellipse(border, shape, 255, 2)
+        soft = cv2.GaussianBlur(mask, (0, 0), 1.0)
+        edge = cv2.GaussianBlur(border, (0, 0), 0.8)
+        noise = rng.normal(0, 6, (size, size))
+        planes = np.stack([soft + noise * (soft > 8), edge + noise * (edge > 8)])
+        image = np.repeat(soft[..., None], 3, axis=2) // np.array([1, 2, 3], np.uint8)
+        return cls(np.clip(planes, 0, 255).astype(np.uint8), image)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel and its rivals; ``rivals`` maps a name to a call on the same input."""
+
+    name: str
+    ours: Callable[[], object]
+    rivals: dict[str, Callable[[], object]] = field(default_factory=dict)
+
+
+SETTINGS = SplitSettings()
+HEADS = (Head(name="mask"), Head(name="boundary"))
+PROPERTIES = (
+    "area", "bbox", "centroid", "eccentricity", "intensity_mean", "perimeter", "solidity",
+)  # fmt: skip
+
+
+def stream(scene: Scene, *, image: bool, rows: int = 256, workers: int = 1) -> tuple[NDArray[np.int32], int]:
+    """Split a scene in bands, as the pipeline does; return labels and the number of cells."""
+    height, width = scene.planes.shape[1:]
+    channels = scene.image.shape[2] if image else 0
+    strips = []
+    with InstanceStream(
+        height, width, HEADS, SETTINGS, image_channels=channels, workers=workers
+    ) as instances:
+        for y in range(0, height, rows):
+            strips += instances.push(
+                scene.planes[:, y : y + rows], scene.image[y : y + rows] if image else None
+            )
+        strips += instances.finish()
+    return np.concatenate([strip.labels for strip in strips]), instances.stats.cells
+
+
+def scikit_split(scene: Scene) -> NDArray[np.int32]:
+    """Split as one does with scikit-image: smooth, peaks, watershed."""
+    mask, boundary = scene.planes
+    inside = mask >= SETTINGS.mask_threshold
+    levels = cv2.GaussianBlur(mask * (1 - boundary / np.float32(255)), (0, 0), SETTINGS.smoothing)
+    peaks = peak_local_max(levels, min_distance=4, labels=inside.astype(np.int32), exclude_border=False)
+    markers = np.zeros(mask.shape, np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    labels: NDArray[np.int32] = watershed(-levels, markers, mask=inside)
+    return labels
+
+
+def instance_cases(size: int) -> list[Case]:
+    """Label, split, measure, and all of them together with outlines."""
+    scene = Scene.make(size)
+    binary = (scene.planes[0] >= SETTINGS.mask_threshold).astype(np.uint8)
+    labels, count = stream(scene, image=False)
+    click.echo(
+        f"{size} × {size} pixels, {binary.mean():.1%} foreground, "
+        f"{1e6 * count / scene.pixels:.0f} cells a megapixel"
+    )
+    rows = np.uintp(scene.image.ctypes.data) + np.arange(size, dtype=np.uintp) * np.uintp(3 * size)
+
+    def scikit_measure(cells: NDArray[np.int32] = labels) -> object:
+        return regionprops_table(cells, scene.image, properties=PROPERTIES)
+
+    def usual_path() -> object:
+        cv2.distanceTransform(binary, cv2.DIST_L2, 5)
+        return scikit_measure(scikit_split(scene))
+
+    return [
+        Case(
+            "label",
+            lambda: label_image(binary),
+            {
+                "OpenCV connectedComponents": lambda: cv2.connectedComponents(binary, connectivity=8),
+                "scipy label": lambda: ndimage.label(binary, np.ones((3, 3))),
+            },
+        ),
+        Case(
+            "measure with outlines",
+            lambda: measure_labels(labels, count, rows, 1, 3),
+            {"scikit-image regionprops_table, no outlines": scikit_measure},
+        ),
+        Case(
+            "label + split + measure with outlines",
+            lambda: stream(scene, image=False),
+            {"scikit-image peak_local_max + watershed, no measures": lambda: scikit_split(scene)},
+        ),
+        Case(
+            "the same with 3 image channels",
+            lambda: stream(scene, image=True),
+            {"OpenCV + scikit-image, no outlines": usual_path},
+        ),
+    ]
+
+
+#: Groups of cases by name; each is made from the edge of the scene in pixels.
+GROUPS: dict[str, Callable[[int], list[Case]]] = {"instances": instance_cases}
+
+
+def best_seconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
+    """Time the calls in turn and return the best time of each.
+
+    Calls that take longer than a second run in the first two rounds only.
+    """
+    best = [float("inf")] * len(calls)
+    for round_ in range(rounds):
+        for index, call in enumerate(calls):
+            if round_ > 1 and best[index] > 1:
+                continue
+            start = time.perf_counter()
+            call()
+            best[index] = min(best[index], time.perf_counter() - start)
+    return best
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--size", default=2048, show_default=True, help="Edge of the scene in pixels.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds; the best of them counts.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+def main(names: tuple[str, ...], size: int, rounds: int, json_path: Path | None) -> None:
+    """Time the kernels named (groups: instances), or all."""
+    unknown = set(names) - set(GROUPS)
+    if unknown:
+        raise click.UsageError(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    cv2.setNumThreads(1)
+    table = Table("kernel", "Mpx/s", "against", "Mpx/s", "ratio")
+    for column in table.columns[1::2]:
+        column.justify = "right"
+    records = []
+    for group in names or GROUPS:
+        for case in GROUPS[group](size):
+            seconds = best_seconds([case.ours, *case.rivals.values()], rounds)
+            rates = [size * size / 1e6 / s for s in seconds]
+            record = {"kernel": case.name, "mpx_s": round(rates[0], 1), "rivals": {}}
+            for rival, rate in zip(case.rivals, rates[1:], strict=True):
+                ratio = rates[0] / rate
+                record["rivals"] |= {rival: {"mpx_s": round(rate, 2), "ratio": round(ratio, 2)}}
+                table.add_row(case.name, f"{rates[0]:.1f}", rival, f"{rate:.1f}", f"{ratio:.2f}")
+            if not case.rivals:
+                table.add_row(case.name, f"{rates[0]:.1f}", "", "", "")
+            records.append(record)
+    Console().print(table)
+    if json_path is not None:
+        result = {"size": size, "machine": platform.processor() or platform.machine(), "cases": records}
+        json_path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
