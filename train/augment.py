@@ -1,62 +1,127 @@
-"""Photometric augmentation of a batch on its device, seeded by the step.
+"""Photometric augmentation of a batch on its device.
 
-Geometry is drawn with the crop (:mod:`cellseg.train.data`), where it costs one interpolation.
+How a crop is to look is drawn with the crop, from its own seed (:func:`draw_look`), and applied to
+the whole batch at once (:func:`photometric`). So a crop looks the same whichever crops share its
+batch, which makes resuming exact and lets two processes agree with one that has twice the batch.
+kornia's augmentations draw for a whole batch from the global generator, and take several times as
+long for such changes, because each is a pass of its own. Geometry is drawn in
+:mod:`cellseg.train.crops`, where it costs one interpolation.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
-from kornia import augmentation as ka
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
+
+#: Entries of a look: exponents of the three channels for bright and for dark pictures, a colour matrix
+#: row by row, offset, blur sigma, noise sigma, noise seed.
+LOOK = 3 + 1 + 9 + 1 + 1 + 1 + 1
+#: Half the width of the blur's kernel in pixels.
+REACH = 3
 
 
-class StainJitter(nn.Module):
-    """Scale and shift each optical-density channel a little, as stains and scanners differ.
+def draw_look(rng: np.random.Generator, strength: float, channels: int) -> NDArray[np.float64]:
+    """Draw how one crop is to look.
 
-    Works in optical density, -log(intensity) (Beer–Lambert), on RGB pictures with a bright background
-    only; a fluorescence picture, being mostly dark, passes unchanged.
+    Parameters
+    ----------
+    rng
+        The crop's own generator.
+    strength
+        0 changes nothing, 1 is usual.
+    channels
+        1 or 3; only colour pictures get stain, hue and saturation changes.
+
+    Returns
+    -------
+    (LOOK,) float64, see :data:`LOOK`.
     """
+    s = strength
+    # Every number is drawn whether it is used or not, so that one change does not move the others.
+    stain = 1 + 0.25 * s * rng.uniform(-1, 1, 3)
+    gamma = float(np.exp(rng.uniform(-math.log1p(0.6 * s), math.log1p(0.8 * s))))
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * s * (0.15, 0.25, 0.2, 0.2)
+    blur, noise = rng.uniform(0.3, 1 + 0.5 * s), rng.uniform(0, 0.04 * s)
+    seed = float(rng.integers(2**31))
+    use_gamma, use_color, use_blur, use_noise = rng.random(4) < (0.5, 0.5, 0.2, 0.4)
+    if not s:
+        use_gamma = use_color = use_blur = use_noise = False
+        stain[:] = 1
+    if not use_gamma:
+        gamma = 1.0
+    matrix, offset = np.eye(3), 0.0
+    if use_color:
+        if channels == 3:
+            matrix = _color_matrix(hue, 1 + saturation)
+        matrix = matrix * (1 + contrast)
+        offset = brightness - 0.5 * contrast  # contrast turns about middle grey
+    look = np.concatenate([gamma * stain, [gamma], matrix.ravel(), [offset, 0, 0, seed]])
+    look[-3:-1] = blur * use_blur, noise * use_noise
+    return look
 
-    def __init__(self, strength: float) -> None:
-        super().__init__()
-        self.strength = strength
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, 3, H, W) in 0…1 to the same."""
-        n = len(x)
-        bright = (x.mean(dim=(1, 2, 3)) > 0.5).view(n, 1, 1, 1)
-        gain = 1 + self.strength * (2 * torch.rand(n, 3, 1, 1, device=x.device) - 1)
-        jittered = x.clamp(min=1 / 255) ** gain
-        return torch.where(bright, jittered, x)
+def _color_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
+    """Rotate the colours about the grey axis by `hue` radians, and stretch them away from it.
+
+    Rodrigues' rotation about (1, 1, 1) / sqrt(3); grey stays as it is.
+    """
+    grey = np.full((3, 3), 1 / 3)
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    matrix: NDArray[np.float64] = grey + saturation * (
+        math.cos(hue) * (np.eye(3) - grey) + math.sin(hue) * cross
+    )
+    return matrix
 
 
-class Photometric(nn.Module):
-    """Intensity, contrast, gamma, hue, stain, blur and noise."""
+@torch.no_grad()
+def photometric(image: Tensor, look: Tensor) -> Tensor:
+    """Make each picture of a batch look as drawn.
 
-    def __init__(self, strength: float, channels: int) -> None:
-        super().__init__()
-        s = strength
-        steps: list[nn.Module] = []
-        if s:
-            steps = [
-                ka.RandomGamma((1 / (1 + 0.6 * s), 1 + 0.8 * s), (1.0, 1.0), p=0.5),
-                ka.ColorJiggle(0.15 * s, 0.25 * s, 0.2 * s, 0.03 * s, p=0.5)
-                if channels == 3
-                else ka.RandomBrightness((1 - 0.2 * s, 1 + 0.2 * s), p=0.5),
-                ka.RandomGaussianBlur((5, 5), (0.3, 1.0 + 0.5 * s), p=0.2),
-                ka.RandomGaussianNoise(0.0, 0.03 * s, p=0.3),
-            ]
-            if channels == 3:
-                steps.insert(0, StainJitter(0.25 * s))
-        self.steps = nn.ModuleList(steps)
+    Parameters
+    ----------
+    image
+        uint8 (N, C, H, W).
+    look
+        (N, LOOK) from :func:`draw_look`, on the CPU: reading it must not wait for the device.
 
-    @torch.no_grad()
-    def forward(self, image: Tensor, seed: int) -> Tensor:
-        """Map uint8 (N, C, H, W) to float in 0…1; the same seed gives the same result."""
-        x = image.float() / 255
-        devices = [x.device] if x.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            for step in self.steps:
-                x = step(x)
-        return x.clamp(0, 1)
+    Returns
+    -------
+    float32 (N, C, H, W) in 0…1.
+    """
+    n, channels = image.shape[:2]
+    values = look.to(image.device, torch.float32, non_blocking=True)
+    x = image.float() / 255
+    # Stains scale the optical density, -log(intensity) (Beer–Lambert): an exponent for each channel.
+    # Only a bright background tells a stained picture; in the dark a channel is a colour of light.
+    stained = (x.mean(dim=(1, 2, 3)) > 0.5)[:, None] if channels == 3 else torch.zeros_like(values[:, :1]) > 0
+    exponent = torch.where(stained, values[:, :channels], values[:, 3:4])  # (N, C)
+    x = x.pow(exponent[:, :, None, None])
+    if channels == 3:
+        x = torch.einsum("nij,njhw->nihw", values[:, 4:13].view(n, 3, 3), x)
+    else:
+        x = x * values[:, 4, None, None, None]
+    x = x + values[:, 13, None, None, None]
+    for i, (*_, blur, noise, seed) in enumerate(look.tolist()):
+        if blur:
+            x[i] = _blur(x[i], blur)
+        if noise:
+            generator = torch.Generator(x.device).manual_seed(int(seed))
+            x[i] += noise * torch.randn(x.shape[1:], generator=generator, device=x.device)
+    return x.clamp_(0, 1)
+
+
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (C, H, W), reflected at the edge."""
+    taps = [math.exp(-(k**2) / (2 * sigma**2)) for k in range(-REACH, REACH + 1)]
+    for axis in (1, 2):
+        size = x.shape[axis]
+        margin = (REACH, REACH, 0, 0) if axis == 2 else (0, 0, REACH, REACH)
+        padded = torch.nn.functional.pad(x, margin, mode="reflect")
+        x = torch.zeros_like(x)
+        for start, tap in enumerate(taps):
+            x += tap / sum(taps) * padded.narrow(axis, start, size)
+    return x

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cellseg.runtime.errors import ModelError
+from cellseg.runtime.errors import ModelError, OutputError
 
 #: Version of the record; a reader refuses any other by name.
 FORMAT = 1
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` under `path`; a reader sees the old file or the new one, never a part."""
+    """Write `state` under `path`; a reader sees the old file or the new one, never a part.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or does not take it; the old file, where there is one, is untouched.
+    """
     partial = path.with_suffix(path.suffix + ".part")
+    buffer = io.BytesIO()  # torch's own writer hides what went wrong on a full disk
+    torch.save({"cellseg_checkpoint": FORMAT, **state}, buffer)
     try:
-        torch.save({"cellseg_checkpoint": FORMAT, **state}, partial)
-        os.replace(partial, path)
-    finally:
+        with partial.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        kept = "; the checkpoint before it is kept" if path.is_file() else ""
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}){kept}; free {len(buffer.getbuffer()) >> 20} MB or "
+            "choose another work_dir, then go on with --resume"
+        ) from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -37,7 +54,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen kinds for damaged files
-        raise ModelError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}); train it again") from None
+        raise ModelError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}); train it again"
+        ) from None
     version = state.get("cellseg_checkpoint") if isinstance(state, dict) else None
     if version != FORMAT:
         raise ModelError(

@@ -6,18 +6,59 @@ from pathlib import Path
 
 import click
 
+from cellseg.runtime.cli import common
 
-@click.command()
+#: Configurations in the package, usable by their bare names.
+SHIPPED = Path(__file__).parent / "configs"
+
+
+@click.command("cellseg-train", cls=common.Command)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
-def main(config: Path, overrides: tuple[str, ...]) -> None:
-    """Train the network that CONFIG describes."""
+@click.option("--resume", is_flag=True, help="Go on where this run stopped.")
+@click.option("--overwrite", is_flag=True, help="Start over in a folder that holds a run.")
+@click.option("--devices", type=click.IntRange(1), help="GPUs, or CPU processes, to train on.")
+@click.option(
+    "--preview",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write a picture of N training samples with their targets, and stop.",
+)
+@common.version_option()
+def main(
+    config: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    devices: int | None,
+    preview: int | None,
+) -> None:
+    """Train the network that CONFIG describes.
+
+    CONFIG is a YAML file, or the name of a shipped configuration: nuclei, phase, fast, paper.
+    """
     import logging
 
     from .config import load
 
-    checked = load(config, overrides)
+    path = config if config.exists() or config.suffix else SHIPPED / f"{config}.yml"
+    if not path.exists() and path.parent == SHIPPED:
+        names = ", ".join(sorted(each.stem for each in SHIPPED.glob("*.yml")))
+        raise click.UsageError(f"{config}: no such file, and no shipped configuration ({names})")
+    extra = (("resume=true",) if resume else ()) + ((f"devices={devices}",) if devices else ())
+    checked = load(path, overrides + extra)
+    folder = Path(checked.work_dir or Path("work_dirs") / path.stem)
     logging.basicConfig(level=checked.log_level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    if preview:
+        from .crops import CropSource
+        from .data import read_dataset
+        from .pictures import preview as draw
+        from .pictures import write
+
+        picture = folder / "preview.png"
+        write(picture, draw(CropSource(read_dataset(checked)[0], checked), preview))
+        click.echo(picture)
+        return
     from .loop import train
 
-    print(train(checked, config.stem, config))
+    click.echo(train(checked, folder, overwrite=overwrite))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cellseg.runtime.errors import ConfigError
 
@@ -21,7 +21,10 @@ ModelName = Literal[
     "LinkNet",
     "MCLinkNet",
 ]
-Positive = Annotated[int, Field(ge=1)]
+HeadName = Literal["mask", "boundary", "density"]
+#: Strict, so that `true` is no number.
+Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
 Weight = Annotated[float, Field(ge=0.0)]
 
 
@@ -39,49 +42,58 @@ class TrainConfig(BaseModel):
     epochs: Positive = 400
     #: Optimiser steps at most; training ends at whichever of `epochs` and `iters` comes first.
     iters: Positive = 100_000
-    #: Epochs without a better validation score before training stops; the rate decays at half of it.
+    #: Validations (one an epoch unless `val_interval` says otherwise) without a better score before
+    #: training stops; half-way there the learning rate falls to a tenth.
     patience: Positive = 20
     #: Upsample bilinearly instead of by transposed convolution.
     interpolate: bool = False
-    #: Sigmoid (one map per class) instead of softmax at the semantic output.
+    #: One sigmoid map for the cell class instead of a softmax over two.
     final_sigmoid: bool = False
-    #: Continue from `last` in the working folder where it exists.
-    resume: bool = False
+    #: Continue where this run (true), or another one (path of its checkpoint), stopped.
+    resume: bool | str = False
     #: Weight of the boundary loss; 0 removes the head.
     use_corner: Weight = 0.15
     #: Weight of the density loss; 0 removes the head.
     use_density: Weight = 0.0
-    randseed: int = 0
-    model_deep: int = Field(default=3, ge=1, le=5)
+    randseed: Count = 0
+    model_deep: int = Field(default=3, ge=1, le=5, strict=True)
     M_channel: Literal[2, 3] = 3
-    #: Re-split training and validation images in memory, seeded; no file is moved.
+    #: Re-split training and validation images in memory, by `randseed`; no file is moved.
     resample: bool = False
     #: Validation images in a re-split.
     resample_num: Positive = 1
-    #: File of validation image names (one a line) for a re-split by hand.
-    resample_by_manual: str | None = None
+    #: Names of the validation images in a re-split by hand, or a file with one name a line.
+    resample_by_manual: list[str | int] | str | Literal[False] = False
     weight_decay: Weight = 1e-4
     init_channel_number: Positive = 64
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     M_R: Literal[0, 1] = 0
     #: Folder with train/ and val/, each holding image/, label/ and optionally corner/ and density/.
     dataset_path: str = "datasets/cells"
-    work_dir: str = "work_dirs"
-    #: Folder for predictions on the validation images; empty for none.
+    #: Folder of the run; ``work_dirs/<configuration's name>`` where it is not given.
+    work_dir: str | None = None
+    #: Folder for label images of the validation images, predicted at the end; empty for none.
     pred_result: str = ""
 
     # -- ours -------------------------------------------------------------------------------
+    #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
+    heads: tuple[HeadName, ...] = ()
     norm: Literal["batch", "group"] = "batch"
     #: Edge of the square training crops, pixels.
     crop: Positive = 256
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     schedule: Literal["plateau", "cosine"] = "plateau"
     #: Steps of linear warm-up.
-    warmup: int = Field(default=0, ge=0)
+    warmup: Count = 0
     #: Decay of the exponential moving average of the weights; 0 for none.
     ema: float = Field(default=0.0, ge=0.0, lt=1.0)
     #: Steps between validations; 0 for once an epoch.
-    val_interval: int = Field(default=0, ge=0)
+    val_interval: Count = 0
+    #: What makes a checkpoint the best: the mean average precision of the cells at IoU 0.50…0.90, the
+    #: pooled Dice of the mask (as the original has it), or the validation loss.
+    best_by: Literal["ap", "dice", "loss"] = "ap"
+    #: Validations between pictures of predictions; 0 for none.
+    overlay_interval: Count = 5
     #: Width in pixels of the boundary band on either side of a cell's edge.
     boundary_width: Positive = 1
     #: Density sigma as a share of the cell's equivalent radius; `density_sigma` fixes it in pixels.
@@ -98,13 +110,53 @@ class TrainConfig(BaseModel):
     compile: bool = False
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Positive = 1
-    workers: int = Field(default=1, ge=0)
+    #: Processes that cut crops; by default as many as there are cores beside the one that trains, at
+    #: most 8.
+    workers: Count | None = None
 
-    @property
-    def heads(self) -> tuple[str, ...]:
-        """Heads in the order of export."""
-        auxiliary = {"boundary": self.use_corner, "density": self.use_density}
-        return ("mask", *(name for name, weight in auxiliary.items() if weight > 0))
+    @field_validator("resume", "resample_by_manual", mode="before")
+    @classmethod
+    def _no_value(cls, value: Any) -> Any:
+        return False if value is None or value == "" else value  # the original writes `resume: null`
+
+    @field_validator("pred_result", mode="before")
+    @classmethod
+    def _no_folder(cls, value: Any) -> Any:
+        return value or ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_heads(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if not values.get("heads"):
+            defaults = {name: cls.model_fields[name].default for name in WEIGHTS.values()}
+            heads = [head for head, name in WEIGHTS.items() if _positive({**defaults, **values}[name])]
+            values = {**values, "heads": ["mask", *heads]}
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.heads[0] != "mask" or len(set(self.heads)) != len(self.heads):
+            raise ValueError(f"heads must start with mask and be unique, found {', '.join(self.heads)}")
+        for head in self.heads[1:]:
+            if not getattr(self, WEIGHTS[head]):
+                raise ValueError(f"head {head} would learn nothing with {WEIGHTS[head]}: 0; give it a weight")
+        if self.crop % 2**self.model_deep:
+            raise ValueError(
+                f"crop {self.crop} must be a multiple of {2**self.model_deep}, two to the power of model_deep"
+            )
+        return self
+
+
+#: The loss weight that belongs to each auxiliary head.
+WEIGHTS = {"boundary": "use_corner", "density": "use_density"}
+
+
+def _positive(value: Any) -> bool:
+    """Whether a raw value is a positive number; anything else is reported by the field itself."""
+    try:
+        return float(value) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def parse(values: dict[str, Any], source: str) -> TrainConfig:
@@ -125,8 +177,10 @@ def parse(values: dict[str, Any], source: str) -> TrainConfig:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         first: Any = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{source}: {key}: found {first['input']!r}; {first['msg']}") from None
+        text = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:  # a union adds the name of its branch, which says nothing to a user
+            text = f"{first['loc'][0]}: found {first['input']!r}; {text}"
+        raise ConfigError(f"{source}: {text}") from None
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:

@@ -1,27 +1,37 @@
-"""The method's directory layout, read into memory, and random crops drawn from it.
+"""The method's directory layout, read into memory: images as the runtime would see them, and labels.
 
-A crop is a pure function of (seed, index), so a run can stop anywhere and continue exactly, and
-ranks and workers never have to agree on anything but the index.
+::
+
+    DATASET/{train,val}/image/NAME.*     any picture cellseg-infer reads
+                        label/NAME.*     one number per cell, 0 is background
+                        corner/NAME.*    boundary maps, derived where the folder is missing
+                        density/NAME.*   density maps, likewise
+
+Nothing on disk is ever changed. This module knows nothing of crops, tensors or losses.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
+import tifffile
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cellseg.runtime import preprocess
-from cellseg.runtime.errors import DataError
+from cellseg.runtime.errors import DataError, ImageError
+from cellseg.runtime.pairs import LabelFolder, check_partners, list_files
+from cellseg.runtime.readers import open_slide
+from cellseg.runtime.tiling import Region
 
 from . import targets
 from .config import TrainConfig
+
+log = logging.getLogger("cellseg.train")
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -35,184 +45,172 @@ class Sample:
     image: NDArray[np.uint8]
     #: (H, W) int32, 0 is background.
     labels: NDArray[np.int32]
-    #: (H, W) uint8 from ``corner/``, or None where the band is derived.
+    #: (H, W) uint8 0 or 1 from ``corner/``, or None where the band is derived from each crop.
     boundary: NDArray[np.uint8] | None = None
-    #: (H, W) float32 from ``density/`` in cells per pixel, or None where it is derived.
+    #: (H, W) float32 in cells per pixel, or None where no head learns it.
     density: NDArray[np.float32] | None = None
 
 
-def read_split(folder: Path, channels: int) -> list[Sample]:
-    """Read ``image/``, ``label/`` and, where present, ``corner/`` and ``density/``.
+def read_dataset(config: TrainConfig) -> tuple[list[Sample], list[Sample]]:
+    """Read the training and the validation images of ``dataset_path``, re-split where that is wanted.
 
     Raises
     ------
     DataError
-        A folder or a partner file is missing, or sizes differ.
+        A folder or a partner file is missing, sizes differ, a file cannot be read, there is no cell to
+        learn from, or a re-split asks for images that are not there.
     """
-    images, labels = _files(folder / "image"), _files(folder / "label")
-    for name in sorted(images.keys() ^ labels.keys()):
-        present, absent = ("image", "label") if name in images else ("label", "image")
-        raise DataError(f"{folder}: {present}/{name} has no partner in {absent}/; add it or remove the {present}")
-    if not images:
-        raise DataError(f"{folder / 'image'}: no images found; wanted one of {', '.join(SUFFIXES)}")
-    corner = _files(folder / "corner") if (folder / "corner").is_dir() else {}
-    dens = _files(folder / "density") if (folder / "density").is_dir() else {}
-    return [_sample(name, images[name], labels[name], corner.get(name), dens.get(name), channels) for name in sorted(images)]
+    root = Path(config.dataset_path)
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder; set dataset_path to one that holds train/ and val/, each with image/ "
+            "and label/"
+        )
+    if config.resample:
+        folders = [root / split for split in ("train", "val") if (root / split).is_dir()]
+        pool = [sample for folder in folders for sample in read_split(folder, config)]
+        training, validation = resample(pool, config)
+    else:
+        training, validation = (read_split(root / split, config) for split in ("train", "val"))
+    if not any(sample.labels.any() for sample in training):
+        raise DataError(f"{root / 'train' / 'label'}: no cell in any label image; nothing can be learned")
+    return training, validation
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def resample(pool: list[Sample], config: TrainConfig) -> tuple[list[Sample], list[Sample]]:
+    """Split `pool` anew: by the names in ``resample_by_manual``, else ``resample_num`` drawn by ``randseed``.
+
+    Returns
+    -------
+    Training and validation samples, in the order of `pool`.
+    """
+    names = [sample.name for sample in pool]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{config.dataset_path}: {twice} is in train/ and in val/; rename one to re-split")
+    if config.resample_by_manual is not False:
+        chosen = _manual(config.resample_by_manual)
+        missing = sorted(chosen - set(names))
+        if missing:
+            raise DataError(f"resample_by_manual: {config.dataset_path} holds no image named {missing[0]}")
+    else:
+        if config.resample_num >= len(pool):
+            raise DataError(
+                f"resample_num: {config.resample_num} of {len(pool)} images leaves none to train on; "
+                f"set it to at most {max(1, len(pool) - 1)}"
+            )
+        rng = np.random.default_rng([config.randseed, 0])
+        chosen = {names[i] for i in rng.choice(len(pool), config.resample_num, replace=False)}
+    training = [sample for sample in pool if sample.name not in chosen]
+    validation = [sample for sample in pool if sample.name in chosen]
+    if not training or not validation:
+        empty = "training" if not training else "validation"
+        raise DataError(f"resample_by_manual leaves no {empty} image of {len(pool)}; name fewer or more")
+    return training, validation
+
+
+def _manual(names: list[str | int] | str) -> set[str]:
+    if isinstance(names, str):
+        try:
+            names = list(filter(None, map(str.strip, Path(names).read_text(encoding="utf-8").splitlines())))
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"resample_by_manual: {names}: cannot be read ({error}); wanted a file with one name a line"
+            ) from None
+    return {Path(str(name)).stem if str(name).endswith(SUFFIXES) else str(name) for name in names}
+
+
+def read_split(folder: Path, config: TrainConfig) -> list[Sample]:
+    """Read ``image/``, ``label/`` and, where present, ``corner/`` and ``density/`` of one split.
+
+    Raises
+    ------
+    DataError
+        A folder or a partner file is missing, sizes differ, or a file cannot be read.
+    """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; a data set holds train/ and val/ with image/ and label/ in each")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+        raise DataError(
+            f"{folder}: no such folder; a data set holds train/ and val/ (or set resample: true to split one)"
+        )
+    images = list_files(folder / "image", SUFFIXES, "images")
+    labels = LabelFolder.open(folder / "label")
+    check_partners(images, labels.files, folder / "label")
+    check_partners(labels.files, images, folder / "image")
+    if labels.semantic:
+        log.warning(
+            "%s: a mask without cell numbers; its connected components are taken as cells", folder / "label"
+        )
+    corner = _optional(folder / "corner", images) if "boundary" in config.heads else {}
+    density = _optional(folder / "density", images) if "density" in config.heads else {}
+    return [
+        _sample(images[name], labels, corner.get(name), density.get(name), config) for name in sorted(images)
+    ]
 
 
-def _read(path: Path, flags: int) -> NDArray[np.generic]:
-    array = cv2.imread(str(path), flags)
-    if array is None:
-        raise DataError(f"{path}: cannot be read as a picture; replace or remove it")
-    return array
+def _optional(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    files = list_files(folder, SUFFIXES, "maps")
+    check_partners(images, files, folder)
+    return files
 
 
 def _sample(
-    name: str, image: Path, label: Path, corner: Path | None, dens: Path | None, channels: int
+    image: Path, folder: LabelFolder, corner: Path | None, density: Path | None, config: TrainConfig
 ) -> Sample:
-    pixels = _read(image, cv2.IMREAD_UNCHANGED)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
-    else:
-        pixels = pixels[..., None]
-    ids = _read(label, cv2.IMREAD_UNCHANGED)
-    if ids.ndim != 2:
-        raise DataError(f"{label}: found {ids.shape[2]} channels; wanted one channel of instance numbers")
-    if ids.shape != pixels.shape[:2]:
-        raise DataError(f"{label}: is {ids.shape[1]}×{ids.shape[0]}, its image {pixels.shape[1]}×{pixels.shape[0]}")
-    normal = preprocess.measure(pixels)
-    data = preprocess.to_channels(normal.apply(pixels), channels)
-    return Sample(
-        name,
-        np.ascontiguousarray(data),
-        ids.astype(np.int32),
-        None if corner is None else (_read(corner, cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8),
-        None if dens is None else _read(dens, cv2.IMREAD_UNCHANGED).astype(np.float32),
-    )
+    labels = _numbered(folder.read(image.stem), folder.files[image.stem])
+    try:
+        with open_slide(image) as reader:
+            pixels = reader.read(Region(0, 0, reader.height, reader.width))
+        mapped = preprocess.to_channels(preprocess.measure(pixels).apply(pixels), config.in_channels)
+    except ImageError as error:
+        text = str(error)
+        raise DataError(text if text.startswith(str(image)) else f"{image}: {text}") from None
+    _same_size(folder.files[image.stem], labels.shape, pixels.shape)
+    boundary = mass = None
+    if corner is not None:
+        plane = _read_map(corner)
+        _same_size(corner, plane.shape, pixels.shape)
+        # Masks come as 0/1 and as 0/255, and JPEG leaves faint ripples around the lines.
+        boundary = (plane > plane.max(initial=0) / 2).astype(np.uint8)
+    if density is not None:
+        plane = _read_map(density)
+        _same_size(density, plane.shape, pixels.shape)
+        mass = plane.astype(np.float32)
+        if plane.dtype.kind != "f" and mass.any():  # grey levels know the shape, not the unit
+            mass *= len(np.unique(labels[labels > 0])) / mass.sum(dtype=np.float64)
+    elif "density" in config.heads:
+        mass = targets.density_map(labels, config.density_spread, config.density_sigma)
+    return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass)
 
 
-@dataclass(frozen=True, slots=True)
-class CropSource:
-    """Draws augmented crops from samples; crop `index` is always the same."""
-
-    samples: list[Sample]
-    config: TrainConfig
-
-    def crop(self, index: int) -> dict[str, NDArray[np.generic]]:
-        """Return crop `index`: ``image`` (S, S, C) uint8 and planes (S, S), see :func:`make_targets`.
-
-        Geometry (place, flip, rotation, scale) is drawn here, in one interpolation from the original
-        pixels; labels are sampled to the nearest pixel and never blurred.
-        """
-        cfg = self.config
-        count = len(self.samples)
-        # Each epoch visits every image once, in its own order.
-        epoch, place = divmod(index, count)
-        order = np.random.default_rng([cfg.randseed, 1, epoch]).permutation(count)
-        sample = self.samples[order[place]]
-        rng = np.random.default_rng([cfg.randseed, 2, index])
-
-        size, (height, width) = cfg.crop, sample.labels.shape
-        scale, angle = 1.0, 0.0
-        if cfg.augment and rng.random() < 0.7:
-            scale = float(np.exp(rng.uniform(-0.35, 0.45) * cfg.augment))
-            angle = float(rng.uniform(-180, 180)) if rng.random() < 0.5 else 0.0
-        angle += 90.0 * rng.integers(4)
-        flip = -1.0 if rng.random() < 0.5 else 1.0
-        # A uniformly placed window that stays inside where the image is larger than the window.
-        span = size / scale
-        cy, cx = (
-            rng.uniform(span / 2, edge - span / 2) if edge > span else edge / 2 for edge in (height, width)
+def _numbered(labels: NDArray[np.integer], path: Path) -> NDArray[np.int32]:
+    """Labels as int32 that float32 holds exactly, which is how OpenCV processes them."""
+    if labels.size and labels.min() < 0:
+        raise DataError(
+            f"{path}: found label {labels.min()}; wanted 0 for background and 1 or more for cells"
         )
-        radians = math.radians(angle)
-        cos, sin = math.cos(radians) / scale, math.sin(radians) / scale
-        half = (size - 1) / 2
-        # Maps crop coordinates to image coordinates (WARP_INVERSE_MAP).
-        matrix = np.array([[flip * cos, -sin, cx - 0.5], [flip * sin, cos, cy - 0.5]])
-        matrix[:, 2] -= matrix[:, :2] @ (half, half)
-
-        def warp(plane: NDArray[np.generic], interpolation: int, border: int) -> NDArray[np.generic]:
-            out: NDArray[np.generic] = cv2.warpAffine(
-                plane, matrix, (size, size), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=border
-            )
-            return out
-
-        smooth = cv2.INTER_AREA if scale == 1.0 else cv2.INTER_LINEAR
-        image = warp(sample.image, smooth, cv2.BORDER_REFLECT_101).reshape(size, size, -1)
-        labels = warp(sample.labels.astype(np.float32), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT).astype(np.int32)
-        valid = warp(np.ones((height, width), np.uint8), cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-        boundary = density = None
-        if sample.boundary is not None:
-            boundary = warp(sample.boundary, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT)
-        if sample.density is not None:  # mass is conserved under scaling: divide by the area factor
-            density = warp(sample.density, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT) / np.float32(scale**2)
-        return {"image": image, **make_targets(labels, valid, cfg, boundary, density)}
+    if labels.size and labels.max() >= targets.LABEL_LIMIT:
+        labels = np.unique(np.append(labels.ravel(), 0), return_inverse=True)[1][:-1].reshape(labels.shape)
+    return labels.astype(np.int32)
 
 
-def make_targets(
-    labels: NDArray[np.int32],
-    valid: NDArray[np.generic],
-    cfg: TrainConfig,
-    boundary: NDArray[np.generic] | None = None,
-    density: NDArray[np.generic] | None = None,
-) -> dict[str, NDArray[np.generic]]:
-    """Return the float32 planes (H, W) that :class:`~cellseg.train.losses.JointLoss` wants.
-
-    ``boundary`` and ``density`` are derived where they are not given.
-    """
-    if boundary is None:
-        boundary = targets.boundary_band(labels, cfg.boundary_width)
-    if density is None:
-        density = (
-            targets.density_map(labels, cfg.density_spread, cfg.density_sigma)
-            if cfg.use_density
-            else np.zeros(labels.shape, np.float32)
-        )
-    planes = {
-        "mask": labels > 0,
-        "boundary": boundary,
-        "density": density,
-        "touch": targets.touching(labels) if cfg.touch_weight else np.zeros(labels.shape, np.uint8),
-        "valid": valid,
-    }
-    return {name: np.asarray(plane, np.float32) for name, plane in planes.items()}
+def _read_map(path: Path) -> NDArray[np.generic]:
+    """Read one plane of any number type."""
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            plane: NDArray[np.generic] | None = np.squeeze(tifffile.imread(path))
+        else:
+            plane = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE)
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise DataError(f"{path}: cannot be read as a picture ({error}); replace or remove it") from None
+    if plane is None or plane.ndim != 2:
+        found = "no picture" if plane is None else f"shape {plane.shape}"
+        raise DataError(f"{path}: found {found}; wanted a picture of one channel")
+    return plane
 
 
-class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
-    """Map from crop index to tensors, for a DataLoader."""
-
-    def __init__(self, source: CropSource) -> None:
-        self.source = source
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Return crop `index` as tensors: image (C, S, S) uint8, planes (S, S) float32."""
-        crop = self.source.crop(index)
-        image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
-        return {"image": image, **{name: torch.from_numpy(plane) for name, plane in crop.items()}}
-
-
-@dataclass(frozen=True, slots=True)
-class StepSampler:
-    """Yields the crop indices of each step from `start` on, this rank's share of every batch."""
-
-    start: int
-    stop: int
-    batch: int
-    rank: int = 0
-    ranks: int = 1
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield one list of indices a step."""
-        whole = self.batch * self.ranks
-        for step in range(self.start, self.stop):
-            first = step * whole + self.rank * self.batch
-            yield list(range(first, first + self.batch))
-
-    def __len__(self) -> int:
-        return self.stop - self.start
+def _same_size(path: Path, found: Iterable[int], image: Iterable[int]) -> None:
+    (height, width, *_), (rows, columns, *_) = found, image
+    if (height, width) != (rows, columns):
+        raise DataError(f"{path}: is {width}×{height} pixels, its image {columns}×{rows}; both must agree")

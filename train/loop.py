@@ -1,275 +1,242 @@
-"""The training loop, top to bottom: data, model, steps, validation, checkpoints."""
+"""The training loop, top to bottom: data, model, steps, validation, checkpoints.
+
+A run is a pure function of its configuration: crop and look of every picture follow from the seed
+and the step, and a checkpoint holds all that the steps before have left. So a run that was
+interrupted or killed continues as if nothing had happened.
+"""
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
-import shutil
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import cv2
 import lightning_fabric as lf
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import DataLoader
 
-from cellseg.runtime.errors import CellsegError
+from cellseg.runtime.errors import ModelError, OutputError
 
 from . import checkpoint
-from .augment import Photometric
+from .augment import photometric
 from .config import TrainConfig
-from .data import Crops, CropSource, Sample, StepSampler, make_targets, read_split
-from .losses import JointLoss, foreground_logit
+from .crops import Crops, CropSource, StepSampler
+from .data import Sample, read_dataset
+from .device import agree, loader_workers, open_fabric, share_norms, start_worker, total_over
+from .interrupt import Interrupt
+from .losses import JointLoss
+from .meter import Meter
 from .models import build_model
+from .models.nets import UNet
+from .pictures import overlay
+from .report import Report
+from .run import prepare, starting_point
+from .schedule import Ema, Schedule
+from .validate import evaluate, predict
 
 log = logging.getLogger("cellseg.train")
-PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+#: Validation images in an overlay.
+SHOWN = 4
 
 
-def train(config: TrainConfig, name: str, source: Path | None = None) -> Path:
-    """Train as `config` says, into ``work_dir/name/``; return the path of the best checkpoint.
+def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path:
+    """Train as `config` says; return the path of the best checkpoint.
 
     Parameters
     ----------
     config
         A checked configuration.
-    name
-        Name of the run's folder.
-    source
-        The configuration file, copied beside the results.
-    """
-    fabric = lf.Fabric(
-        accelerator=config.accelerator, devices=config.devices, precision=PRECISION[config.precision]
-    )
-    fabric.launch()
-    folder = Path(config.work_dir) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    if source is not None and fabric.is_global_zero:
-        shutil.copyfile(source, folder / "config.yml")
+    folder
+        The run's folder; :data:`cellseg.train.run.KEPT` lists what it will hold.
+    overwrite
+        Start over in a folder that holds a run.
 
-    root = Path(config.dataset_path)
-    training = read_split(root / "train", config.in_channels)
-    validation = read_split(root / "val", config.in_channels)
-    log.info("%d training and %d validation images", len(training), len(validation))
+    Raises
+    ------
+    CellsegError
+        The data set, the folder or the checkpoint to continue from is at fault, the disk is full, or
+        the loss is no longer a number.
+    KeyboardInterrupt, SystemExit
+        SIGINT or SIGTERM came; ``last.pt`` holds the step that was reached.
+    """
+    last_path, best_path = folder / "last.pt", folder / "best.pt"
+    saved = starting_point(folder, config, overwrite)
+    training, validation = read_dataset(config)
+    fabric = open_fabric(config)
+    if fabric.is_global_zero:
+        prepare(folder, config, fresh=saved is None)
 
     torch.manual_seed(config.randseed)
     model = build_model(config)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = _optimizer(model, config)
+    model = share_norms(model, fabric)
+    optimizer = make_optimizer(model, config)
+    compiled = cast(nn.Module, torch.compile(model)) if config.compile else model
+    net, fabric_optimizer = fabric.setup(compiled, optimizer)
     average = Ema(model, config.ema) if config.ema else None
-    log.info("%s: %.2f M parameters", config.model, sum(p.numel() for p in model.parameters()) / 1e6)
+    tested = model if average is None else average.model
 
     whole_batch = config.batch_size * fabric.world_size
     epoch_steps = max(1, len(training) // whole_batch)
     steps = min(config.iters, config.epochs * epoch_steps)
     interval = config.val_interval or epoch_steps
-    schedule = Schedule(config, steps)
-    step, best = 0, -math.inf
-    last, best_path = folder / "last.pt", folder / "best.pt"
-    if config.resume and last.is_file():
-        state = checkpoint.load(last)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load(state["ema"])
-        schedule.load(state["schedule"])
-        step, best = state["step"], state["best"]
-        log.info("resuming %s at step %d", last, step)
+    source = CropSource(training, config)
+    schedule, meter, step = Schedule(config, steps), Meter(source, last_path), 0
 
-    net, optimizer = fabric.setup(model, optimizer)
-    loader = fabric.setup_dataloaders(
-        DataLoader(
-            Crops(CropSource(training, config)),
-            batch_sampler=StepSampler(step, steps, config.batch_size, fabric.global_rank, fabric.world_size),
-            num_workers=config.workers,
-            persistent_workers=False,
-            pin_memory=fabric.device.type == "cuda",
-        ),
-        use_distributed_sampler=False,
+    def state() -> dict[str, Any]:
+        return {
+            "config": config.model_dump(),
+            "model": model.state_dict(),
+            "ema": None if average is None else average.model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state(),
+            "step": step,
+            "best": -schedule.best,
+            "meter": meter.state(),
+            "precision": fabric.strategy.precision.state_dict(),
+        }
+
+    if saved is not None:
+        try:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            if average is not None:
+                average.model.load_state_dict(saved["ema"] or saved["model"])
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(
+                f"{folder}: its network is not the one that the configuration names ({reason}); set the "
+                "configuration as it was, or start over with --overwrite"
+            ) from None
+        schedule.load(saved["schedule"])
+        step = saved["step"]
+        if "meter" in saved:
+            meter.load(saved["meter"], fabric.device)
+            fabric.strategy.precision.load_state_dict(saved["precision"])
+
+    loader = DataLoader(
+        Crops(source),
+        batch_sampler=StepSampler(step, steps, config.batch_size, fabric.global_rank, fabric.world_size),
+        num_workers=loader_workers(config),
+        worker_init_fn=start_worker,
+        pin_memory=fabric.device.type == "cuda",
     )
-    photometric = Photometric(config.augment, config.in_channels).to(fabric.device)
-    loss_of = JointLoss(config.use_corner, config.use_density, config.dice_weight, config.touch_weight)
-    sums: dict[str, float] = {}
-    waited, started, since = 0.0, time.perf_counter(), step
+    loss_of = JointLoss(
+        config.use_corner, config.use_density, config.dice_weight, config.touch_weight, total_over(fabric)
+    )
+    with (
+        Report(folder, step, steps, whole_batch, active=fabric.is_global_zero) as report,
+        Interrupt() as interrupt,
+    ):
+        log.info("%d training and %d validation images", len(training), len(validation))
+        count = sum(parameter.numel() for parameter in model.parameters())
+        log.info("%s: %.2f M parameters, steps %d to %d", config.model, count / 1e6, step, steps)
+        meter.resume()
+        for batch in loader:
+            meter.waited()
+            rate = schedule.rate(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            look, index = batch.pop("look"), batch.pop("index")
+            batch = {name: plane.to(fabric.device, non_blocking=True) for name, plane in batch.items()}
+            image = photometric(batch.pop("image"), look)
+            if config.channels_last:
+                image = image.contiguous(memory_format=torch.channels_last)
 
-    mark = time.perf_counter()
-    for batch in loader:
-        waited += time.perf_counter() - mark
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        image = photometric(batch["image"], seed=hash_seed(config.randseed, step, fabric.global_rank))
-        if config.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
-        loss, parts = loss_of(net(image), batch)
-        if not torch.isfinite(loss):
-            raise CellsegError(
-                f"training stopped at step {step}: the loss is {loss.item()}; the last good checkpoint is "
-                f"{last}; lower learning_rate (now {config.learning_rate:g}) or use precision: fp32"
+            loss, parts = loss_of(net(image), batch)
+            fabric.backward(loss)
+            norm = fabric.clip_gradients(net, fabric_optimizer, max_norm=5.0, error_if_nonfinite=False)
+            fabric_optimizer.step()
+            fabric_optimizer.zero_grad()
+            if average is not None:
+                average.update(step)
+            meter.add(
+                step, {"loss": loss.detach(), **parts}, None if config.precision == "fp16" else norm, index
             )
-        fabric.backward(loss)
-        fabric.clip_gradients(net, optimizer, max_norm=5.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if average is not None:
-            average.update(model, step)
-        step += 1
-        for key, value in {"loss": loss.detach(), **parts}.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+            step += 1
+            report.progress(step, meter.losses)
 
-        if step % interval == 0 or step == steps:
-            took = time.perf_counter() - started
-            row: dict[str, float] = {"step": step, "epoch": step / epoch_steps, "lr": schedule.rate(step - 1)}
-            row |= {f"train_{key}": value / (step - since) for key, value in sums.items()}
-            row |= {"images_s": (step - since) * whole_batch / took, "data_wait": waited / took}
-            tested = average.model if average is not None else model
-            row |= {f"val_{key}": v for key, v in evaluate(tested, validation, config, loss_of, fabric).items()}
-            schedule.observe(row["val_loss"])
-            score = -row["val_loss"]
-            if fabric.is_global_zero:
-                _report(folder, row)
-                state = {
-                    "config": config.model_dump(),
-                    "model": model.state_dict(),
-                    "ema": average.model.state_dict() if average is not None else None,
-                    "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state(),
-                    "step": step,
-                    "best": max(best, score),
-                }
-                checkpoint.save(last, state)
-                if score > best:
-                    checkpoint.save(best_path, state)
-            best = max(best, score)
-            if schedule.exhausted:
-                log.info("no better validation loss for %d epochs: stopping", config.patience)
-                break
-            sums, waited, started, since = {}, 0.0, time.perf_counter(), step
-        mark = time.perf_counter()
+            if step % interval == 0 or step == steps:
+                meter.settle()
+                meter.clock()
+                row: dict[str, float] = {"step": step, "epoch": step / epoch_steps, "lr": rate}
+                row |= meter.row(step, whole_batch)
+                figures = evaluate(tested, validation, config, fabric)
+                row |= {f"val_{name}": value for name, value in figures.items()}
+                if not np.isfinite(figures["loss"]):
+                    meter.fail(f"the validation loss after step {step - 1} is {figures['loss']}")
+                better = schedule.observe(score(figures, config))
+                meter.reset(step)
+                if fabric.is_global_zero:
+                    # `last` comes last: once it is there, these steps will not be done again.
+                    report.record(row)
+                    if due(config, step, interval, steps):
+                        report.picture("overlays", step, show(tested, validation, config, fabric))
+                    if better:
+                        checkpoint.save(best_path, state())
+                    checkpoint.save(last_path, state())
+                if schedule.exhausted:
+                    log.info("no better validation in %d: stopping", config.patience)
+                    break
+            else:
+                meter.clock()
+            if signal := agree(interrupt.received, step, fabric):
+                meter.settle()
+                if fabric.is_global_zero:
+                    checkpoint.save(last_path, state())
+                log.info("interrupted: %s holds step %d; go on with --resume", last_path, step)
+                interrupt.stop(signal)
+            meter.resume()
+    if config.pred_result and fabric.is_global_zero:
+        predict_best(best_path, model, validation, config, fabric)
     return best_path
 
 
-def hash_seed(*parts: int) -> int:
-    """Return a seed that differs for each combination of parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+def score(figures: dict[str, float], config: TrainConfig) -> float:
+    """Return what makes a checkpoint the best; higher is better."""
+    if config.best_by == "loss":
+        return -figures["loss"]
+    return figures["dice" if config.best_by == "dice" else "ap_mean_50_90"]
 
 
-class Ema:
-    """Exponential moving average of the weights; batch-norm statistics are averaged alike."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        import copy
-
-        self.decay = decay
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model`; early steps count for more, so that the start is forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(
-            self.model.state_dict().values(), model.state_dict().values(), strict=True
-        ):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Restore the averaged weights."""
-        self.model.load_state_dict(state)
+def due(config: TrainConfig, step: int, interval: int, steps: int) -> bool:
+    """Whether this validation shows pictures: every `overlay_interval`-th, and the last one."""
+    if not config.overlay_interval:
+        return False
+    return step == steps or step // interval % config.overlay_interval == 0
 
 
-class Schedule:
-    """Learning rate by step: warm-up, then cosine to zero or halving on a plateau."""
-
-    def __init__(self, config: TrainConfig, steps: int) -> None:
-        self.config, self.steps = config, steps
-        self.factor, self.best, self.waited = 1.0, math.inf, 0
-
-    def rate(self, step: int) -> float:
-        """Learning rate of `step`."""
-        cfg = self.config
-        rate = cfg.learning_rate * min(1.0, (step + 1) / (cfg.warmup + 1))
-        if cfg.schedule == "cosine":
-            rate *= 0.5 * (1 + math.cos(math.pi * step / max(1, self.steps)))
-        return rate * self.factor
-
-    def observe(self, loss: float) -> None:
-        """Take a validation loss; on a plateau of half the patience, halve the rate."""
-        if loss < self.best:
-            self.best, self.waited = loss, 0
-            return
-        self.waited += 1
-        if self.config.schedule == "plateau" and self.waited % max(1, self.config.patience // 2) == 0:
-            self.factor *= 0.5
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether patience has run out."""
-        return self.waited >= self.config.patience
-
-    def state(self) -> dict[str, float]:
-        """State for a checkpoint."""
-        return {"factor": self.factor, "best": self.best, "waited": self.waited}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state`."""
-        self.factor, self.best, self.waited = state["factor"], state["best"], state["waited"]
+def show(model: UNet, validation: list[Sample], config: TrainConfig, fabric: lf.Fabric) -> NDArray[np.uint8]:
+    """Draw predictions on a few validation images, evenly chosen."""
+    chosen = validation[:: -(-len(validation) // SHOWN)]
+    return overlay(list(predict(model, chosen, config, fabric)), config.heads)
 
 
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module, samples: list[Sample], config: TrainConfig, loss_of: JointLoss, fabric: lf.Fabric
-) -> dict[str, float]:
-    """Mean losses over whole images and pooled Dice of the mask."""
-    training = model.training
-    model.eval()
-    sums: dict[str, float] = {}
-    overlap = total = 0.0
-    for image, planes in _padded(samples, config, model.multiple):
-        image = image.to(fabric.device)
-        planes = {name: plane.to(fabric.device) for name, plane in planes.items()}
-        with fabric.autocast():
-            logits = model(image)
-        loss, parts = loss_of(logits, planes)
-        for key, value in {"loss": loss, **parts}.items():
-            sums[key] = sums.get(key, 0.0) + float(value) / len(samples)
-        predicted = (foreground_logit(logits["mask"]) > 0) & (planes["valid"] > 0)
-        overlap += 2 * float((predicted * planes["mask"]).sum())
-        total += float(predicted.sum() + planes["mask"].sum())
-    model.train(training)
-    return {**sums, "dice": overlap / max(total, 1.0)}
+def predict_best(
+    best: Path, model: UNet, validation: list[Sample], config: TrainConfig, fabric: lf.Fabric
+) -> None:
+    """Write what the best checkpoint finds in each validation image to `pred_result`, as 16-bit labels."""
+    saved = checkpoint.load(best)
+    model.load_state_dict(saved["ema"] or saved["model"])
+    folder = Path(config.pred_result)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for prediction in predict(model, validation, config, fabric):
+            _, data = cv2.imencode(".png", prediction.labels.astype(np.uint16))
+            (folder / f"{prediction.sample.name}.png").write_bytes(data.tobytes())
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); change pred_result") from None
+    log.info("label images of %d validation images are in %s", len(validation), folder)
 
 
-def _padded(
-    samples: list[Sample], config: TrainConfig, multiple: int
-) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Yield whole images as batches of one, reflected up to a multiple; the margin is not valid."""
-    for sample in samples:
-        h, w = sample.labels.shape
-        edges = ((0, -h % multiple), (0, -w % multiple))
-        image = np.pad(sample.image, (*edges, (0, 0)), mode="reflect").transpose(2, 0, 1)
-        valid = np.pad(np.ones((h, w), np.uint8), edges)
-        planes = make_targets(
-            np.pad(sample.labels, edges),
-            valid,
-            config,
-            None if sample.boundary is None else np.pad(sample.boundary, edges),
-            None if sample.density is None else np.pad(sample.density, edges),
-        )
-        tensor = torch.from_numpy(np.ascontiguousarray(image))[None].float() / 255
-        yield (
-            tensor.contiguous(memory_format=torch.channels_last),
-            {name: torch.from_numpy(plane)[None] for name, plane in planes.items()},
-        )
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser that the configuration names."""
     parameters = model.parameters()
     if config.optimizer == "sgd":
         return torch.optim.SGD(
@@ -277,14 +244,3 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, config.learning_rate, weight_decay=config.weight_decay)
-
-
-def _report(folder: Path, row: dict[str, float]) -> None:
-    path = folder / "metrics.csv"
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
-    log.info("  ".join(f"{key} {value:.4g}" for key, value in row.items()))

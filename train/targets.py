@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int32]
 
+#: Labels must stay below this: OpenCV takes them as float32, which counts exactly up to here.
+LABEL_LIMIT = 2**24 - 1
+
 
 def boundary_band(labels: Labels, width: int = 1) -> NDArray[np.uint8]:
     """Mark the pixels within `width` of an edge between two labels, on both sides.
@@ -27,7 +30,8 @@ def boundary_band(labels: Labels, width: int = 1) -> NDArray[np.uint8]:
     (H, W) uint8, 1 in the band. Where two cells touch, the band covers both their rims.
     """
     low, high = _extrema(labels, 2 * width + 1)
-    return (low != high).astype(np.uint8)
+    band: NDArray[np.uint8] = (low != high).astype(np.uint8)
+    return band
 
 
 def touching(labels: Labels, reach: int = 2) -> NDArray[np.uint8]:
@@ -40,9 +44,10 @@ def touching(labels: Labels, reach: int = 2) -> NDArray[np.uint8]:
     size = 2 * reach + 1
     _, high = _extrema(labels, size)
     # Lowest cell label nearby: background must not count, so it is lifted above every label.
-    lifted = np.where(labels == 0, np.int32(2**24 - 1), labels)
+    lifted = np.where(labels == 0, np.int32(LABEL_LIMIT), labels)
     low, _ = _extrema(lifted, size)
-    return ((high > 0) & (low != high) & (low < 2**24 - 1)).astype(np.uint8)
+    near: NDArray[np.uint8] = ((high > 0) & (low != high) & (low < LABEL_LIMIT)).astype(np.uint8)
+    return near
 
 
 def density_map(labels: Labels, spread: float = 0.5, sigma: float | None = None) -> NDArray[np.float32]:
@@ -86,7 +91,7 @@ def density_map(labels: Labels, spread: float = 0.5, sigma: float | None = None)
 
 
 def _extrema(labels: Labels, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Smallest and largest label in the square of `size` around each pixel, image edges replicated."""
+    """Smallest and largest label in the square of `size` around each pixel; beyond the image is nothing."""
     kernel = np.ones((size, size), np.uint8)
-    plane = labels.astype(np.float32)  # exact below 2**24, and OpenCV morphs no int32
+    plane = labels.astype(np.float32)  # OpenCV morphs no int32
     return cv2.erode(plane, kernel), cv2.dilate(plane, kernel)

@@ -1,6 +1,7 @@
 """Building blocks of every network of the method; channels and sizes are computed, never written out.
 
-Shapes are (N, C, H, W). Nothing here knows about heads, losses or depth.
+Shapes are (N, C, H, W), sizes never change inside a block. Nothing here knows about heads, losses or
+depth.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 Norm = Literal["batch", "group"]
 
+#: Makes a block from its input, middle and output widths.
+BlockFactory = Callable[[int, int, int], nn.Module]
+
 
 def norm_layer(norm: Norm, channels: int) -> nn.Module:
     """Return the normalisation of `channels` feature maps.
@@ -24,12 +28,18 @@ def norm_layer(norm: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels) if norm == "batch" else nn.GroupNorm(1, channels)
 
 
-def conv(norm: Norm, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+def conv(norm: Norm, inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     """Return convolution (same padding, no bias: the norm has one) and norm."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
-        norm_layer(norm, outputs),
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), norm_layer(norm, outputs)
     )
+
+
+class ConvRelu(nn.Sequential):
+    """conv–norm–ReLU, the step of VGG (Simonyan and Zisserman, ICLR 2015) and the stem of ResNet."""
+
+    def __init__(self, inputs: int, mid: int, outputs: int, norm: Norm, kernel: int = 3) -> None:
+        super().__init__(conv(norm, inputs, outputs, kernel), nn.ReLU(inplace=True))
 
 
 class DoubleConv(nn.Sequential):
@@ -53,17 +63,37 @@ class PlainBlock(nn.Module):
         return torch.relu(self.body(x))
 
 
-class ResidualBlock(nn.Module):
-    """Double convolution plus a shortcut (He et al., CVPR 2016), projected where the width changes."""
+class Residual(nn.Module):
+    """Any body plus a shortcut (He et al., CVPR 2016), projected where the width changes; then ReLU."""
 
-    def __init__(self, inputs: int, mid: int, outputs: int, norm: Norm, kernel: int = 3) -> None:
+    def __init__(self, body: nn.Module, inputs: int, outputs: int, norm: Norm) -> None:
         super().__init__()
-        self.body = DoubleConv(inputs, mid, outputs, kernel, norm)
+        self.body = body
         self.shortcut = nn.Identity() if inputs == outputs else conv(norm, inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H, W)."""
         return torch.relu(self.body(x) + self.shortcut(x))
+
+
+class ResidualBlock(Residual):
+    """Double convolution plus a shortcut: the block of ResNet-18 and ResNet-34."""
+
+    def __init__(self, inputs: int, mid: int, outputs: int, norm: Norm, kernel: int = 3) -> None:
+        super().__init__(DoubleConv(inputs, mid, outputs, kernel, norm), inputs, outputs, norm)
+
+
+class BottleneckBlock(Residual):
+    """1×1, 3×3, 1×1 convolutions through a quarter of the width, plus a shortcut: ResNet-50 and deeper."""
+
+    def __init__(self, inputs: int, mid: int, outputs: int, norm: Norm) -> None:
+        narrow = max(1, outputs // 4)
+        body = nn.Sequential(
+            ConvRelu(inputs, narrow, narrow, norm, kernel=1),
+            ConvRelu(narrow, narrow, narrow, norm),
+            conv(norm, narrow, outputs, 1),
+        )
+        super().__init__(body, inputs, outputs, norm)
 
 
 class MultiScaleBlock(nn.Module):
@@ -94,25 +124,47 @@ class MultiScaleBlock(nn.Module):
         return torch.relu(total)
 
 
-#: Makes a block from (inputs, mid, outputs).
-BlockFactory = Callable[[int, int, int], nn.Module]
+def stack(block: BlockFactory, count: int, inputs: int, mid: int, outputs: int) -> nn.Module:
+    """Return `count` blocks in a row; the first changes the width."""
+    if count == 1:
+        return block(inputs, mid, outputs)
+    return nn.Sequential(
+        block(inputs, mid, outputs), *(block(outputs, outputs, outputs) for _ in range(count - 1))
+    )
 
 
 class Upsample(nn.Module):
-    """×2 upsampling: learned (transposed convolution) or bilinear followed by a 1×1 convolution."""
+    """×2 upsampling: learned (transposed convolution), or bilinear after a 1×1 convolution.
 
-    def __init__(self, inputs: int, outputs: int, interpolate: bool) -> None:
+    A norm, where wanted, follows the convolution directly, so that it folds; it commutes with the
+    interpolation because both are affine.
+    """
+
+    def __init__(self, inputs: int, outputs: int, interpolate: bool, norm: Norm | None = None) -> None:
         super().__init__()
+        norms = [] if norm is None else [norm_layer(norm, outputs)]
         self.up: nn.Module
         if interpolate:
-            self.up = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1),
-                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-            )
+            double = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+            self.up = nn.Sequential(nn.Conv2d(inputs, outputs, 1), *norms, double)
         else:
-            self.up = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+            transposed = nn.ConvTranspose2d(inputs, outputs, 2, stride=2)
+            self.up = nn.Sequential(transposed, *norms) if norms else transposed
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, 2H, 2W)."""
         out: Tensor = self.up(x)
         return out
+
+
+class LinkUpsample(nn.Sequential):
+    """LinkNet's decoder (Chaurasia and Culurciello, VCIP 2017): narrow to a quarter, double, widen."""
+
+    def __init__(self, inputs: int, outputs: int, interpolate: bool, norm: Norm) -> None:
+        narrow = max(1, inputs // 4)
+        super().__init__(
+            ConvRelu(inputs, narrow, narrow, norm, kernel=1),
+            Upsample(narrow, narrow, interpolate, norm),
+            nn.ReLU(inplace=True),
+            ConvRelu(narrow, outputs, outputs, norm, kernel=1),
+        )

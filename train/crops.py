@@ -1,0 +1,245 @@
+"""Random crops and their targets.
+
+A crop is a pure function of (seed, index), so a run can stop anywhere and continue exactly, and
+ranks and workers never have to agree on anything but the index.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import targets
+from .augment import draw_look
+from .config import TrainConfig
+from .data import Sample
+
+Plane = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a crop lies: maps crop pixels to image pixels, ``(x, y) = matrix @ (column, row, 1)``."""
+
+    #: (2, 3) float64.
+    matrix: NDArray[np.float64]
+    size: int
+    #: Crop pixels for one image pixel.
+    scale: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, height: int, width: int, size: int, strength: float) -> Placement:
+        """Draw place, flip, quarter turns and, in 7 of 10 crops at full strength, scale and rotation.
+
+        The window lies inside the image where the image is large enough, and around its middle otherwise.
+        """
+        scale, angle = 1.0, 0.0
+        if strength and rng.random() < 0.7:
+            scale = float(np.exp(rng.uniform(-0.35, 0.45) * strength))
+            angle = float(rng.uniform(-180, 180)) if rng.random() < 0.5 else 0.0
+        turned = angle != 0.0
+        angle += 90.0 * rng.integers(4)
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        span = size / scale
+        cy, cx = (
+            rng.uniform(span / 2, edge - span / 2) if edge > span else edge / 2 for edge in (height, width)
+        )
+        radians = math.radians(angle)
+        cos, sin = math.cos(radians) / scale, math.sin(radians) / scale
+        matrix = np.array([[flip * cos, -sin, cx - 0.5], [flip * sin, cos, cy - 0.5]])
+        matrix[:, 2] -= matrix[:, :2] @ np.full(2, (size - 1) / 2)
+        if scale == 1.0 and not turned:  # whole pixels, so that nothing is interpolated
+            matrix = np.round(matrix)
+        return cls(matrix, size, scale)
+
+    def window(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return y0, x0, y1, x1: the part of the image that the crop, reflections included, depends on."""
+        last = self.size - 1
+        corners = self.matrix @ np.array([[0, last, 0, last], [0, 0, last, last], [1, 1, 1, 1]])  # (x, y) × 4
+        spans = []
+        for coordinates, edge in ((corners[1], height), (corners[0], width)):
+            low, high = math.floor(coordinates.min()) - 1, math.ceil(coordinates.max()) + 2
+            # What sticks out on one side is reflected from as far inside.
+            before, after = max(0, -low), max(0, high - edge)
+            spans.append((max(0, low - after), min(edge, max(high, 0) + before)))
+        (y0, y1), (x0, x1) = spans
+        return y0, x0, y1, x1
+
+    def warp(self, plane: Plane, *, smooth: bool, origin: tuple[int, int] = (0, 0)) -> Plane:
+        """Return the crop of `plane` (or of an image with channels), reflected beyond its edges.
+
+        Parameters
+        ----------
+        plane
+            The part of the image that starts at `origin` (y, x); uint8 or float32.
+        smooth
+            Interpolate linearly; labels must not.
+        """
+        matrix = self.matrix - [[0, 0, origin[1]], [0, 0, origin[0]]]
+        out: Plane = cv2.warpAffine(
+            plane,
+            matrix,
+            (self.size, self.size),
+            flags=(cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        return out
+
+    def inside(self, height: int, width: int) -> NDArray[np.bool_]:
+        """Return (size, size), true where the crop shows the image and not its reflection."""
+        columns, rows = np.arange(self.size), np.arange(self.size)[:, None]
+        x = self.matrix[0, 0] * columns + self.matrix[0, 1] * rows + self.matrix[0, 2]
+        y = self.matrix[1, 0] * columns + self.matrix[1, 1] * rows + self.matrix[1, 2]
+        inside: NDArray[np.bool_] = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+        return inside
+
+
+@dataclass(frozen=True, slots=True)
+class CropSource:
+    """Draws augmented crops from samples; crop `index` is always the same."""
+
+    samples: list[Sample]
+    config: TrainConfig
+
+    def sample_of(self, index: int) -> Sample:
+        """Return the sample that crop `index` is cut from: each epoch visits every image once."""
+        epoch, place = divmod(index, len(self.samples))
+        order = np.random.default_rng([self.config.randseed, 1, epoch]).permutation(len(self.samples))
+        return self.samples[int(order[place])]
+
+    def crop(self, index: int) -> dict[str, Plane]:
+        """Return crop `index`: ``image`` (S, S, C) uint8, ``labels`` (S, S) int32 and planes (S, S).
+
+        The planes are those of :func:`make_targets`. One interpolation from the original pixels; labels
+        are sampled to the nearest pixel and never blurred. Beyond the image everything is reflected, as
+        the runtime pads: a cell cut by the image's edge has no boundary there. Those pixels are not
+        ``valid`` and count in no loss.
+        """
+        cfg, sample = self.config, self.sample_of(index)
+        height, width = sample.labels.shape
+        rng = np.random.default_rng([cfg.randseed, 2, index])
+        place = Placement.draw(rng, height, width, cfg.crop, cfg.augment)
+        y0, x0, y1, x1 = place.window(height, width)
+
+        def cut(plane: Plane, smooth: bool = False) -> Plane:
+            part = plane[y0:y1, x0:x1]
+            if part.dtype == np.int32:  # OpenCV warps no int32; float32 holds labels exactly
+                part = part.astype(np.float32)
+            return place.warp(part, smooth=smooth, origin=(y0, x0))
+
+        labels = cut(sample.labels).astype(np.int32)
+        density = None
+        if sample.density is not None:  # mass is kept under scaling: divide by the area factor
+            density = cut(sample.density, smooth=True) / np.float32(place.scale**2)
+        planes = make_targets(
+            labels,
+            place.inside(height, width),
+            cfg,
+            None if sample.boundary is None else cut(sample.boundary),
+            density,
+        )
+        image = cut(sample.image, smooth=True).reshape(cfg.crop, cfg.crop, -1)
+        return {"image": image, "labels": labels, **planes}
+
+
+def make_targets(
+    labels: NDArray[np.int32],
+    valid: Plane,
+    cfg: TrainConfig,
+    boundary: Plane | None = None,
+    density: Plane | None = None,
+) -> dict[str, Plane]:
+    """Return the float32 planes (H, W) that :class:`~cellseg.train.losses.JointLoss` wants.
+
+    Parameters
+    ----------
+    labels
+        (H, W), 0 is background.
+    valid
+        (H, W), true in the image, false in its padding.
+    boundary, density
+        (H, W); a missing boundary is derived from `labels`, a missing density is all zero.
+    """
+    if boundary is None and "boundary" in cfg.heads:
+        boundary = targets.boundary_band(labels, cfg.boundary_width)
+    nothing = np.zeros(labels.shape, np.float32)
+    planes = {
+        "mask": labels > 0,
+        "boundary": nothing if boundary is None else boundary,
+        "density": nothing if density is None else density,
+        "touch": targets.touching(labels) if cfg.touch_weight else nothing,
+        "valid": valid,
+    }
+    return {name: np.asarray(plane, np.float32) for name, plane in planes.items()}
+
+
+def padded_targets(sample: Sample, config: TrainConfig, multiple: int) -> tuple[Plane, dict[str, Plane]]:
+    """Return the whole image, reflected below and to the right up to a multiple, and its targets.
+
+    Returns
+    -------
+    image
+        (H', W', C) uint8.
+    planes
+        As of :func:`make_targets`, (H', W'); the margin is not valid.
+    """
+    height, width = sample.labels.shape
+    edges = ((0, -height % multiple), (0, -width % multiple))
+
+    def pad(plane: Plane) -> Plane:
+        out: Plane = np.pad(plane, (*edges, (0, 0))[: plane.ndim], mode="reflect")
+        return out
+
+    planes = make_targets(
+        pad(sample.labels).astype(np.int32),
+        np.pad(np.ones((height, width), np.bool_), edges),
+        config,
+        None if sample.boundary is None else pad(sample.boundary),
+        None if sample.density is None else pad(sample.density),
+    )
+    return pad(sample.image), planes
+
+
+class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """Map from crop index to tensors, for a DataLoader."""
+
+    def __init__(self, source: CropSource) -> None:
+        self.source = source
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """Return crop `index`: image (C, S, S) uint8, planes (S, S) float32, ``look`` and ``index``."""
+        cfg, crop = self.source.config, self.source.crop(index)
+        image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
+        look = draw_look(np.random.default_rng([cfg.randseed, 3, index]), cfg.augment, cfg.in_channels)
+        del crop["labels"]
+        planes = {name: torch.from_numpy(plane) for name, plane in crop.items()}
+        return {"image": image, "look": torch.from_numpy(look), "index": torch.tensor(index), **planes}
+
+
+@dataclass(frozen=True, slots=True)
+class StepSampler:
+    """Yields the crop indices of each step from `start` on, this rank's share of every batch."""
+
+    start: int
+    stop: int
+    batch: int
+    rank: int = 0
+    ranks: int = 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield one list of indices a step."""
+        whole = self.batch * self.ranks
+        for step in range(self.start, self.stop):
+            first = step * whole + self.rank * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return self.stop - self.start
