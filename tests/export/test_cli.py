@@ -1,0 +1,195 @@
+import os
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+
+from cellseg.export import assemble, cli, parity, to_onnx
+from cellseg.export.assemble import Exported
+from cellseg.runtime.onnx_metadata import load_spec
+from cellseg.runtime.spec import METADATA_KEY, ModelSpec, SplitSettings
+from cellseg.train import checkpoint as checkpoints
+from cellseg.train.models import build_model
+
+from .conftest import small_config, write_checkpoint
+
+
+def run(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.export_command, [str(arg) for arg in args])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def refuses(*args: object, code: int = 1) -> str:
+    """Run, expect one line of error and `code`, and return the line."""
+    found, output = run(*args)
+    lines = [line for line in output.splitlines() if "error:" in line]
+    assert (found, len(lines)) == (code, 1), output
+    assert "Traceback" not in output
+    return lines[0]
+
+
+def test_an_export_tells_what_it_did(exported: Exported, said: list[str]) -> None:
+    text = "\n".join(said)
+    for phrase in (
+        "step 7, weights",
+        "kept mask, boundary, density; stripped none",
+        "GFLOP/Mpx",
+        "bytes equal the whole image's",
+        "24 generated tiles",
+        "limit",
+        f"written     {exported.path}",
+    ):
+        assert phrase in text
+    assert exported.spec.parity["passed"] == 1
+    assert exported.spec.halo == exported.spec.parity["halo_exact"] <= 44
+    assert exported.spec.receptive_field == 43
+    assert exported.spec.tile > 2 * exported.spec.halo
+
+
+@pytest.mark.parametrize("halo", [0, 8, 64, 96, 200])
+def test_preferred_tile_is_mostly_core(halo: int) -> None:
+    tile = assemble.preferred_tile(halo, 8)
+    assert tile % 256 == 0
+    assert (tile - 2 * halo) ** 2 >= assemble.USEFUL * tile**2
+    assert tile == 256 or (tile - 256 - 2 * halo) ** 2 < assemble.USEFUL * (tile - 256) ** 2
+
+
+def test_inspect_prints_the_spec(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cellseg-export", "inspect", str(exported.path)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    assert ModelSpec.from_json(capsys.readouterr().out, "stdout").name == "tiny"
+
+
+def test_inspect_refuses_what_is_not_ours(tmp_path: Path) -> None:
+    stranger = tmp_path / "stranger.onnx"
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), stranger)
+    result = CliRunner().invoke(cli.inspect_command, [str(stranger)])
+    assert result.exit_code == 1
+    assert METADATA_KEY in result.output
+
+
+def test_the_newest_checkpoint_is_taken_and_named(
+    tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "work_dirs: holds no best.pt" in refuses()
+    state = checkpoints.load(checkpoint)
+    network = build_model(small_config())
+    network.load_state_dict(state["model"])
+    for age, name in ((200, "older"), (100, "newer")):
+        path = write_checkpoint(tmp_path / "work_dirs" / name / "best.pt", small_config(), network)
+        stamp = path.stat().st_mtime - age
+        os.utime(path, (stamp, stamp))
+    split = SplitSettings(mask_threshold=100)
+    (tmp_path / "split.json").write_text(split.model_dump_json())
+    code, output = run("--split", "split.json", "--halo", "near", "--name", "mine", "--tile", "96")
+    assert code == 0, output
+    assert "work_dirs/newer/best.pt (the newest best.pt under work_dirs)" in output
+    assert "kept mask; stripped boundary" in output
+    spec = load_spec(tmp_path / "work_dirs/newer/newer.onnx")
+    assert (spec.name, spec.tile, spec.head_names, spec.split) == ("mine", 96, ("mask",), split)
+    assert spec.halo == spec.parity["halo_near"]
+
+
+ALL = ("--heads", "mask,boundary,density")
+
+
+class TestParityFails:
+    @pytest.fixture(autouse=True)
+    def _impossible_limits(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+        # The graph is the one of `exported`: tracing it again would take seconds.
+        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+        impossible = parity.Limits(-1, -1, 2, 2, 2, -1)
+        monkeypatch.setattr(parity, "LIMITS", dict.fromkeys(parity.LIMITS, impossible))
+
+    def test_nothing_is_written(self, checkpoint: Path, tmp_path: Path) -> None:
+        output = tmp_path / "m.onnx"
+        output.write_bytes(b"a former good one")
+        assert "not written, because the exported model differs" in refuses(checkpoint, "-o", output, *ALL)
+        assert output.read_bytes() == b"a former good one"
+        assert list(tmp_path.iterdir()) == [output]
+
+    def test_force_writes_and_records_it(self, checkpoint: Path, tmp_path: Path) -> None:
+        output = tmp_path / "m.onnx"
+        code, text = run(checkpoint, "-o", output, "--force", *ALL)
+        assert code == 0, text
+        assert "fp32 fails: plane_max" in text
+        assert load_spec(output).parity["passed"] == 0
+
+
+class TestBadInput:
+    def test_checkpoints(self, tmp_path: Path, checkpoint: Path) -> None:
+        assert "nowhere.pt: no such checkpoint" in refuses(tmp_path / "nowhere.pt")
+        noise = tmp_path / "noise.pt"
+        noise.write_bytes(b"no checkpoint at all")
+        assert "noise.pt: cannot be read as a checkpoint" in refuses(noise)
+        foreign = tmp_path / "foreign.pt"
+        torch.save({"state_dict": {}}, foreign)
+        assert "found no cellseg checkpoint" in refuses(foreign)
+        newer = tmp_path / "newer.pt"
+        torch.save({"cellseg_checkpoint": 99}, newer)
+        assert "found format 99" in refuses(newer)
+        bare = tmp_path / "bare.pt"
+        checkpoints.save(bare, {"config": {}})
+        assert "bare.pt: lacks 'model'" in refuses(bare)
+        unknown = tmp_path / "unknown.pt"
+        checkpoints.save(unknown, {"config": {"model": "GPT"}, "model": {}})
+        assert "model" in refuses(unknown)
+        truncated = tmp_path / "truncated.pt"
+        truncated.write_bytes(checkpoint.read_bytes()[:5000])
+        assert "truncated.pt: cannot be read" in refuses(truncated)
+
+    def test_architecture_mismatch(self, tmp_path: Path) -> None:
+        other = build_model(small_config(init_channel_number=8))
+        path = write_checkpoint(tmp_path / "w" / "best.pt", small_config(), other)
+        line = refuses(path)
+        assert (
+            "its weights do not fit the network that its configuration names (MCUNET, depth 2, width 4)"
+            in line
+        )
+
+    def test_weights_that_are_no_numbers(self, tmp_path: Path) -> None:
+        network = build_model(small_config())
+        with torch.no_grad():
+            next(network.parameters()).fill_(float("nan"))
+        path = write_checkpoint(tmp_path / "w" / "best.pt", small_config(), network)
+        assert "holds NaN or infinity; export an earlier checkpoint" in refuses(path)
+
+    def test_options(self, checkpoint: Path, tmp_path: Path) -> None:
+        assert "--opset 17: wanted 20…23" in refuses(checkpoint, "--opset", 17, code=2)
+        assert "'wings': this network has mask, boundary" in refuses(
+            checkpoint, "--heads", "mask,wings", code=2
+        )
+        assert "--halo 30: must be a multiple of 4" in refuses(checkpoint, "--halo", 30, code=2)
+        assert "--tile 333: must be a multiple of 4" in refuses(checkpoint, "--tile", 333, code=2)
+        assert "--halo wide: wanted exact" in refuses(checkpoint, "--halo", "wide", code=2)
+        assert "must end in .onnx" in refuses(checkpoint, "-o", tmp_path / "m.pt", code=2)
+        assert "is a folder" in refuses(checkpoint, "-o", folder(tmp_path / "f.onnx"), code=2)
+        wrong = tmp_path / "split.json"
+        wrong.write_text('{"sharpness": 1}')
+        assert "split.json: sharpness" in refuses(checkpoint, "--split", wrong, code=2)
+        assert "cannot be read" in refuses(checkpoint, "--split", tmp_path / "none.json", code=2)
+
+    def test_a_tile_without_core(self, checkpoint: Path, tmp_path: Path) -> None:
+        line = refuses(checkpoint, "-o", tmp_path / "m.onnx", "--halo", 40, "--tile", 64, code=2)
+        assert "--tile 64 leaves no core inside a halo of 40" in line
+
+    def test_parity_folder(self, checkpoint: Path, tmp_path: Path) -> None:
+        output = tmp_path / "m.onnx"
+        line = refuses(checkpoint, "-o", output, "--parity", tmp_path / "nowhere")
+        assert "nowhere: no such folder" in line
+        assert not output.exists()
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
