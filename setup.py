@@ -20,7 +20,7 @@ packages = [
 ]
 
 # A wheel for others must run on any x86-64; `CELLSEG_NATIVE=1 make …` tunes for this very machine.
-flags = ["-O3"]
+flags = ["-O3", "-g0"]
 if os.environ.get("CELLSEG_NATIVE") == "1":
     flags.append("-march=native")
 elif platform.machine() == "x86_64" and platform.system() == "Linux":

@@ -98,8 +98,18 @@ cdef inline void add_intensity(const Sources* sources, int64_t y, int64_t x0, in
     cdef const uint8_t* bytes
     cdef const uint16_t* words
     cdef const float* floats
-    cdef int64_t total
+    cdef int64_t total = 0, second = 0, third = 0
     cdef double sum
+    if sources.kind == UINT8 and step == 3:  # the common case in one pass
+        bytes = <const uint8_t*>row + x0 * 3
+        for i in range(n):
+            total += bytes[3 * i]
+            second += bytes[3 * i + 1]
+            third += bytes[3 * i + 2]
+        sums[0] += total
+        sums[1] += second
+        sums[2] += third
+        return
     for c in range(sources.channels):
         total = 0
         if sources.kind == UINT8:
@@ -121,7 +131,7 @@ cdef inline void add_intensity(const Sources* sources, int64_t y, int64_t x0, in
 
 
 cdef inline int measure_crop(
-    const int32_t* labels,  # crop with a frame of at least one pixel of value 0
+    const int32_t* labels,  # crop with a frame of at least one pixel without a cell (0 or less)
     uint8_t* border,  # scratch of the crop's size
     int64_t stride,
     int64_t begin,  # pixel (y0, x0) of the crop
@@ -168,7 +178,7 @@ cdef inline int measure_crop(
         x = 0
         while x < width:
             label = row[x]
-            if label == 0:
+            if label <= 0:
                 x += 1
                 continue
             start = x

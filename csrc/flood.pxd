@@ -17,6 +17,10 @@ ring, and a one-pixel diagonal border holds.
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 
+cdef enum:
+    OUTSIDE = -0x7FFFFFFF  # state of a pixel that is no part of the component
+
+
 cdef struct Basin:
     int32_t parent  # itself: a root; parents are older, so their peaks are at least as high
     int32_t peak  # level
@@ -41,9 +45,10 @@ cdef struct Rules:
 
 
 cdef struct Queue:
-    # A first-in-first-out list for each level, linked through an array over the crop.
-    int32_t[256] head
-    int32_t[256] tail
+    # A first-in-first-out list for each level, linked through `after`. Each starts with a node of
+    # its own behind the crop, so that appending needs no test for an empty list.
+    int32_t[256] newest
+    int32_t[256] taken  # the last node that was taken out
 
 
 cdef inline int32_t find_basin(Basin* basins, int32_t b) noexcept nogil:
@@ -82,7 +87,36 @@ cdef inline int32_t meet(Basin* basins, int32_t a, int32_t b, int32_t level, con
     return high
 
 
-cdef inline void visit(
+cdef inline int32_t join_neighbour(
+    int32_t s, int32_t b, int32_t h, Basin* basins, const Rules* rules
+) noexcept nogil:
+    """Let basin ``b`` meet the one of a neighbour in state ``s``; return the root that holds ``b``."""
+    cdef int32_t other
+    if s <= 0 or s == b:
+        return b
+    other = find_basin(basins, s)
+    return b if other == b else meet(basins, b, other, h, rules)
+
+
+cdef inline int32_t enqueue(
+    int32_t n, int32_t b, const uint8_t* level, int32_t* state, int32_t* after, Queue* queue
+) noexcept nogil:
+    """Queue pixel ``n`` for basin ``b`` if it is free; return its state before.
+
+    Without branches, as whether a neighbour is free cannot be predicted: what is written for one
+    that is not free is overwritten by the next.
+    """
+    cdef int32_t s = state[n]
+    cdef uint8_t l = level[n]
+    cdef int32_t newest = queue.newest[l]
+    cdef int32_t free = -<int32_t>(s == 0)  # all bits or none
+    after[newest] = n
+    queue.newest[l] = newest ^ ((newest ^ n) & free)
+    state[n] = s | (-b & free)
+    return s
+
+
+cdef inline int32_t visit(
     int32_t p,
     int32_t b,  # a root
     int32_t h,
@@ -94,55 +128,60 @@ cdef inline void visit(
     Basin* basins,
     const Rules* rules,
 ) noexcept nogil:
-    """Give pixel ``p`` to basin ``b``, queue its free neighbours and join basins that meet here."""
-    cdef int32_t n, s, other, side
-    cdef int32_t l
+    """Give pixel ``p`` to basin ``b``, queue its free neighbours and join basins that meet here.
+
+    Returns the root that holds ``p`` afterwards.
+    """
+    cdef int32_t up, left, right, down
+    cdef Basin* basin = basins + b
+    reach_level(basin, h)
+    basin.area += 1
     state[p] = b
-    reach_level(basins + b, h)
-    basins[b].area += 1
-    for side in range(4):
-        n = p + (-stride if side == 0 else -1 if side == 1 else 1 if side == 2 else stride)
-        l = level[n]
-        if l == 0:
-            continue
-        s = state[n]
-        if s == 0:
-            state[n] = -b
-            after[n] = 0  # 0 ends a list: pixel 0 lies in the frame
-            if queue.head[l] == 0:
-                queue.head[l] = n
-            else:
-                after[queue.tail[l]] = n
-            queue.tail[l] = n
-        elif s > 0 and s != b:
-            other = find_basin(basins, s)
-            if other != b:
-                b = meet(basins, b, other, h, rules)
+    up = enqueue(p - stride, b, level, state, after, queue)
+    left = enqueue(p - 1, b, level, state, after, queue)
+    right = enqueue(p + 1, b, level, state, after, queue)
+    down = enqueue(p + stride, b, level, state, after, queue)
+    if (
+        ((up > 0) & (up != b)) | ((left > 0) & (left != b))
+        | ((right > 0) & (right != b)) | ((down > 0) & (down != b))
+    ):
+        b = join_neighbour(up, b, h, basins, rules)
+        b = join_neighbour(left, b, h, basins, rules)
+        b = join_neighbour(right, b, h, basins, rules)
+        b = join_neighbour(down, b, h, basins, rules)
+    return b
 
 
 cdef inline int32_t flood(
     const uint8_t* level,  # crop: 1…255 inside, 0 outside
     const uint8_t* density,  # crop of density bytes; read where rules.min_mass > 0
     const double* mass,  # cells by density byte
-    int32_t* state,  # crop: zeros; out: basin of each pixel, from 1; 0 outside
-    int32_t* after,  # crop: scratch
+    int32_t* state,  # out: basin of each pixel, from 1; negative outside
+    int32_t* after,  # scratch: the crop and 256 more
     const int32_t* maxima,  # candidates for maxima, by falling level, in raster order within a level
     int32_t n_maxima,
     int32_t stride,
+    int32_t size,  # of the crop
     Basin* basins,  # room for n_maxima + 1
     const Rules* rules,
 ) noexcept nogil:
-    """Flood a crop; return the number of basins, roots and joined ones."""
+    """Flood a crop; return the number of basins, roots and joined ones.
+
+    While it runs, the state of a pixel is 0: free; -b: queued by basin b; b: in basin b.
+    """
     cdef Queue queue
     cdef int32_t h, p, b, at = 0, n_basins = 0
+    cdef Basin* basin
+    for p in range(size):
+        state[p] = 0 if level[p] else OUTSIDE
     for h in range(256):
-        queue.head[h] = 0
-        queue.tail[h] = 0
-    for h in range(255, 0, -1):
+        queue.newest[h] = size + h
+        queue.taken[h] = size + h
+    for h in range(level[maxima[0]] if n_maxima else 0, 0, -1):
         while True:
-            p = queue.head[h]
-            if p:
-                queue.head[h] = after[p]
+            if queue.taken[h] != queue.newest[h]:
+                p = after[queue.taken[h]]
+                queue.taken[h] = p
                 b = find_basin(basins, -state[p])
             else:
                 while at < n_maxima and level[maxima[at]] == h and state[maxima[at]]:
@@ -153,15 +192,15 @@ cdef inline int32_t flood(
                 at += 1
                 n_basins += 1
                 b = n_basins
-                basins[b].parent = b
-                basins[b].peak = h
-                basins[b].area = 0
-                basins[b].area_above = 0
-                basins[b].level = h
-                basins[b].mass = 0
-                basins[b].mass_above = 0
-            visit(p, b, h, level, state, after, stride, &queue, basins, rules)
+                basin = basins + b
+                basin.parent = b
+                basin.peak = h
+                basin.area = 0
+                basin.area_above = 0
+                basin.level = h
+                basin.mass = 0
+                basin.mass_above = 0
+            b = visit(p, b, h, level, state, after, stride, &queue, basins, rules)
             if rules.min_mass > 0:
-                b = find_basin(basins, b)
                 basins[b].mass += mass[density[p]]
     return n_basins

@@ -17,6 +17,16 @@ from vector cimport Ints, free_ints, reserve_ints
 
 from .measure import CELL_DTYPE
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define prefetch(address) __builtin_prefetch(address)
+    #else
+    #define prefetch(address) ((void)(address))
+    #endif
+    """
+    void prefetch(const void* address) noexcept nogil
+
 #: A component that is not cut: no cell ends behind these limits.
 NO_LIMITS = (2**31 - 1, -1, 2**31 - 1, -1)
 
@@ -172,6 +182,8 @@ cdef class Splitter:
         self.dropped = self.filled = 0
         with nogil:
             for i in range(components.shape[0]):
+                if i + 1 < components.shape[0]:
+                    _prefetch(&components[i + 1, 0], &runs[0, 0], boundary, &sources)
                 self._component(
                     <int32_t>i, &components[i, 0], &runs[0, 0],
                     &limits[i, 0] if limits is not None else NULL,
@@ -249,11 +261,10 @@ cdef class Splitter:
                 )
         # 3. Flood.
         self._find_maxima(stride, begin, end)
-        memset(self.state, 0, size * sizeof(int32_t))
         n_basins = flood(
             self.level, self.density, self.mass, self.state, self.after,
             self.sorted_maxima.data, <int32_t>self.sorted_maxima.size, <int32_t>stride,
-            self.basins, &self.rules,
+            <int32_t>size, self.basins, &self.rules,
         )
         # 4. Number, hold back, drop; measure.
         if limits != NULL:
@@ -415,7 +426,7 @@ cdef class Splitter:
             row = self.state + begin + y * stride
             mask = <const uint8_t*>sources.mask[y0 + y - sources.row0] + x0
             for x in range(width):
-                if row[x]:
+                if row[x] > 0:
                     basin = self.basins + find_basin(self.basins, row[x])
                     basin.y0 = min(basin.y0, y0 + y)
                     basin.y1 = max(basin.y1, y0 + y + 1)
@@ -427,12 +438,12 @@ cdef class Splitter:
             reserve_ints(&self.held, 5 * width)
             x = 0
             while x < width:
-                if row[x] == 0:
+                if row[x] <= 0:
                     x += 1
                     continue
                 start = x
                 b = find_basin(self.basins, row[x])
-                while row[x] and (row[x] == row[start] or find_basin(self.basins, row[x]) == b):
+                while row[x] > 0 and (row[x] == row[start] or find_basin(self.basins, row[x]) == b):
                     x += 1
                 basin = self.basins + b
                 by_column = basin.x1 > limits[2] and basin.x0 > limits[3]
@@ -468,7 +479,7 @@ cdef class Splitter:
             row = self.state + begin + y * stride
             for x in range(width):
                 b = row[x]
-                if b == 0:
+                if b <= 0:
                     continue
                 if basins[b].cell < 0:
                     root = find_basin(basins, b)
@@ -499,7 +510,7 @@ cdef class Splitter:
         self.density = <uint8_t*>realloc(NULL, capacity if self.rules.min_mass > 0 else 1)
         self.across = <uint16_t*>realloc(NULL, 2 * capacity)
         self.state = <int32_t*>realloc(NULL, 4 * capacity)
-        self.after = <int32_t*>realloc(NULL, 4 * capacity)
+        self.after = <int32_t*>realloc(NULL, 4 * (capacity + 256))
         if (
             self.inside == NULL or self.source == NULL or self.level == NULL or self.density == NULL
             or self.across == NULL or self.state == NULL or self.after == NULL
@@ -508,6 +519,18 @@ cdef class Splitter:
                 raise MemoryError(f"no memory to split a component of {size} pixels")
         self.capacity = capacity
         return 0
+
+
+cdef void _prefetch(
+    const int32_t* component, const int32_t* runs, const uintptr_t* boundary, const Sources* sources,
+) noexcept nogil:
+    """Ask for the planes under a component; its rows lie too far apart for the hardware to guess."""
+    cdef int64_t i, row
+    for i in range(component[0], component[1]):
+        row = runs[3 * i] - sources.row0
+        prefetch(<const uint8_t*>sources.mask[row] + runs[3 * i + 1])
+        if boundary != NULL:
+            prefetch(<const uint8_t*>boundary[row] + runs[3 * i + 1])
 
 
 cdef void _copy(target, const void* source):

@@ -10,3 +10,6 @@ def measure_labels(
     image_kind: int,
     channels: int,
 ) -> tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.int32]]: ...
+def take_rings(
+    points: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...

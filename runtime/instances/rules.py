@@ -12,6 +12,9 @@ from ..errors import ModelError
 from ..spec import Head, SplitSettings
 from ..split import Splitter
 
+#: Pixels up to which the distance transform is told apart (255 quarter pixels).
+DISTANCE_REACH = 64
+
 
 def gaussian_weights(sigma: float) -> NDArray[np.uint16]:
     """Return Gaussian weights by distance in 1/256, that sum to 256 over both sides.
@@ -54,8 +57,8 @@ class SplitRules:
         they are used.
     boundary, density
         Position in ``planes``; ``None`` where not used.
-    radius
-        Pixels a side that the smoothing of the landscape reaches.
+    reach
+        Pixels a side that can change the landscape at a pixel of the same component.
     """
 
     heads: tuple[Head, ...]
@@ -64,7 +67,7 @@ class SplitRules:
     planes: tuple[int, ...]
     boundary: int | None
     density: int | None
-    radius: int
+    reach: int
 
     @classmethod
     def of(cls, heads: Sequence[Head], settings: SplitSettings, connectivity: int) -> SplitRules:
@@ -86,8 +89,10 @@ class SplitRules:
         if "density" in names and settings.min_seed_density > 0:
             density = len(planes)
             planes.append(names.index("density"))
-        radius = len(gaussian_weights(settings.smoothing)) - 1
-        return cls(tuple(heads), settings, connectivity, tuple(planes), boundary, density, radius)
+        reach = len(gaussian_weights(settings.smoothing)) - 1
+        if boundary is None:
+            reach += DISTANCE_REACH
+        return cls(tuple(heads), settings, connectivity, tuple(planes), boundary, density, reach)
 
     def splitter(self) -> Splitter:
         """Return a new worker with these rules."""

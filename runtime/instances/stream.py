@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..label import RunLabeler, paint
+from ..measure import take_rings
 from ..spec import Head, SplitSettings
 from ..split import NO_LIMITS
 from .cells import Cells, Strip, column_types
@@ -37,7 +38,7 @@ from .window import RowWindow
 MAX_ROWS = 512
 #: The same for columns; this bounds the memory to split a component.
 MAX_COLUMNS = 4096
-#: A cell that ends within so many pixels of such a row or column, plus the reach of the smoothing,
+#: A cell that ends within so many pixels of such a row or column, plus the reach of the landscape,
 #: might still change.
 MARGIN = 16
 
@@ -121,7 +122,7 @@ class InstanceStream:
         self._n_heads = len(heads)
         self._channels = image_channels
         self._rules = SplitRules.of(heads, settings, connectivity)
-        self._margin = MARGIN + self._rules.radius
+        self._margin = MARGIN + self._rules.reach
         self._max_rows, self._max_columns = max_rows, max_columns
         self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
         self._pool = SplitPool(self._rules, image_channels, workers)
@@ -314,30 +315,26 @@ class InstanceStream:
         if not parts:
             return Cells.empty(self._channels)
         cells = np.concatenate([batch.cells[index] for batch, index in parts])
-        order = np.lexsort((cells["first_x"], cells["y0"]))
+        # keys packed into one integer sort much faster than two columns
+        order = np.argsort(cells["y0"].astype(np.int64) * self.width + cells["first_x"])
         numbers = np.empty(len(order), np.int32)
         numbers[order] = self.stats.cells + 1 + np.arange(len(order), dtype=np.int32)
         self.stats.cells += len(order)
-        outlines = []
-        lengths = []
-        at = 0
+        ends = np.empty(len(order), np.int64)
+        begins = np.empty(len(order), np.int64)
+        at = shift = 0
         for batch, index in parts:
-            batch.numbers[index] = numbers[at : at + len(index)]
+            part = slice(at, at + len(index))
+            batch.numbers[index] = numbers[part]
+            batch_ends = batch.cells["outline_end"]
+            ends[part] = batch_ends[index] + shift
+            begins[part] = np.where(index > 0, batch_ends[index - 1], 0) + shift
             at += len(index)
-            ends = batch.cells["outline_end"]
-            begins = np.concatenate([[0], ends[:-1]])
-            lengths.append((ends - begins)[index])
-            outlines.append(batch.outline[_ranges(begins[index], lengths[-1])])
-        length = np.concatenate(lengths)
-        starts = np.cumsum(length) - length
-        outline = np.concatenate(outlines)[_ranges(starts[order], length[order])]
-        cells = cells[order]
-        intensity = np.concatenate([batch.intensity[index] for batch, index in parts])[order]
-        return Cells(
-            self._columns(cells, numbers[order], intensity),
-            outline,
-            np.concatenate([[0], np.cumsum(length[order])]).astype(np.int64),
-        )
+            shift += len(batch.outline)
+        outline = np.concatenate([batch.outline for batch, _ in parts])
+        outline, outline_start = take_rings(outline, begins[order], ends[order])
+        intensity = np.concatenate([batch.intensity[index] for batch, index in parts])
+        return Cells(self._columns(cells[order], numbers[order], intensity[order]), outline, outline_start)
 
     def _columns(
         self, cells: NDArray[np.void], numbers: NDArray[np.int32], intensity: NDArray[np.float64]
@@ -367,13 +364,6 @@ def _component_of(runs: NDArray[np.int32]) -> NDArray[np.int32]:
     y0, x0 = runs[:, 0].min(), runs[:, 1].min()
     y1, x1 = runs[:, 0].max() + 1, runs[:, 2].max()
     return np.array([[0, len(runs), y0, x0, y1, x1, -1]], np.int32)
-
-
-def _ranges(begins: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of ``[begin, begin + length)`` for each pair, one after the other."""
-    ends = np.cumsum(lengths, dtype=np.int64)
-    shift: NDArray[np.int64] = np.repeat(begins - (ends - lengths), lengths)
-    return shift + np.arange(len(shift))
 
 
 def split_planes(
