@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,6 +58,17 @@ class Writer(ABC):
 
 
 @contextmanager
+def opening(writer: Writer, path: Path) -> Iterator[None]:
+    """Like :func:`writing`, for a writer that makes its file: discards it after any error."""
+    try:
+        with writing(path):
+            yield
+    except BaseException:
+        writer.discard()
+        raise
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn the system's errors while writing ``path`` into one clear line.
 
@@ -72,6 +83,23 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file at once; after an error it is not there.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    with writing(path):
+        try:
+            path.write_bytes(data)
+        except OSError:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            raise
 
 
 def _advice(error: OSError) -> str:

@@ -22,11 +22,14 @@ import numpy as np
 
 from ..features import capacity, write_features
 from ..instances import Cells, Strip
-from .base import Writer, writing
+from .base import Writer, opening, writing
+from .blocks import CellBlocks
 from .table import intensity_columns, measured
 
-#: Cells of a block; the same whatever the strips were, so that the file's bytes are too.
+#: Cells of a block.
 BLOCK = 8192
+#: Blocks that may wait for a thread or for the disk.
+MAX_WAITING = 8
 _LEVEL = 1
 
 
@@ -64,38 +67,28 @@ class GeoJson(Writer):
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
         self._layout = _Layout(self._channels, pixel_size, space, intensity_decimals)
-        self._waiting: list[Cells] = []
-        self._count = 0
+        self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
         self._pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "cellseg-geojson")
-        self._blocks: deque[Future[Any]] = deque()
-        with writing(path):
-            self._file = path.open("xb")
+        self._encoded: deque[Future[Any]] = deque()
+        self._file: Any = None
+        with opening(self, path):
+            self._file = path.open("wb")
             self._put(b'{"type":"FeatureCollection","features":[\n')
 
     def write(self, strip: Strip) -> None:
         """Take the cells of the next strip."""
-        if not len(strip.cells):
-            return
-        self._waiting.append(strip.cells)
-        self._count += len(strip.cells)
-        if self._count >= BLOCK:
-            self._flush(self._count // BLOCK * BLOCK)
+        for block in self._cells.push(strip.cells):
+            self._hand_over(block)
 
-    def _flush(self, count: int) -> None:
-        """Hand so many of the waiting cells to the threads, and write what they have finished."""
-        cells = self._waiting[0] if len(self._waiting) == 1 else Cells.concatenate(self._waiting)
-        for start in range(0, count, BLOCK):
-            self._blocks.append(
-                self._pool.submit(self._encode, _part(cells, start, min(start + BLOCK, count)), self._first)
-            )
-            self._first = False
-        self._count -= count
-        self._waiting = [_part(cells, count, len(cells))] if self._count else []
+    def _hand_over(self, cells: Cells) -> None:
+        """Give a block to the threads, and write what they have finished."""
+        self._encoded.append(self._pool.submit(self._encode, cells, self._first))
+        self._first = False
         with writing(self.path):
-            while self._blocks and (self._blocks[0].done() or len(self._blocks) > 8):
-                self._file.write(self._blocks.popleft().result())
+            while self._encoded and (self._encoded[0].done() or len(self._encoded) > MAX_WAITING):
+                self._file.write(self._encoded.popleft().result())
 
     def _encode(self, cells: Cells, first: bool) -> Any:
         text = self._layout.text(cells, measured(cells, self._channels, self._pixel_size))
@@ -110,11 +103,11 @@ class GeoJson(Writer):
 
     def commit(self) -> None:
         """Write the remaining cells and close the file."""
-        if self._count:
-            self._flush(self._count)
+        for block in self._cells.finish():
+            self._hand_over(block)
         with writing(self.path):
-            while self._blocks:
-                self._file.write(self._blocks.popleft().result())
+            while self._encoded:
+                self._file.write(self._encoded.popleft().result())
             self._put(b"\n]}\n")
             self._file.close()
         self._pool.shutdown()
@@ -125,8 +118,9 @@ class GeoJson(Writer):
         if self._committed:
             return
         self._pool.shutdown(cancel_futures=True)
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -179,13 +173,3 @@ class _Layout:
             out,
         )
         return out[:length].tobytes()
-
-
-def _part(cells: Cells, start: int, end: int) -> Cells:
-    """Return the cells from ``start`` to ``end``."""
-    first, last = cells.outline_start[start], cells.outline_start[end]
-    return Cells(
-        {name: values[start:end] for name, values in cells.columns.items()},
-        cells.outline[first:last],
-        cells.outline_start[start : end + 1] - first,
-    )

@@ -13,7 +13,7 @@ from zarr.codecs import BloscCodec, BloscShuffle
 
 from ..errors import UsageError
 from ..instances import Strip
-from .base import Writer, writing
+from .base import Writer, opening, writing
 
 #: Edge of a chunk in pixels; a row of chunks is what is held in memory at each level.
 CHUNK = 256
@@ -48,6 +48,8 @@ class LabelsZarr(Writer):
         self._committed = False
         self._row = 0
         with writing(path):
+            path.mkdir(parents=True)
+        with opening(self, path):
             group = zarr.open_group(path, mode="w-", zarr_format=3)
             self._levels = [
                 _Level(group, number, rows, columns)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from ..instances import Cells, Strip
 from ..preprocess import measure
-from .base import Writer, writing
+from .base import Writer, write_whole
+from .blocks import CellBlocks
 
 #: The longer edge of the picture in pixels.
 MAX_EDGE = 2000
@@ -31,6 +32,8 @@ CHANNEL_COLOURS = (
     (1, 0.3, 0.9),
     (0.3, 1, 1),
 )
+#: Cells that are drawn at once.
+BLOCK = 4096
 #: Fractions of a pixel in drawing coordinates, as a power of two.
 _SHIFT = 4
 
@@ -91,16 +94,18 @@ class Overview(Writer):
         # How much of each pixel a cell covers, and which colour it has there.
         self._cover = np.zeros(shown.shape[:2], np.uint8)
         self._colour = np.zeros(shown.shape[:2], np.uint8)
-        self._committed = False
+        self._cells = CellBlocks(BLOCK)
 
     def write(self, strip: Strip) -> None:
         """Draw the cells of the next strip."""
-        if not len(strip.cells):
-            return
+        for block in self._cells.push(strip.cells):
+            self._draw(block)
+
+    def _draw(self, cells: Cells) -> None:
         if self._scale.min() >= LINE_SCALE:
-            self._lines(strip.cells)
+            self._lines(cells)
         else:
-            self._dots(strip.cells)
+            self._dots(cells)
 
     def _lines(self, cells: Cells) -> None:
         # Outlines run along pixel corners, OpenCV draws through pixel centres.
@@ -116,26 +121,21 @@ class Overview(Writer):
                 cv2.polylines(self._cover, chosen, True, 255, width, cv2.LINE_AA, _SHIFT)
 
     def _dots(self, cells: Cells) -> None:
-        rows, columns = self._cover.shape
+        rows, columns = self._picture.shape[:2]
         y = (cells.columns["centroid_y"].astype(np.float64) + 0.5) * self._scale[1]
         x = (cells.columns["centroid_x"].astype(np.float64) + 0.5) * self._scale[0]
         at = (np.minimum(y.astype(np.int64), rows - 1), np.minimum(x.astype(np.int64), columns - 1))
-        covered = np.zeros((rows, columns), np.float32)
+        covered = np.zeros((rows, columns), np.float64)
         np.add.at(covered, at, cells.columns["area"].astype(np.float64) * self._scale.prod())
         self._cover = np.maximum(self._cover, np.clip(covered * 255, 0, 255).astype(np.uint8))
         self._colour[at] = 2
 
     def commit(self) -> None:
         """Compose the picture and write it."""
+        for block in self._cells.finish():
+            self._draw(block)
         part = self._cover[:, :, None].astype(np.float32) / 255
         drawn = self._picture * (1 - part) + self._colours[self._colour] * part
         found, data = cv2.imencode(".png", np.rint(drawn).astype(np.uint8)[:, :, ::-1])
         assert found
-        with writing(self.path):
-            self.path.write_bytes(data.tobytes())
-        self._committed = True
-
-    def discard(self) -> None:
-        """Remove the file, unless committed."""
-        if not self._committed:
-            self.path.unlink(missing_ok=True)
+        write_whole(self.path, data.tobytes())

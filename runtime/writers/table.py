@@ -15,9 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ..instances import Cells, Strip
-from .base import Writer, writing
+from .base import Writer, opening, writing
+from .blocks import CellBlocks
 
-#: Rows of a row group; the same whatever the strips were, so that the file's bytes are too.
+#: Rows of a row group.
 GROUP = 1 << 16
 
 
@@ -94,11 +95,11 @@ class CellTable(Writer):
         self._pixel_size = pixel_size
         notes = {"cellseg": json.dumps({"pixel_size_um": pixel_size, "channels": self._channels})}
         self._schema = pa.schema(list(table_columns(channel_names, pixel_size).items()), metadata=notes)
-        self._waiting: list[Any] = []
-        self._rows = 0
+        self._cells = CellBlocks(GROUP)
         self._committed = False
-        with writing(path):
-            self._file: Any = (
+        self._file: Any = None
+        with opening(self, path):
+            self._file = (
                 pa.csv.CSVWriter(path, self._schema)
                 if path.suffix == ".csv"
                 else pa.parquet.ParquetWriter(path, self._schema, compression="zstd")
@@ -106,32 +107,23 @@ class CellTable(Writer):
 
     def write(self, strip: Strip) -> None:
         """Take the cells of the next strip."""
-        if not len(strip.cells):
-            return
-        values = measured(strip.cells, self._channels, self._pixel_size)
+        for block in self._cells.push(strip.cells):
+            self._put(block)
+
+    def _put(self, cells: Cells) -> None:
+        """Write one row group."""
+        values = measured(cells, self._channels, self._pixel_size)
         arrays = [
             pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=False)
             for field in self._schema
         ]
-        self._waiting.append(pa.record_batch(arrays, schema=self._schema))
-        self._rows += len(strip.cells)
-        if self._rows >= GROUP:
-            self._flush(self._rows // GROUP * GROUP)
-
-    def _flush(self, rows: int) -> None:
-        """Write so many of the waiting rows."""
-        table = pa.Table.from_batches(self._waiting, schema=self._schema)
         with writing(self.path):
-            for start in range(0, rows, GROUP):
-                self._file.write_table(table.slice(start, min(GROUP, rows - start)).combine_chunks())
-        rest = table.slice(rows)
-        self._waiting = rest.combine_chunks().to_batches() if len(rest) else []
-        self._rows = len(rest)
+            self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
 
     def commit(self) -> None:
         """Write the remaining rows and close the file."""
-        if self._rows:
-            self._flush(self._rows)
+        for block in self._cells.finish():
+            self._put(block)
         with writing(self.path):
             self._file.close()
         self._file = None
