@@ -105,13 +105,16 @@ class TileGrid:
 
     @classmethod
     def fitting(cls, height: int, width: int, tile: int, halo: int, multiple: int = 1) -> TileGrid:
-        """Return a grid whose tile is no larger than the image with its halo asks for.
+        """Return the grid of tiles of at most ``tile`` pixels that computes the fewest pixels.
 
-        A picture of 256 × 256 in tiles of 512 would be three quarters padding.
+        A picture of 256 × 256 in one tile of 512 would be three quarters padding, and one of
+        1000 × 1000 in cores of 448 would be cut 3 × 3 and end in thin strips. Edges change in steps
+        of 32 pixels at least, so that a folder of pictures needs few different tiles.
         """
-        core = tile - 2 * halo
-        longest = -(-max(height, width) // multiple) * multiple
-        return cls(height, width, min(core, longest) + 2 * halo, halo, multiple)
+        step = multiple * max(1, 32 // multiple)
+        edges = {tile, *range(-(-(2 * halo + 1) // step) * step, tile, step)}
+        grids = [cls(height, width, edge, halo, multiple) for edge in sorted(edges, reverse=True)]
+        return min(grids, key=lambda grid: len(grid) * grid.tile**2)
 
     @property
     def core(self) -> int:

@@ -60,10 +60,20 @@ def test_reflect_is_numpys(size: int, pad: int) -> None:
     assert [reflect(i, size) for i in range(-pad, size + pad)] == expected.tolist()
 
 
-def test_fitting_grid_shrinks_to_a_small_image() -> None:
-    grid = TileGrid.fitting(250, 100, 512, 32, 8)
-    assert (grid.tile, len(grid)) == (256 + 64, 1)
-    assert TileGrid.fitting(5000, 100, 512, 32, 8).tile == 512
+@given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([1, 8, 48]))
+def test_fitting_wastes_no_more_than_the_largest_tile(height: int, width: int, multiple: int) -> None:
+    tile, halo = 480, 48
+    grid = TileGrid.fitting(height, width, tile, halo, multiple)
+    assert grid.tile <= tile
+    assert grid.useful_fraction >= TileGrid(height, width, tile, halo, multiple).useful_fraction
+
+
+def test_fitting_shrinks_tiles() -> None:
+    small = TileGrid.fitting(250, 250, 512, 32, 8)
+    assert (small.tile, len(small)) == (320, 1)
+    balanced = TileGrid.fitting(1000, 1000, 512, 32, 8)
+    assert (balanced.tile, len(balanced)) == (416, 9)
+    assert TileGrid.fitting(8 * 448, 8 * 448, 512, 32, 8).tile == 512
 
 
 def test_useful_fraction() -> None:

@@ -1,0 +1,158 @@
+"""From rows of a slide to batches of tiles, and from planes of tiles to planes of a band.
+
+These are the checked, Python-side faces of the gather and stitch kernels, and the buffers between
+stages. Memory is a few bands of full-width rows, whatever the height of the slide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channels import ChannelChoice
+from .errors import ImageError
+from .gather import gather
+from .preprocess import Normalization
+from .readers import SlideReader
+from .stitch import stitch
+from .tiling import Band, Region, Tile, TileGrid
+
+#: Rows are asked of the reader in pieces of about this many bytes, which bounds what it allocates.
+READ_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BandRows:
+    """The raw rows that a band's tiles refer to."""
+
+    band: Band
+    #: Shape (band.rows.height, W, C).
+    rows: NDArray[Any]
+    #: The buffer that ``rows`` is the beginning of.
+    buffer: NDArray[Any]
+
+    @property
+    def core(self) -> NDArray[Any]:
+        """The band's own rows, shape (band.region.height, W, C)."""
+        start = self.band.region.y - self.band.rows.y
+        return self.rows[start : start + self.band.region.height]
+
+
+def row_buffer(reader: SlideReader, grid: TileGrid) -> NDArray[Any]:
+    """Return an empty buffer for the rows of any band."""
+    height = min(grid.tile + 1, grid.height)
+    return np.empty((height, grid.width, reader.channels), reader.dtype)
+
+
+def read_bands(reader: SlideReader, grid: TileGrid, take: Callable[[], NDArray[Any]]) -> Iterator[BandRows]:
+    """Read a slide from top to bottom, each row once.
+
+    Parameters
+    ----------
+    reader
+        The slide.
+    grid
+        Its tiling.
+    take
+        Returns a free buffer made by :func:`row_buffer`. A buffer may be taken again as soon as the
+        band that used it is done with: rows shared with the next band are copied when that is read,
+        which is right even where it is the same buffer.
+
+    Raises
+    ------
+    ImageError
+        The slide is damaged, or the reader gave something else than it promised.
+    """
+    held = Region(0, 0, 0, grid.width)
+    old: NDArray[Any] | None = None
+    for band in grid:
+        buffer = take()
+        shared = held.y1 - band.rows.y
+        if old is not None and shared > 0:
+            buffer[:shared] = old[band.rows.y - held.y : held.y1 - held.y]
+        fill(reader, band.rows.y + shared, band.rows.y1, buffer[shared:])
+        held, old = band.rows, buffer
+        yield BandRows(band, buffer[: band.rows.height], buffer)
+
+
+def fill(reader: SlideReader, y: int, y1: int, out: NDArray[Any]) -> None:
+    """Read full-width rows ``[y, y1)`` into the beginning of ``out``."""
+    step = max(1, READ_BYTES // max(1, out[:1].nbytes))
+    for start in range(y, y1, step):
+        stop = min(y1, start + step)
+        pixels = reader.read(Region(start, 0, stop - start, reader.width))
+        wanted = (stop - start, *out.shape[1:])
+        if pixels.shape != wanted or pixels.dtype != out.dtype:
+            raise ImageError(
+                f"{reader.path}: rows {start} to {stop} came as {pixels.dtype} {pixels.shape}, "
+                f"expected {out.dtype} {wanted}; is the file changing?"
+            )
+        out[start - y : stop - y] = pixels
+
+
+class TileGatherer:
+    """Lays tiles into batches.
+
+    Parameters
+    ----------
+    grid
+        The tiling.
+    choice
+        Which channels the model sees.
+    mapping
+        The slide's mapping to bytes.
+    """
+
+    def __init__(self, grid: TileGrid, choice: ChannelChoice, mapping: Normalization) -> None:
+        self._grid = grid
+        self._pick = np.array(choice.pick, np.int32)
+        self._grey = choice.grey
+        whole = np.dtype(mapping.dtype).kind == "u"
+        self._fixed = mapping.fixed_point if whole else (0, 0, 0, 0)
+        self._float = float(mapping.offset), float(mapping.scale)
+        self._dtype = np.dtype(mapping.dtype)
+
+    def __call__(self, source: BandRows, tiles: Sequence[Tile], batch: NDArray[np.uint8]) -> None:
+        """Fill the first ``len(tiles)`` tiles of ``batch``, uint8 (N, T, T, 1 or 3), from a band's rows."""
+        if source.rows.dtype != self._dtype:
+            raise ValueError(f"rows of {source.rows.dtype}, but the mapping is for {self._dtype}")
+        origins = np.array([(tile.read.y, tile.read.x) for tile in tiles], np.int64).reshape(-1, 2)
+        gather(
+            source.rows,
+            source.band.rows.y,
+            self._grid.height,
+            origins,
+            batch,
+            self._pick,
+            self._grey,
+            *self._fixed,
+            *self._float,
+        )
+
+
+def stitch_tiles(
+    planes: NDArray[np.uint8], tiles: Sequence[Tile], band: Band, halo: int, out: NDArray[np.uint8]
+) -> None:
+    """Copy the cores of a batch's first tiles into their band.
+
+    Parameters
+    ----------
+    planes
+        uint8 (N, K, T, T).
+    tiles
+        The first ``len(tiles)`` of N, all of this band.
+    band
+        The band.
+    halo
+        Pixels around a core.
+    out
+        uint8 (K, band.region.height, W).
+    """
+    cores = np.array(
+        [(t.core.y - band.region.y, t.core.x, t.core.height, t.core.width) for t in tiles], np.int64
+    ).reshape(-1, 4)
+    stitch(planes, cores, halo, out)

@@ -1,0 +1,315 @@
+"""The stages that a slide runs through, side by side.
+
+::
+
+    read ─▶ gather ─▶ infer ─▶ stitch ─▶ split ─▶ write          threads
+      ▲        ▲         │         │        │
+      │        └─ slots ─┴─────────┘        │                    batches and planes, reused
+      └──── rows, band planes ◀─────────────┘                    bands, reused
+
+Every buffer comes from a pool and goes back to it, so the slowest stage holds up all others and
+memory stays what it was after the first bands. This module knows nothing of files or options.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Backend, Pending
+from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
+from .channels import ChannelChoice
+from .flow import Channel, Flow
+from .instances import InstanceStream, Stats, Strip
+from .preprocess import Normalization
+from .readers import SlideReader
+from .spec import SplitSettings
+from .tiling import Tile, TileGrid
+
+#: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
+#: split.
+ROW_BUFFERS = 2
+#: Bands of planes in memory: one being filled, one being split.
+PLANE_BUFFERS = 2
+#: Finished strips that may wait for the writers.
+STRIPS = 2
+
+
+class Sink(Protocol):
+    """What takes finished strips; every writer is one."""
+
+    def write(self, strip: Strip) -> None:
+        """Take the next strip."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that has been decided about a slide before its first tile."""
+
+    reader: SlideReader
+    #: Prepared for ``grid.tile``.
+    backend: Backend
+    grid: TileGrid
+    choice: ChannelChoice
+    mapping: Normalization
+    split: SplitSettings
+    #: Threads that split and measure.
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a slide is."""
+
+    #: Pixels of the slide, and those whose planes are ready.
+    total: int
+    done: int
+    #: Cells written.
+    cells: int
+    #: Seconds since the first tile.
+    seconds: float
+    #: Stage → (seconds busy, seconds waiting).
+    stages: dict[str, tuple[float, float]]
+
+    @property
+    def mpx_s(self) -> float:
+        """Megapixels of the slide a second, so far."""
+        return self.done / 1e6 / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last tile at this rate; ``None`` before the first one."""
+        return self.seconds * (self.total - self.done) / self.done if self.done else None
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that has been busy longest."""
+        return max(self.stages, key=lambda name: self.stages[name][0])
+
+
+@dataclass(slots=True)
+class _Slot:
+    """A batch and the planes it becomes."""
+
+    batch: NDArray[np.uint8]
+    planes: NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A batch on its way through the engine; its tiles may belong to two bands."""
+
+    slot: _Slot
+    parts: list[tuple[BandRows, list[Tile]]] = field(default_factory=list)
+    count: int = 0
+    pending: Pending | None = None
+
+
+class _EngineClock:
+    """Measures the time in which at least one batch is on its way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flying = 0
+        self._since = self._busy = 0.0
+
+    def change(self, by: int) -> None:
+        """Count a batch in (1) or out (-1)."""
+        with self._lock:
+            now = time.perf_counter()
+            if self._flying:
+                self._busy += now - self._since
+            self._since = now
+            self._flying += by
+
+    @property
+    def busy(self) -> float:
+        """Seconds so far."""
+        with self._lock:
+            return self._busy + (time.perf_counter() - self._since if self._flying else 0.0)
+
+
+class SlideRun:
+    """One slide on its way through all stages.
+
+    Parameters
+    ----------
+    setup
+        What to run.
+    sinks
+        Take every strip, in order, in one thread.
+    """
+
+    def __init__(self, setup: Setup, sinks: Iterable[Sink]) -> None:
+        self._setup = setup
+        self._sinks = tuple(sinks)
+        self._flow = Flow()
+        self._engine = _EngineClock()
+        self._started = time.perf_counter()
+        self._rows_done = self._cells = 0
+        self._flying: deque[_Flight] = deque()
+        self.stats = Stats()
+        grid, backend, flow = setup.grid, setup.backend, self._flow
+        slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
+        # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
+        rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
+        size = len(backend.spec.heads) * min(grid.core, grid.height) * grid.width
+        self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
+        self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
+        self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
+        self._bands: Channel[BandRows] = flow.channel(rows)
+        self._flights: Channel[_Flight] = flow.channel(slots)
+        self._whole: Channel[tuple[BandRows, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
+            PLANE_BUFFERS
+        )
+        self._strips: Channel[Strip] = flow.channel(STRIPS)
+        for name in ("read", "gather", "stitch", "split", "write"):
+            flow.stage(name, getattr(self, f"_{name}"))
+
+    def run(self, tick: Callable[[Progress], None] | None = None) -> Progress:
+        """Run to the end.
+
+        Parameters
+        ----------
+        tick
+            Called in this thread several times a second, and once at the end.
+
+        Returns
+        -------
+        Progress
+            The last state.
+
+        Raises
+        ------
+        BaseException
+            The first error of any stage. All threads have ended and the engine is idle.
+        """
+        self._started = time.perf_counter()
+        try:
+            self._flow.run(None if tick is None else lambda: tick(self.progress()))
+        finally:
+            for (
+                flight
+            ) in self._flying:  # left over after an error: the engine must not write into freed memory
+                with contextlib.suppress(Exception):
+                    if flight.pending is not None:
+                        flight.pending.result()
+        progress = self.progress()
+        if tick is not None:
+            tick(progress)
+        return progress
+
+    def progress(self) -> Progress:
+        """Return the present state."""
+        seconds = time.perf_counter() - self._started
+        stages = {name: (clock.busy, clock.wait) for name, clock in self._flow.clocks.items()}
+        busy = self._engine.busy
+        order = {
+            "read": stages["read"],
+            "gather": stages["gather"],
+            "infer": (busy, max(0.0, seconds - busy)),
+        }
+        grid = self._setup.grid
+        return Progress(
+            grid.height * grid.width, self._rows_done * grid.width, self._cells, seconds, order | stages
+        )
+
+    def _pool(self, count: int, make: Callable[[], Any]) -> Channel[Any]:
+        pool: Channel[Any] = self._flow.channel(count)
+        for _ in range(count):
+            pool.put(make())
+        return pool
+
+    def _read(self) -> None:
+        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get):
+            self._bands.put(source)
+        self._bands.close()
+
+    def _gather(self) -> None:
+        setup = self._setup
+        gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
+        flight: _Flight | None = None
+        for source in self._bands:
+            left = list(source.band.tiles)
+            while left:
+                flight = flight or _Flight(self._slots.get())
+                room = setup.backend.batch - flight.count
+                tiles, left = left[:room], left[room:]
+                gatherer(source, tiles, flight.slot.batch[flight.count :])
+                flight.parts.append((source, tiles))
+                flight.count += len(tiles)
+                if flight.count == setup.backend.batch:
+                    self._launch(flight)
+                    flight = None
+        if flight is not None:
+            self._launch(flight)
+        self._flights.close()
+
+    def _launch(self, flight: _Flight) -> None:
+        self._engine.change(+1)
+        with self._flow.waiting():  # for a free place in the engine
+            flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
+        self._flying.append(flight)
+        self._flights.put(flight)
+
+    def _stitch(self) -> None:
+        grid, heads = self._setup.grid, len(self._setup.backend.spec.heads)
+        buffer: NDArray[np.uint8] | None = None
+        for flight in self._flights:
+            assert flight.pending is not None
+            with self._flow.waiting():  # for the engine
+                result = flight.pending.result()
+            self._flying.popleft()
+            self._engine.change(-1)
+            begin = 0
+            for source, tiles in flight.parts:
+                band = source.band
+                if buffer is None:
+                    buffer = self._planes.get()
+                shape = (heads, band.region.height, grid.width)
+                planes = buffer[: heads * band.region.height * grid.width].reshape(shape)
+                stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                begin += len(tiles)
+                if tiles[-1] is band.tiles[-1]:
+                    self._rows_done = band.region.y1
+                    self._whole.put((source, planes, buffer))
+                    buffer = None
+            self._slots.put(flight.slot)
+        self._whole.close()
+
+    def _split(self) -> None:
+        setup = self._setup
+        instances = InstanceStream(
+            setup.grid.height,
+            setup.grid.width,
+            setup.backend.spec.heads,
+            setup.split,
+            image_channels=setup.reader.channels,
+            workers=setup.workers,
+        )
+        with instances:
+            for source, planes, buffer in self._whole:
+                strips = instances.push(planes, source.core)
+                self._rows.put(source.buffer)
+                self._planes.put(buffer)
+                for strip in strips:
+                    self._strips.put(strip)
+            for strip in instances.finish():
+                self._strips.put(strip)
+        self.stats = instances.stats
+        self._strips.close()
+
+    def _write(self) -> None:
+        for strip in self._strips:
+            for sink in self._sinks:
+                sink.write(strip)
+            self._cells += len(strip.cells)
