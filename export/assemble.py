@@ -20,7 +20,7 @@ from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.spec import Head, ModelSpec, SplitSettings
 
-from . import files, halo, network, parity, report, tiles, to_onnx
+from . import files, halo, network, parity, report, sizes, tiles, to_onnx
 from .graph import Deployable, Reference, choose_heads
 from .report import Say, line
 
@@ -51,8 +51,8 @@ class Request:
     parity: Path | None = None
     #: ``exact``, ``near`` (see :class:`~cellseg.export.halo.Halo`) or pixels.
     halo: int | Literal["exact", "near"] = "exact"
-    #: Preferred tile edge; ``None`` derives it from the halo.
-    tile: int | None = None
+    #: Preferred tile edge; ``None`` derives it from the halo, ``auto`` measures it and the batch size.
+    tile: int | Literal["auto"] | None = None
     batch: int = 1
     #: Micrometres a pixel of the training data.
     pixel_size: float | None = None
@@ -102,6 +102,8 @@ def export(request: Request, say: Say) -> Exported:
         files.write(partial, to_onnx.finish(model, spec))
         measured = _measure_halo(partial, spec, trained, request, say)
         spec = _with_sizes(spec, measured, request)
+        if request.tile == "auto":
+            spec = _with_fastest(partial, spec, say)
 
         wanted = parity.reference_planes(Reference(trained.network, heads), images.images)
         figures = parity.check(partial, spec, wanted, images.images)
@@ -127,8 +129,8 @@ def _check_sizes(request: Request, multiple: int) -> None:
         _check_core(request.tile, request.halo)
 
 
-def _check_core(tile: int | None, pixels: int) -> None:
-    if tile is not None and tile <= 2 * pixels:
+def _check_core(tile: int | str | None, pixels: int) -> None:
+    if isinstance(tile, int) and tile <= 2 * pixels:
         raise UsageError(
             f"--tile {tile} leaves no core inside a halo of {pixels}; wanted more than {2 * pixels}"
         )
@@ -160,8 +162,18 @@ def _draft(
 def _with_sizes(spec: ModelSpec, measured: halo.Halo, request: Request) -> ModelSpec:
     pixels = getattr(measured, request.halo) if isinstance(request.halo, str) else request.halo
     _check_core(request.tile, pixels)
-    tile = request.tile or preferred_tile(pixels, spec.multiple)
+    tile = request.tile if isinstance(request.tile, int) else preferred_tile(pixels, spec.multiple)
     return spec.model_copy(update={"halo": pixels, "tile": tile, "batch": request.batch})
+
+
+def _with_fastest(path: Path, spec: ModelSpec, say: Say) -> ModelSpec:
+    with open_backend(path) as backend:
+        rates = sizes.measure(backend, spec.halo)
+        say(line("tile", f"Mpx/s on {backend.description}"))
+    say(line("", f"{'tile':>6}{'batch':>7}{'computed':>10}{'useful':>8}"))
+    for rate in rates:
+        say(line("", f"{rate.tile:>6}{rate.batch:>7}{rate.computed:>10.2f}{rate.useful:>8.2f}"))
+    return spec.model_copy(update={"tile": rates[0].tile, "batch": rates[0].batch})
 
 
 def default_output(checkpoint: Path, name: str, precision: Precision) -> Path:

@@ -35,7 +35,9 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--halo", default="exact", help="exact, near (bytes off by 1 at most) or pixels.", show_default=True
 )
-@click.option("--tile", type=int, help="Preferred tile edge in pixels; from the halo by default.")
+@click.option(
+    "--tile", metavar="PIXELS|auto", help="Preferred tile edge; auto measures it and the batch size."
+)
 @click.option("--batch", type=click.IntRange(1), default=1, help="Preferred batch size.", show_default=True)
 @click.option("--pixel-size", type=float, help="Micrometres a pixel of the training data.")
 @click.option("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
@@ -43,21 +45,27 @@ FILE = click.Path(path_type=Path)
 @click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
 @common.version_option()
 def export_command(
-    checkpoint: Path | None, heads: str | None, halo: str, split: Path | None, **options: Any
+    checkpoint: Path | None,
+    heads: str | None,
+    halo: str,
+    tile: str | None,
+    split: Path | None,
+    **options: Any,
 ) -> None:
     """Turn CHECKPOINT into one ONNX file that every engine runs, proven equal to the trained network.
 
     Without CHECKPOINT the newest best.pt under work_dirs is taken.
     """
     kept = None if heads is None else tuple(name.strip() for name in heads.split(",") if name.strip())
-    if halo not in ("exact", "near") and not halo.isdecimal():
-        raise UsageError(f"--halo {halo}: wanted exact, near or a number of pixels")
+    wanted_halo = _size("--halo", halo, ("exact", "near"))
+    wanted_tile = None if tile is None else _size("--tile", tile, ("auto",))
     from .assemble import Request, export
 
     request = Request(
         checkpoint=checkpoint,
         heads=kept,
-        halo=int(halo) if halo.isdecimal() else halo,  # type: ignore[arg-type]
+        halo=wanted_halo,  # type: ignore[arg-type]  # a word is one of those allowed
+        tile=wanted_tile,  # type: ignore[arg-type]
         split=_split_settings(split),
         command=shlex.join(["cellseg-export", *sys.argv[1:]]),
         **options,
@@ -80,6 +88,14 @@ def main() -> None:
         inspect_command(args=sys.argv[2:])
     else:
         export_command()
+
+
+def _size(option: str, text: str, words: tuple[str, ...]) -> int | str:
+    if text in words:
+        return text
+    if not text.isdecimal() or (option == "--tile" and int(text) == 0):
+        raise UsageError(f"{option} {text}: wanted {', '.join(words)} or a number of pixels")
+    return int(text)
 
 
 def _split_settings(path: Path | None) -> Any:

@@ -88,9 +88,9 @@ def engine_planes(backend: Backend, images: Bytes, batch: int = 1) -> Bytes:
     planes: list[Bytes] = []
     for start in range(0, len(padded), batch):
         if len(pending) >= backend.in_flight:
-            planes.append(pending.pop(0).result().copy())
+            planes.append(pending.pop(0).result())
         pending.append(backend.submit(np.ascontiguousarray(padded[start : start + batch])))
-    planes += [one.result().copy() for one in pending]
+    planes += [one.result() for one in pending]
     return np.concatenate(planes)[: len(images)]
 
 

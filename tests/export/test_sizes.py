@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from cellseg.export import sizes
+from cellseg.export.assemble import Exported
+from cellseg.runtime.backends import Backend
+from cellseg.runtime.errors import BackendError
+from cellseg.runtime.spec import Head, ModelSpec
+
+
+class Clock:
+    """A clock that only engines move."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timed(Backend):
+    """An engine that needs a stated time for each batch and refuses large tiles."""
+
+    name, device, largest = "timed", "cpu", 768
+
+    def __init__(self, clock: Clock) -> None:
+        spec = ModelSpec(
+            name="t", architecture="MCUNET", channels=1, heads=(Head(name="mask"),), multiple=8, halo=64,
+            receptive_field=60,
+        )  # fmt: skip
+        super().__init__(spec)
+        self.clock = clock
+
+    def _prepare(self, tile: int, batch: int) -> None:
+        if tile > self.largest:
+            raise BackendError("out of memory")
+
+    def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> "Timed":
+        # 10 ms a batch and 100 ns a pixel: larger batches are faster.
+        self.clock.now += 0.01 + batch[..., 0].size * 1e-7
+        return self
+
+    def result(self) -> NDArray[np.uint8]:
+        return np.zeros(0, np.uint8)
+
+
+def test_candidates_fit_the_halo_and_the_multiple() -> None:
+    found = list(sizes.candidates(96, 32))
+    assert {tile for tile, _ in found} == {512, 768, 1024, 1536}
+    assert (1536, 2) not in found
+    assert (512, 4) in found
+
+
+def test_the_fastest_per_useful_pixel_comes_first() -> None:
+    clock = Clock()
+    rates = sizes.measure(Timed(clock), 64, clock)
+    assert (rates[0].tile, rates[0].batch) == (768, 4)
+    assert {rate.tile for rate in rates} == {384, 512, 768}  # beyond, the engine refuses
+    expected = 4 * 0.768**2 / (0.01 + 4 * 768**2 * 1e-7)
+    assert rates[0].computed == pytest.approx(expected, rel=0.2)
+    assert rates[0].useful == pytest.approx(rates[0].computed * (1 - 128 / 768) ** 2)
+    assert [rate.useful for rate in rates] == sorted((rate.useful for rate in rates), reverse=True)
+
+
+def test_an_engine_that_runs_none_is_named() -> None:
+    clock = Clock()
+    backend = Timed(clock)
+    backend.largest = 100
+    with pytest.raises(BackendError, match="none of the tile sizes"):
+        sizes.measure(backend, 64, clock)
+    assert not list(sizes.candidates(2000, 8))
+
+
+def test_a_real_engine_is_measured(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cellseg.export import assemble
+
+    monkeypatch.setattr(sizes, "TILES", (96, 128))
+    monkeypatch.setattr(sizes, "SECONDS", 0.0)
+    said: list[str] = []
+    spec = assemble._with_fastest(exported.path, exported.spec.model_copy(update={"halo": 16}), said.append)
+    assert spec.tile in (96, 128)
+    assert len(said) == 2 + 2 * len(sizes.BATCHES)
