@@ -68,8 +68,8 @@ def _rate(backend: Backend, clock: Callable[[], float]) -> float:
     images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
     backend.submit(images).result()  # the first one warms up
     planes = deque(backend.new_planes() for _ in range(backend.in_flight))
-    pending = deque(backend.submit(images, each) for each in planes)
     start, done = clock(), 0
+    pending = deque(backend.submit(images, each) for each in planes)
     while done < 2 or clock() - start < SECONDS:
         pending.popleft().result()
         pending.append(backend.submit(images, planes[0]))  # the plane that has just fallen free
