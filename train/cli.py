@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from cellseg.runtime.cli import common
+from cellseg.runtime.errors import CellsegError
 
 #: Configurations in the package, usable by their bare names.
 SHIPPED = Path(__file__).parent / "configs"
@@ -37,8 +42,6 @@ def main(
 
     CONFIG is a YAML file, or the name of a shipped configuration: nuclei, phase, fast, paper.
     """
-    import logging
-
     from .config import load
 
     path = config if config.exists() or config.suffix else SHIPPED / f"{config}.yml"
@@ -48,7 +51,8 @@ def main(
     extra = (("resume=true",) if resume else ()) + ((f"devices={devices}",) if devices else ())
     checked = load(path, overrides + extra)
     folder = Path(checked.work_dir or Path("work_dirs") / path.stem)
-    logging.basicConfig(level=checked.log_level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    _log_to_stderr()
     if preview:
         from .crops import CropSource
         from .data import read_dataset
@@ -61,4 +65,27 @@ def main(
         return
     from .loop import train
 
-    click.echo(train(checked, folder, overwrite=overwrite))
+    try:
+        best = train(checked, folder, overwrite=overwrite)
+    except CellsegError as error:
+        if rank:  # every process fails alike; the first one says why
+            raise SystemExit(error.exit_code) from None
+        raise
+    if rank == 0:
+        click.echo(best)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at that moment: a progress bar replaces it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def _log_to_stderr() -> None:
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("cellseg")
+    logger.handlers = [handler]
+    logger.propagate = False

@@ -184,7 +184,13 @@ def parse(values: dict[str, Any], source: str) -> TrainConfig:
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
-    """Read a YAML file and apply ``key=value`` overrides (values in YAML syntax)."""
+    """Read a YAML file and apply ``key=value`` overrides (values in YAML syntax).
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or :func:`parse` refuses it.
+    """
     import yaml
 
     try:
@@ -200,5 +206,8 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"--set {override}: wanted key=value")
-        values[key.strip()] = yaml.safe_load(text)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: the value is no YAML") from None
     return parse(values, str(path))

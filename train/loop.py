@@ -68,6 +68,7 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     saved = starting_point(folder, config, overwrite)
     training, validation = read_dataset(config)
     fabric = open_fabric(config)
+    log.setLevel(config.log_level if fabric.is_global_zero else logging.ERROR)
     if fabric.is_global_zero:
         prepare(folder, config, fresh=saved is None)
 

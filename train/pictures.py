@@ -83,9 +83,11 @@ def curves(metrics: Path, picture: Path) -> None:
     columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
     losses = [name.removeprefix("train_") for name in columns if name.startswith("train_")]
     scores = [name for name in ("val_dice", "val_ap50", "val_ap75", "val_ap90") if name in columns]
-    figure = Figure(figsize=(4.2 * (len(losses) + 2), 3.4), layout="constrained")
+    count = len(losses) + 2
+    figure = Figure(figsize=(4.2 * count, 3.4))
+    figure.subplots_adjust(left=0.2 / count, right=1 - 0.1 / count, bottom=0.15, top=0.9, wspace=0.25)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(losses) + 2)
+    axes = figure.subplots(1, count)
     for axis, name in zip(axes, losses, strict=False):
         for part in ("train", "val"):
             axis.plot(columns["step"], columns[f"{part}_{name}"], marker=".", label=part)

@@ -22,6 +22,8 @@ log = logging.getLogger("cellseg.train")
 
 #: Seconds between lines of progress where no terminal shows a bar.
 HEARTBEAT = 60.0
+#: Seconds between two drawings of the curves, which take longer than a small validation.
+REDRAW = 30.0
 
 
 class Report:
@@ -46,6 +48,7 @@ class Report:
         self.folder, self.steps, self.batch, self.active = folder, steps, batch, active
         self.metrics = folder / "metrics.csv"
         self._first, self._started, self._beat = step, time.perf_counter(), time.perf_counter()
+        self._drawn = self._started
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +75,7 @@ class Report:
         if self._bar is not None:
             self._bar.stop()
         self._board.close()
+        self._draw()
         log.removeHandler(self._handler)
         self._handler.close()
 
@@ -113,7 +117,8 @@ class Report:
                 self._board.add_scalar(name.replace("_", "/", 1), value, int(row["step"]))
         self._board.flush()
         log.info("%s", "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        curves(self.metrics, self.folder / "curves.png")
+        if time.perf_counter() - self._drawn > REDRAW:
+            self._draw()
 
     def picture(self, name: str, step: int, picture: Picture) -> None:
         """Write a picture of predictions to the folder and to TensorBoard."""
@@ -132,6 +137,11 @@ class Report:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
+
+    def _draw(self) -> None:
+        if self.metrics.exists():
+            curves(self.metrics, self.folder / "curves.png")
+        self._drawn = time.perf_counter()
 
     def _start_bar(self) -> None:
         from rich.console import Console

@@ -129,7 +129,7 @@ class UNet(nn.Module):
         ImageError
             H or W is not a multiple of :attr:`multiple`.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore[attr-defined,no-untyped-call]  # a graph has no fixed size
+        if not torch.compiler.is_compiling():  # a graph has no fixed size
             self._check(x.shape)
         skips: list[Tensor] = []
         for level, encoder in enumerate(self.encoders):

@@ -1,0 +1,132 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cellseg.runtime.errors import ConfigError
+from cellseg.train.cli import SHIPPED
+from cellseg.train.config import TrainConfig, load, parse
+
+#: A configuration of the original project, with every key that it knows.
+ORIGINAL = """
+model: MCUNET
+
+in_channels: 3
+out_channels: 2
+batch_size: 1
+learning_rate: 0.001
+epochs: 400
+iters: 100000
+patience: 20
+interpolate: false
+final_sigmoid: false
+resume: null
+
+use_corner: 0.15
+use_density: 0
+randseed: 5000
+model_deep: 3
+M_channel: 3
+resample: false
+resample_num: 134
+resample_by_manual: false
+weight_decay: 0
+init_channel_number: 64
+log_level: INFO
+M_R: 0
+dataset_path: ./datasets/T24ALL
+work_dir: null
+pred_result: null
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "cfg.yml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_of_the_original_project_is_taken_as_it_is(tmp_path: Path) -> None:
+    config = load(write(tmp_path, ORIGINAL))
+    assert (config.model, config.batch_size, config.use_corner) == ("MCUNET", 1, 0.15)
+    assert config.heads == ("mask", "boundary")
+    assert config.resume is False
+    assert config.resample_by_manual is False
+    assert config.work_dir is None
+    assert config.pred_result == ""
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    load(path)
+
+
+def test_all_keys_survive_a_round_trip(tmp_path: Path) -> None:
+    config = load(write(tmp_path, ORIGINAL))
+    assert parse(config.model_dump(), "checkpoint") == config
+    assert parse(config.model_dump(mode="json"), "copy") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"learing_rate": 0.1}, ["unknown key 'learing_rate'", "did you mean 'learning_rate'"]),
+        ({"xyzzy": 1}, ["unknown key 'xyzzy'"]),
+        ({"batch_size": "many"}, ["batch_size", "'many'", "integer"]),
+        ({"batch_size": True}, ["batch_size", "True"]),
+        ({"batch_size": 0}, ["batch_size", "0", "greater than or equal to 1"]),
+        ({"learning_rate": -1}, ["learning_rate", "-1"]),
+        ({"use_corner": "strong"}, ["use_corner", "'strong'"]),
+        ({"model": "UNET++"}, ["model", "'UNET++'", "'UNET'"]),
+        ({"model_deep": 6}, ["model_deep", "6"]),
+        ({"crop": 100}, ["crop 100", "multiple of 8"]),
+        ({"heads": ["boundary"]}, ["mask"]),
+        ({"heads": ["mask", "edges"]}, ["heads", "edges"]),
+        ({"heads": ["mask", "density"], "use_density": 0}, ["density", "use_density"]),
+    ],
+)
+def test_a_wrong_value_is_named(values: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse(values, "cfg.yml")
+    text = str(error.value)
+    assert text.startswith("cfg.yml: ")
+    assert "\n" not in text
+    for word in words:
+        assert word in text
+
+
+def test_heads_follow_the_weights_unless_named() -> None:
+    assert TrainConfig().heads == ("mask", "boundary")
+    assert parse({"use_corner": 0, "use_density": 1}, "").heads == ("mask", "density")
+    assert parse({"use_corner": 1, "use_density": 1, "heads": ["mask"]}, "").heads == ("mask",)
+
+
+def test_overrides_replace_and_are_checked_alike(tmp_path: Path) -> None:
+    path = write(tmp_path, ORIGINAL)
+    config = load(path, ("learning_rate=3e-4", "use_density = 0.5", "resample_by_manual=[a, 7]"))
+    assert config.learning_rate == 3e-4
+    assert config.heads == ("mask", "boundary", "density")
+    assert config.resample_by_manual == ["a", 7]
+    for override, word in (
+        ("learning_rate", "key=value"),
+        ("lr=1", "unknown key"),
+        ("heads=[", "--set heads=["),
+    ):
+        with pytest.raises(ConfigError, match="(?s)" + word.replace("[", r"\[")):
+            load(path, (override,))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("- a\n- b", "list"), ("", "NoneType"), ("a: [", "YAML"), ("\x00", "YAML")]
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, word: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=word) as error:
+        load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing\.yml: no such configuration file"):
+        load(tmp_path / "nothing.yml")

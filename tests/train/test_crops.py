@@ -1,0 +1,149 @@
+"""Crops: pure functions of (seed, index), cut sparingly, right at the image's edge."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellseg.train.config import TrainConfig
+from cellseg.train.crops import Crops, CropSource, Placement, StepSampler, padded_targets
+from cellseg.train.data import Sample
+
+Configure = Callable[..., TrainConfig]
+
+
+def sample(height: int, width: int, seed: int = 0, cells: bool = True) -> Sample:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 1), np.uint8)
+    labels = np.zeros((height, width), np.int32)
+    if cells:
+        labels[:] = np.kron(rng.integers(0, 5, (-(-height // 7), -(-width // 7))), np.ones((7, 7)))[
+            :height, :width
+        ]
+    density = (labels > 0).astype(np.float32) / 49
+    return Sample("s", image, labels, (labels == 1).astype(np.uint8), density)
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.sampled_from([8, 32]),
+    st.sampled_from([0.0, 1.0, 2.0]),
+)
+def test_a_cut_window_gives_the_same_crop_as_the_whole_image(
+    seed: int, height: int, width: int, size: int, strength: float
+) -> None:
+    plane = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.float32)
+    place = Placement.draw(np.random.default_rng(seed), height, width, size, strength)
+    y0, x0, y1, x1 = place.window(height, width)
+    part = place.warp(plane[y0:y1, x0:x1], smooth=False, origin=(y0, x0))
+    np.testing.assert_array_equal(part, place.warp(plane, smooth=False))
+
+
+@given(st.integers(0, 10_000), st.integers(20, 60), st.integers(20, 60))
+def test_without_augmentation_a_crop_is_a_turned_piece_of_the_image(
+    seed: int, height: int, width: int
+) -> None:
+    image = np.arange(height * width, dtype=np.float32).reshape(height, width)
+    place = Placement.draw(np.random.default_rng(seed), height, width, 16, 0.0)
+    crop = place.warp(image, smooth=True)
+    assert place.inside(height, width).all()
+    assert np.unique(crop).size == 16 * 16
+    y, x = np.divmod(crop.astype(int), width)
+    assert (np.ptp(y), np.ptp(x)) == (15, 15)
+    step = {abs(float(d)) for axis in (0, 1) for d in np.unique(np.diff(crop, axis=axis))}
+    assert step == {1.0, float(width)}
+
+
+def test_crops_depend_on_seed_and_index_alone(configure: Configure) -> None:
+    samples = [sample(50, 70, seed) for seed in range(3)]
+    first, second = CropSource(samples, configure()), CropSource(samples, configure())
+    second.crop(3)
+    for index in (0, 7):
+        for name, plane in first.crop(index).items():
+            np.testing.assert_array_equal(plane, second.crop(index)[name])
+    other = CropSource(samples, configure(randseed=1))
+    assert any((first.crop(i)["image"] != other.crop(i)["image"]).any() for i in range(3))
+
+
+def test_each_epoch_shows_every_image_once_in_its_own_order(configure: Configure) -> None:
+    samples = [Sample(str(i), s.image, s.labels) for i in range(6) if (s := sample(20, 20))]
+    source = CropSource(samples, configure())
+    epochs = [[source.sample_of(6 * epoch + i).name for i in range(6)] for epoch in range(3)]
+    assert all(sorted(epoch) == list("012345") for epoch in epochs)
+    assert epochs[0] != epochs[1] or epochs[1] != epochs[2]
+
+
+def test_an_edge_of_the_image_is_no_boundary_of_a_cell(configure: Configure) -> None:
+    """A cell cut by the image's edge goes on, for all we know; the runtime reflects there too."""
+    labels = np.ones((20, 20), np.int32)
+    whole = Sample("s", np.zeros((20, 20, 1), np.uint8), labels, None, labels / np.float32(400))
+    source = CropSource([whole], configure(crop=32))
+    for index in range(20):
+        crop = source.crop(index)
+        assert not crop["boundary"].any()
+        assert 0 < crop["valid"].sum() < 32 * 32
+        assert (crop["mask"] == 1).all()
+    _, planes = padded_targets(whole, configure(), 8)
+    assert planes["valid"].sum() == 400
+    assert planes["boundary"].shape == (24, 24)
+    assert not planes["boundary"].any()
+
+
+def test_labels_are_never_blurred(configure: Configure) -> None:
+    source = CropSource([sample(40, 40)], configure(augment=2.0))
+    for index in range(30):
+        assert set(np.unique(source.crop(index)["labels"])) <= {0, 1, 2, 3, 4}
+
+
+def test_density_keeps_its_mass_under_scaling(configure: Configure) -> None:
+    flat = Sample("s", np.zeros((99, 99, 1), np.uint8), np.ones((99, 99), np.int32), None, None)
+    mass = Sample("s", flat.image, flat.labels, None, np.full((99, 99), 0.01, np.float32))
+    source = CropSource([mass], configure())
+    for index in range(10):
+        place = Placement.draw(np.random.default_rng([0, 2, index]), 99, 99, 32, 1.0)
+        density = source.crop(index)["density"]
+        np.testing.assert_allclose(density, 0.01 / place.scale**2, rtol=1e-5)
+
+
+def test_given_maps_move_with_the_image(configure: Configure) -> None:
+    base = sample(40, 40)
+    marked = Sample(
+        "s", (base.labels == 1).astype(np.uint8)[..., None] * 255, base.labels, base.boundary, None
+    )
+    source = CropSource([marked], configure())
+    for index in range(10):
+        crop = source.crop(index)
+        np.testing.assert_array_equal(crop["boundary"], crop["labels"] == 1)
+        assert (np.abs(crop["image"][..., 0] / 255 - crop["boundary"]) < 1).all()
+
+
+def test_items_are_tensors_of_one_shape(configure: Configure) -> None:
+    item = Crops(CropSource([sample(40, 40)], configure()))[5]
+    assert item["image"].shape == (1, 32, 32)
+    assert item["image"].dtype == torch.uint8
+    assert int(item["index"]) == 5
+    for name in ("mask", "boundary", "density", "touch", "valid"):
+        assert item[name].shape == (32, 32)
+        assert item[name].dtype == torch.float32
+
+
+@pytest.mark.parametrize("multiple", [1, 8, 32])
+def test_whole_images_are_padded_to_a_multiple(configure: Configure, multiple: int) -> None:
+    image, planes = padded_targets(sample(21, 40), configure(), multiple)
+    height, width = (-(-edge // multiple) * multiple for edge in (21, 40))
+    assert image.shape == (height, width, 1)
+    np.testing.assert_array_equal(planes["valid"][:21, :40], 1)
+    assert planes["valid"].sum() == 21 * 40
+
+
+@given(st.integers(0, 20), st.integers(1, 4), st.integers(1, 3))
+def test_ranks_share_each_batch_of_one_process(start: int, batch: int, ranks: int) -> None:
+    parts = [list(StepSampler(start, start + 3, batch, rank, ranks)) for rank in range(ranks)]
+    shared = [[index for part in parts for index in part[step]] for step in range(3)]
+    assert shared == list(StepSampler(start, start + 3, batch * ranks))
+    assert list(StepSampler(start + 1, start + 3, batch)) == list(StepSampler(start, start + 3, batch))[1:]

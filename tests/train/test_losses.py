@@ -1,0 +1,123 @@
+"""Every loss is zero at its perfect prediction, rises with the error, and matches its equation."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cellseg.train.losses import JointLoss, boundary_loss, density_loss, mask_loss
+from cellseg.train.models.heads import DENSITY_UNIT
+
+TARGET = torch.tensor([[[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 0]]])
+WEIGHT = torch.ones_like(TARGET)
+
+
+def logit(p: Tensor) -> Tensor:
+    return torch.logit(p.clamp(1e-30, 1), eps=None)
+
+
+def two_maps(logits: Tensor) -> Tensor:
+    return torch.stack((-logits / 2, logits / 2), dim=1)
+
+
+@pytest.mark.parametrize("maps", [1, 2])
+def test_mask_loss_is_zero_when_right_and_rises_with_doubt(maps: int) -> None:
+    sign = 2 * TARGET - 1
+
+    def loss(margin: float) -> float:
+        logits = sign * margin
+        return float(mask_loss(logits[:, None] if maps == 1 else two_maps(logits), TARGET, WEIGHT))
+
+    values = [loss(margin) for margin in (100.0, 4.0, 1.0, 0.0, -1.0, -4.0)]
+    assert values[0] == pytest.approx(0, abs=1e-6)
+    assert values == sorted(values)
+    assert len(set(values)) == len(values)
+
+
+def test_mask_loss_is_cross_entropy_plus_dice() -> None:
+    p = torch.full_like(TARGET, 0.3)
+    entropy = -np.where(TARGET.numpy() > 0, np.log(0.3), np.log(0.7)).mean()
+    n, t = TARGET.numel(), float(TARGET.sum())
+    dice = 1 - (2 * 0.3 * t + 1) / (0.3 * n + t + 1)
+    assert float(mask_loss(logit(p)[:, None], TARGET, WEIGHT, 0.0)) == pytest.approx(entropy, rel=1e-5)
+    assert float(mask_loss(logit(p)[:, None], TARGET, WEIGHT, 2.0)) == pytest.approx(
+        entropy + 2 * dice, rel=1e-5
+    )
+
+
+def test_softmax_over_two_maps_is_the_sigmoid_of_their_difference() -> None:
+    logits = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.cross_entropy(logits, TARGET.long())
+    assert float(mask_loss(logits, TARGET, WEIGHT, 0.0)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_boundary_loss_is_zero_when_right_and_rises_with_the_error() -> None:
+    values = [
+        float(boundary_loss(((2 * TARGET - 1) * margin)[:, None], TARGET, WEIGHT))
+        for margin in (100.0, 3.0, 1.0, 0.0, -1.0, -3.0)
+    ]
+    assert values[0] == 0
+    assert values == sorted(values)
+    assert len(set(values)) == len(values)
+
+
+def test_a_wrong_place_costs_more_than_the_right_one() -> None:
+    """The original flattens prediction and target in different orders: 1.126 when right, 1.131 inverted."""
+    right = boundary_loss(((2 * TARGET - 1) * 5)[:, None], TARGET, WEIGHT)
+    moved = boundary_loss(((2 * TARGET.roll(1, 2) - 1) * 5)[:, None], TARGET, WEIGHT)
+    inverted = boundary_loss(((1 - 2 * TARGET) * 5)[:, None], TARGET, WEIGHT)
+    assert right < 0.001 < moved < inverted
+
+
+def test_boundary_loss_is_the_focal_equation() -> None:
+    p = torch.full_like(TARGET, 0.2)
+    positive, negative = -0.9 * 0.8**2 * np.log(0.2), -0.1 * 0.2**2 * np.log(0.8)
+    expected = np.where(TARGET.numpy() > 0, positive, negative).mean()
+    assert float(boundary_loss(logit(p)[:, None], TARGET, WEIGHT)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_density_loss_is_zero_when_right_and_grows_with_the_square() -> None:
+    wanted = TARGET * 0.02
+
+    def loss(offset: float) -> float:
+        value = ((wanted + offset) * DENSITY_UNIT).clamp(min=1e-12)
+        inverse_softplus = value + torch.log(-torch.expm1(-value))
+        return float(density_loss(inverse_softplus[:, None], wanted, WEIGHT))
+
+    assert loss(0.0) == pytest.approx(0, abs=1e-10)
+    assert loss(0.01) == pytest.approx(1.0, rel=1e-3)  # (0.01 · 100)²
+    assert loss(0.02) == pytest.approx(4.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("loss", [mask_loss, boundary_loss, density_loss])
+def test_pixels_without_weight_do_not_count(loss) -> None:
+    logits = torch.randn(1, 1, 3, 4, generator=torch.Generator().manual_seed(1))
+    weight = WEIGHT.clone()
+    weight[..., 2:] = 0
+    half = loss(logits[..., :2], TARGET[..., :2], WEIGHT[..., :2])
+    torch.testing.assert_close(loss(logits, TARGET, weight), half)
+    assert torch.isfinite(loss(logits, TARGET, torch.zeros_like(weight)))
+
+
+def batch() -> dict[str, Tensor]:
+    planes = {name: TARGET.clone() for name in ("mask", "boundary", "touch")}
+    return {**planes, "density": TARGET * 0.02, "valid": WEIGHT}
+
+
+def test_total_is_the_weighted_sum_of_the_heads_that_are_there() -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = {name: torch.randn(1, 1, 3, 4, generator=generator) for name in ("mask", "boundary", "density")}
+    total, parts = JointLoss(use_corner=0.15, use_density=3.0)(logits, batch())
+    assert set(parts) == {"mask", "boundary", "density"}
+    expected = parts["mask"] + 0.15 * parts["boundary"] + 3.0 * parts["density"]
+    torch.testing.assert_close(total, expected)
+    alone, parts = JointLoss(use_corner=0.15, use_density=3.0)({"mask": logits["mask"]}, batch())
+    assert set(parts) == {"mask"}
+    torch.testing.assert_close(alone, parts["mask"])
+
+
+def test_touch_weight_raises_the_price_of_touching_pixels() -> None:
+    wrong_there = {"mask": torch.full((1, 1, 3, 4), -3.0)}
+    cheap, _ = JointLoss(0, 0)(wrong_there, batch())
+    dear, _ = JointLoss(0, 0, touch_weight=4.0)(wrong_there, batch())
+    assert dear > cheap
