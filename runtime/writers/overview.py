@@ -32,6 +32,8 @@ CHANNEL_COLOURS = (
     (1, 0.3, 0.9),
     (0.3, 1, 1),
 )
+#: The colour that all dots have.
+DOT = 1
 #: Cells that are drawn at once.
 BLOCK = 4096
 #: Fractions of a pixel in drawing coordinates, as a power of two.
@@ -93,6 +95,7 @@ class Overview(Writer):
         self._colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
         # How much of each pixel a cell covers, and which colour it has there.
         self._cover = np.zeros(shown.shape[:2], np.uint8)
+        self._covered = np.zeros(shown.shape[:2], np.float64)
         self._colour = np.zeros(shown.shape[:2], np.uint8)
         self._cells = CellBlocks(BLOCK)
 
@@ -111,7 +114,7 @@ class Overview(Writer):
         # Outlines run along pixel corners, OpenCV draws through pixel centres.
         scaled = (cells.outline * self._scale - 0.5) * (1 << _SHIFT)
         points = np.rint(scaled).astype(np.int32)
-        rings = np.split(points, cells.outline_start[1:-1])
+        rings = _thinned(points, cells.outline_start)
         picked = cells.columns["label"].astype(np.int64) * 7 % len(self._colours)
         width = 2 if self._scale.min() > 1.5 else 1
         for colour in range(len(self._colours)):
@@ -125,17 +128,27 @@ class Overview(Writer):
         y = (cells.columns["centroid_y"].astype(np.float64) + 0.5) * self._scale[1]
         x = (cells.columns["centroid_x"].astype(np.float64) + 0.5) * self._scale[0]
         at = (np.minimum(y.astype(np.int64), rows - 1), np.minimum(x.astype(np.int64), columns - 1))
-        covered = np.zeros((rows, columns), np.float64)
-        np.add.at(covered, at, cells.columns["area"].astype(np.float64) * self._scale.prod())
-        self._cover = np.maximum(self._cover, np.clip(covered * 255, 0, 255).astype(np.uint8))
-        self._colour[at] = 2
+        np.add.at(self._covered, at, cells.columns["area"].astype(np.float64) * self._scale.prod())
 
     def commit(self) -> None:
         """Compose the picture and write it."""
         for block in self._cells.finish():
             self._draw(block)
+        if self._covered.any():
+            self._cover = np.rint(np.minimum(self._covered, 1) * 255).astype(np.uint8)
+            self._colour[:] = DOT
         part = self._cover[:, :, None].astype(np.float32) / 255
         drawn = self._picture * (1 - part) + self._colours[self._colour] * part
         found, data = cv2.imencode(".png", np.rint(drawn).astype(np.uint8)[:, :, ::-1])
         assert found
         write_whole(self.path, data.tobytes())
+
+
+def _thinned(points: npt.NDArray[np.int32], start: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
+    """Cut drawing coordinates into rings, leaving out what lies within half a pixel along the line."""
+    steps = np.abs(np.diff(points, axis=0, prepend=points[:1])).sum(axis=1)
+    way = np.cumsum(steps) >> (_SHIFT - 1)
+    keep = np.diff(way, prepend=-1) > 0
+    keep[start[:-1]] = True
+    kept = np.cumsum(keep)
+    return np.split(points[keep], kept[start[1:-1] - 1])
