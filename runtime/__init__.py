@@ -1,1 +1,24 @@
 """Runtime: stream images of any size through an engine and turn its planes into cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .pipeline import segment
+    from .results import Result
+
+__all__ = ["Result", "segment"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: every command imports this package, and `--help` must not wait for NumPy.
+    if name == "segment":
+        from .pipeline import segment
+
+        return segment
+    if name == "Result":
+        from .results import Result
+
+        return Result
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,6 +64,8 @@ class Setup:
     split: SplitSettings
     #: Threads that split and measure.
     workers: int
+    #: Micrometres a pixel, where known.
+    pixel_size: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

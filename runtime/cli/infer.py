@@ -1,0 +1,171 @@
+"""``cellseg-infer``: images of any size in, labels, a table and outlines out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import CellsegError, UsageError
+from . import common
+
+if TYPE_CHECKING:
+    from ..pipeline import SegmentOptions
+    from ..results import Result
+
+PROGRAM = "cellseg-infer"
+
+
+@click.command(PROGRAM, cls=common.Command)
+@click.argument("images", metavar="IMAGE...", nargs=-1)  # text, because some are URLs
+@click.option("--engine", metavar="FILE", type=click.Path(path_type=Path), help="Model file to run.")
+@click.option("--model", metavar="NAME", help="Packaged model to run; the default where nothing is named.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=Path("cellseg_out"),
+    show_default=True,
+    help="Results go into DIR/<image name>/.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace earlier results.")
+@click.option("--csv", is_flag=True, help="Write the table as cells.csv too.")
+@click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
+@click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
+@click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
+@click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
+@click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
+@click.option("--z", type=click.IntRange(0), help="Which depth.")
+@click.option("--t", type=click.IntRange(0), help="Which time.")
+@click.option("--skip-bad-tiles", is_flag=True, help="Read damaged tiles as black and list them.")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu or cuda:N.")
+@click.option("--backend", metavar="NAME", help="Insist on openvino or onnxruntime.")
+@click.option("--tile", type=click.IntRange(1), help="Edge of a tile in pixels, halo included.")
+@click.option("--batch", type=click.IntRange(1), help="Tiles in a batch.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that split and measure cells.")
+@click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@common.version_option()
+def main(
+    images: tuple[str, ...],
+    engine: Path | None,
+    model: str | None,
+    output: Path,
+    device: str,
+    backend: str | None,
+    devices: bool,
+    quiet: bool,
+    **choices: Any,
+) -> None:
+    """Segment the cells of images and whole slides of any size.
+
+    Each IMAGE (TIFF, SVS, PNG, JPEG, OME-Zarr and more) gets a folder with labels.ome.zarr,
+    cells.parquet, cells.geojson.gz for QuPath, overview.png and run.json. An image that fails does not
+    stop the others.
+    """
+    if devices:
+        print_devices()
+        return
+    if not images:
+        raise UsageError(f"no image was given; see {PROGRAM} --help")
+    if engine is not None and model is not None:
+        raise UsageError("--engine and --model exclude each other; give one of them")
+    folders = result_folders(images, output)
+
+    from ..backends import open_backend
+
+    options = segment_options(choices)
+    failed = 0
+    with open_backend(engine or model, device, engine=backend) as opened:
+        for image, folder in zip(images, folders, strict=True):
+            try:
+                result = run_one(image, folder, opened, options, quiet)
+            except CellsegError as error:
+                if len(images) == 1:
+                    raise
+                failed += 1
+                click.echo(f"{PROGRAM}: error: {' '.join(str(error).split())}", err=True)
+            else:
+                if not quiet:
+                    click.echo(summary(result))
+    if failed:
+        raise CellsegError(f"{failed} of {len(images)} images failed; the others are done")
+
+
+def segment_options(choices: dict[str, Any]) -> SegmentOptions:
+    """Return the options of :func:`~cellseg.runtime.segment` that were given on the command line."""
+    options = {name: value for name, value in choices.items() if value is not None}
+    if "mpp" in options:
+        options["pixel_size"] = options.pop("mpp")
+    if "channels" in options:
+        options["channels"] = [item.strip() for item in options["channels"].split(",")]
+    return options  # type: ignore[return-value]  # the names are those of the command's parameters
+
+
+def result_folders(images: Sequence[str], output: Path) -> list[Path]:
+    """Return the folder of each image's results.
+
+    Raises
+    ------
+    UsageError
+        Two images would share one.
+    """
+    from ..writers.folder import result_name
+
+    folders: dict[Path, str] = {}
+    for image in images:
+        folder = output / result_name(image)
+        if folder in folders:
+            raise UsageError(
+                f"{folders[folder]} and {image} would both be written to {folder}; "
+                "run them apart, each with its own -o"
+            )
+        folders[folder] = image
+    return list(folders)
+
+
+def run_one(image: str, folder: Path, backend: Any, options: SegmentOptions, quiet: bool) -> Result:
+    """Segment one image, with a progress bar where someone is looking."""
+    from ..pipeline import segment
+    from .progress import ProgressBar
+
+    console = common.console(stderr=True)
+    if quiet or not console.is_terminal:
+        return segment(image, backend, output=folder, **options)
+    with ProgressBar(Path(image).name, console) as bar:
+        return segment(image, backend, output=folder, progress=bar.update, **options)
+
+
+def summary(result: Result) -> str:
+    """Return what is printed of a finished image: cells, folder, where the time went, notes."""
+    seconds, progress = result.record["seconds"], result.progress
+    megapixels = result.height * result.width / 1e6
+    files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
+    stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
+    lines = [
+        f"{result.image}: {result.count:,} cells in {result.folder}",
+        f"  files    {files}",
+        f"  seconds  {seconds['total']:.1f} in all: open {seconds['open']:.1f}, run {seconds['run']:.1f}, "
+        f"finish {seconds['finish']:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",
+        f"  busy     {stages}  (side by side; {progress.bottleneck} sets the pace)",
+        f"  engine   {result.record['engine']['description']}, model {result.record['model']['name']}",
+        *(f"  note     {note}" for note in result.notes),
+    ]
+    return "\n".join(lines)
+
+
+def print_devices() -> None:
+    """Print which engines can run which models on which devices here."""
+    from rich.table import Table
+
+    from ..backends import list_devices
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("device", "hardware", "backend", "models", "state"):
+        table.add_column(title, overflow="fold")
+    for line in list_devices():
+        table.add_row(line.device, line.hardware, line.engine, line.suffix, line.missing or "ready")
+    common.console().print(table)

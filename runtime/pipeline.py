@@ -1,0 +1,239 @@
+"""``segment()``: from an image and a model to labels, a table and outlines.
+
+Here is decided what the stages of :mod:`cellseg.runtime.stages` run with; they do the work. Every
+command and every worker comes through this function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .backends import Backend, open_backend
+from .channels import ChannelChoice, choose
+from .errors import UsageError
+from .preprocess import Normalization, measure
+from .readers import ArrayReader, SlideReader, open_slide
+from .readers.open import SlideOptions
+from .results import Memory, Report, Result, ResultFolder, Target
+from .stages import Progress, Setup, SlideRun
+from .tiling import TileGrid
+
+#: A small image is cut into so many batches where it has the tiles.
+FEWEST_BATCHES = 6
+
+Image = str | os.PathLike[str] | NDArray[Any] | SlideReader
+
+
+class SegmentOptions(TypedDict, total=False):
+    """What :func:`segment` can be told beside image, model and output; all may be left out."""
+
+    #: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    device: str
+    #: Insist on an engine by name.
+    engine: str | None
+    #: Edge of a tile in pixels, halo included; by default what the model prefers, or less where that
+    #: wastes fewer pixels.
+    tile: int | None
+    #: Tiles in a batch; by default what the model prefers.
+    batch: int | None
+    #: Threads that split and measure; by default one for each core.
+    workers: int | None
+    #: Names or numbers of the channels to read.
+    channels: Sequence[int | str] | None
+    #: Which image, plane, depth and time of a file with several.
+    series: int | None
+    page: int | None
+    z: int | None
+    t: int | None
+    #: Read damaged tiles as zero and list them instead of raising.
+    skip_bad_tiles: bool
+    #: Micrometres a pixel, where the file does not say or is wrong.
+    pixel_size: float | None
+    #: Raw values that map to black and white, instead of the slide's percentiles.
+    levels: tuple[float, float] | None
+    #: With an output folder: write ``cells.csv`` too.
+    csv: bool
+    #: With an output folder: replace earlier results.
+    overwrite: bool
+
+
+def segment(
+    image: Image,
+    model: str | os.PathLike[str] | Backend | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    **options: Unpack[SegmentOptions],
+) -> Result:
+    """Segment the cells of an image.
+
+    Parameters
+    ----------
+    image
+        A path, an array of shape (height, width) or (height, width, channels), or an open reader.
+    model
+        A file, the name of a packaged model, or an open backend, which then stays open; by default
+        the packaged default model.
+    output
+        Folder to make for the results. It appears only when complete. Without it, labels and table
+        are in memory, and nothing is written.
+    progress
+        Called several times a second in this thread. An exception raised there, as by Ctrl-C, ends
+        the run and leaves nothing behind.
+    **options
+        See :class:`SegmentOptions`.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    UsageError
+        An option is unknown or does not fit the image or the model.
+    ImageError
+        The image cannot be read or does not fit the model.
+    ModelError, BackendError
+        The model or its engine is at fault.
+    OutputError
+        The results cannot be written, or exist and ``overwrite`` is not set.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cellseg.runtime import segment
+    >>> result = segment(np.zeros((64, 64), np.uint8))
+    >>> result.count, result.labels.shape, len(result.cells)
+    (0, (64, 64), 0)
+    """
+    if unknown := sorted(set(options) - set(SegmentOptions.__annotations__)):
+        known = ", ".join(SegmentOptions.__annotations__)
+        raise UsageError(f"segment() has no option '{unknown[0]}'; it has {known}")
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(_open_reader(image, options))
+        backend = stack.enter_context(_open_model(model, options))
+        choice = choose(reader.channel_names, backend.spec.channels, reader.path)
+        grid = _tiling(reader, backend, options)
+        target: Target = (
+            Memory()
+            if output is None
+            else ResultFolder(
+                Path(output), overwrite=options.get("overwrite", False), csv=options.get("csv", False)
+            )
+        )
+        stack.enter_context(target)
+        backend.prepare(grid.tile, _batch(grid, backend, options))
+        setup = Setup(
+            reader=reader,
+            backend=backend,
+            grid=grid,
+            choice=choice,
+            mapping=_mapping(reader, choice, backend, options),
+            split=backend.spec.split,
+            workers=options.get("workers") or _cores(),
+            pixel_size=options.get("pixel_size") or reader.pixel_size,
+        )
+        run = SlideRun(setup, target.open(setup))
+        opened = time.perf_counter()
+        last = run.run(progress)
+        ran = time.perf_counter()
+        target.finish()
+        seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
+        report = Report(setup, last, run.stats, seconds, _notes(setup, options))
+        return target.commit(report)
+
+
+def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractContextManager[SlideReader]:
+    """Open the image; a reader that was given stays open."""
+    if isinstance(image, SlideReader):
+        return contextlib.nullcontext(image)
+    if isinstance(image, str | os.PathLike):
+        wanted: SlideOptions = {
+            "series": options.get("series"),
+            "page": options.get("page"),
+            "z": options.get("z"),
+            "t": options.get("t"),
+            "channels": options.get("channels"),
+            "skip_bad_tiles": options.get("skip_bad_tiles", False),
+        }
+        return open_slide(os.fspath(image), **wanted)
+    if isinstance(image, np.ndarray):
+        return ArrayReader(image, channels=options.get("channels"))
+    raise UsageError(f"segment() takes a path, an array or a reader, not {type(image).__name__}")
+
+
+def _open_model(
+    model: str | os.PathLike[str] | Backend | None, options: SegmentOptions
+) -> contextlib.AbstractContextManager[Backend]:
+    """Open the model; a backend that was given stays open."""
+    if isinstance(model, Backend):
+        return contextlib.nullcontext(model)
+    return open_backend(model, options.get("device", "auto"), engine=options.get("engine"))
+
+
+def _tiling(reader: SlideReader, backend: Backend, options: SegmentOptions) -> TileGrid:
+    """Cut the image as the user wants, or so that the fewest pixels are computed."""
+    spec, wanted = backend.spec, options.get("tile")
+    low, high = backend.tiles
+    if wanted is None:
+        tile = max(low, min(spec.tile, high))
+        grid = TileGrid.fitting(reader.height, reader.width, tile, spec.halo, spec.multiple)
+        if grid.tile >= low:
+            return grid
+        wanted = low
+    try:
+        return TileGrid(reader.height, reader.width, wanted, spec.halo, spec.multiple)
+    except ValueError as error:
+        raise UsageError(f"model '{spec.name}': {error}") from None
+
+
+def _batch(grid: TileGrid, backend: Backend, options: SegmentOptions) -> int:
+    """Return the tiles of a batch: small images give every stream of the engine something to do."""
+    wanted = options.get("batch")
+    if wanted is not None:
+        return wanted
+    return max(1, min(backend.spec.batch, backend.largest_batch, len(grid) // FEWEST_BATCHES))
+
+
+def _mapping(
+    reader: SlideReader, choice: ChannelChoice, backend: Backend, options: SegmentOptions
+) -> Normalization:
+    """Return the slide's mapping to bytes: as the user says, as the model says, or as measured."""
+    levels = options.get("levels")
+    if levels is not None:
+        return Normalization(float(levels[0]), float(levels[1]), reader.dtype.name)
+    if backend.spec.normalization == "none":
+        return Normalization.full_scale(reader.dtype)
+    return measure(choice.apply(reader.sample()))
+
+
+def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
+    """Return what the user should know about this run, one line each."""
+    reader, spec = setup.reader, setup.backend.spec
+    notes = [*reader.notes]
+    if setup.backend.note:
+        notes.append(setup.backend.note)
+    if setup.pixel_size is None:
+        notes.append("the image does not say how large a pixel is: sizes are in pixels; give it with --mpp")
+    elif spec.pixel_size is not None and not 0.5 <= setup.pixel_size / spec.pixel_size <= 2:
+        notes.append(
+            f"the image has {setup.pixel_size:g} µm a pixel and the model was trained at "
+            f"{spec.pixel_size:g}: expect worse results"
+        )
+    if bad := reader.bad_blocks:
+        notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
+    return tuple(notes)
+
+
+def _cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

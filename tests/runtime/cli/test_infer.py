@@ -1,0 +1,176 @@
+"""The command as users meet it, with a stand-in model for which cells are what is bright."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet
+import pytest
+import tifffile
+import zarr
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+
+from cellseg.runtime.cli import infer
+
+FILES = ["cells.geojson.gz", "cells.parquet", "labels.ome.zarr", "overview.png", "run.json"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(infer.main, [str(a) for a in arguments], prog_name="cellseg-infer")
+
+
+def picture(count: int = 12, size: int = 200) -> NDArray[np.uint8]:
+    """Discs on a lattice, none touching the border."""
+    image = np.full((size, size), 10, np.uint8)
+    for i in range(count):
+        centre = (25 + 45 * (i % 4), 25 + 45 * (i // 4))
+        cv2.circle(image, centre, 10, 220, -1)
+    return image
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    path = tmp_path / "slide one.tif"
+    tifffile.imwrite(path, picture(), tile=(64, 64))
+    return path
+
+
+def test_a_slide_becomes_a_folder(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run(slide, "--engine", bright_model, "-o", out, "--csv", "--mpp", 0.5, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    folder = out / "slide one"
+    assert f"{slide}: 12 cells in {folder}" in result.stdout
+    for word in ("cells.parquet", "read", "infer", "split", "sets the pace"):
+        assert word in result.stdout
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "cells.csv"])
+    labels = zarr.open_array(folder / "labels.ome.zarr" / "0", mode="r")[:]
+    table = pyarrow.parquet.read_table(folder / "cells.parquet")
+    assert sorted(np.unique(labels)) == [0, *table["label"].to_pylist()] == list(range(13))
+    assert table["area_um2"][0].as_py() == table["area"][0].as_py() / 4
+    features = json.loads(gzip.decompress((folder / "cells.geojson.gz").read_bytes()))["features"]
+    assert len(features) == 12
+    record = json.loads((folder / "run.json").read_text())
+    assert record["counts"]["cells"] == 12
+    assert record["image"]["pixel_size_um"] == 0.5
+    assert record["model"]["name"] == "bright"
+    assert record["versions"]["cellseg"]
+    assert set(record["stages"]) == {"read", "gather", "infer", "stitch", "split", "write"}
+    assert cv2.imread(str(folder / "overview.png")).shape[2] == 3
+    assert [path.name for path in out.iterdir()] == ["slide one"]
+
+
+def test_missing_scale_is_said_once(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    result = run(slide, "--engine", bright_model, "-o", tmp_path / "out")
+    assert result.stdout.count("--mpp") == 1
+
+
+def test_quiet(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    result = run(slide, "--engine", bright_model, "-o", tmp_path / "out", "-q")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def test_results_are_not_replaced_unasked(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    arguments = (slide, "--engine", bright_model, "-o", tmp_path / "out")
+    assert run(*arguments).exit_code == 0
+    before = (tmp_path / "out" / "slide one" / "run.json").read_text()
+    again = run(*arguments)
+    assert again.exit_code == 1
+    assert again.stderr.count("\n") == 1
+    assert "--overwrite" in again.stderr
+    assert (tmp_path / "out" / "slide one" / "run.json").read_text() == before
+    assert run(*arguments, "--overwrite").exit_code == 0
+
+
+def test_a_bad_image_does_not_stop_the_others(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    bad, odd = tmp_path / "bad.tif", tmp_path / "odd.tif"
+    bad.write_bytes(slide.read_bytes()[:300])
+    tifffile.imwrite(odd, np.zeros((2, 40, 50), np.uint8), photometric="minisblack", planarconfig="separate")
+    out = tmp_path / "out"
+    result = run(bad, slide, odd, "--engine", bright_model, "-o", out)
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith(f"cellseg-infer: error: {bad}: ")
+    assert "choose, for example, --channels 0" in lines[1]
+    assert lines[2] == "cellseg-infer: error: 2 of 3 images failed; the others are done"
+    assert [path.name for path in out.iterdir()] == ["slide one"]
+    assert run(odd, "--engine", bright_model, "-o", out, "--channels", "1").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "no image was given"),
+        (["none.tif"], 1, "none.tif: no such file"),
+        (["SLIDE", "--engine", "none.onnx"], 1, "none.onnx: no such"),
+        (["SLIDE", "--model", "unknown"], 2, "no packaged model is called 'unknown'"),
+        (["SLIDE", "--engine", "ENGINE", "--model", "nuclei"], 2, "exclude each other"),
+        (["SLIDE", "--engine", "ENGINE", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["SLIDE", "--engine", "ENGINE", "--backend", "torch"], 2, "engine 'torch'"),
+        (["SLIDE", "--engine", "ENGINE", "--tile", "70"], 2, "tile 70 is not a multiple of 8"),
+        (["SLIDE", "--engine", "ENGINE", "--tile", "16"], 2, "smallest tile is 24"),
+        (["SLIDE", "--engine", "ENGINE", "--batch", "0"], 2, "--batch"),
+        (["SLIDE", "--engine", "ENGINE", "--mpp", "0"], 2, "--mpp"),
+        (["SLIDE", "--engine", "ENGINE", "--levels", "9", "3"], 1, "low < high"),
+        (["SLIDE", "--engine", "ENGINE", "--channels", "7"], 2, "no channel '7'"),
+        (["SLIDE", "SLIDE", "--engine", "ENGINE"], 2, "would both be written to"),
+        (["SLIDE", "--engine", "SLIDE"], 2, "unknown kind of model '.tif'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], code: int, message: str, slide: Path, bright_model: Path, tmp_path: Path
+) -> None:
+    names = {"SLIDE": slide, "ENGINE": bright_model}
+    result = run(*[names.get(a, a) for a in arguments], "-o", tmp_path / "out")
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert result.stderr.startswith("cellseg-infer: error: ")
+    assert result.stderr.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_devices_are_listed() -> None:
+    result = run("--devices")
+    assert result.exit_code == 0
+    assert "openvino" in result.stdout
+    assert "ready" in result.stdout
+
+
+SCRIPT = """
+import time
+import cellseg.runtime.stages as stages
+from cellseg.runtime.cli.infer import main
+stitch = stages.stitch_tiles
+def slow(*arguments):
+    print("running", flush=True)
+    time.sleep(0.2)
+    stitch(*arguments)
+stages.stitch_tiles = slow
+main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
+def test_interrupted(bright_model: Path, tmp_path: Path) -> None:
+    slide = tmp_path / "slide.tif"
+    tifffile.imwrite(slide, np.tile(picture(), (4, 4)))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", SCRIPT, slide, "--engine", bright_model, "-o", out]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error == "cellseg-infer: error: interrupted\n"
+    assert not list(out.iterdir())
+    assert time.monotonic() - started < 30

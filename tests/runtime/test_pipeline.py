@@ -1,0 +1,137 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellseg.runtime import Result, segment
+from cellseg.runtime.backends import open_backend
+from cellseg.runtime.errors import ImageError, OutputError, UsageError
+from cellseg.runtime.preprocess import measure
+from cellseg.runtime.readers import ArrayReader
+from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
+
+
+@pytest.fixture(scope="module")
+def image() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:150, :170]
+    found = np.full((150, 170), 12.0)
+    for _ in range(60):
+        cy, cx, r = rng.uniform(0, 150), rng.uniform(0, 170), rng.uniform(3, 8)
+        found = np.maximum(found, (np.hypot(y - cy, x - cx) < r) * rng.uniform(150, 250))
+    return found.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def engine() -> LocalEngine:
+    return LocalEngine(local_spec(2).model_copy(update={"normalization": "percentile"}), 2)
+
+
+def test_memory_and_folder_agree(image: np.ndarray, bright_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, image)
+    inside = segment(image, bright_model, device="cpu")
+    outside = segment(path, bright_model, device="cpu", output=tmp_path / "out", batch=3, tile=40)
+    assert inside.count == outside.count == inside.labels.max() > 10
+    assert inside.labels.dtype == outside.labels.dtype == np.int32
+    assert (inside.labels == outside.labels).all()
+    assert len(inside.cells) == inside.count
+    assert (inside.folder, outside.folder) == (None, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"cells\.parquet"):
+        _ = outside.cells
+
+
+def test_what_is_given_stays_open(image: np.ndarray, bright_model: Path) -> None:
+    reader = ArrayReader(image)
+    with open_backend(bright_model, "cpu") as backend:
+        first = segment(reader, backend)
+        second = segment(reader, backend, tile=64)
+        assert (first.labels == second.labels).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 3, 3), (65, 64)])
+def test_any_size(shape: tuple[int, ...], engine: LocalEngine) -> None:
+    result = segment(np.full(shape, 200, np.uint8), engine)
+    assert result.labels.shape == shape[:2]
+
+
+def test_the_mapping_is_the_slides(image: np.ndarray, engine: LocalEngine) -> None:
+    wanted = measure(image)
+    settings = segment(image, engine).record["settings"]
+    assert (settings["black"], settings["white"]) == (wanted.low, wanted.high)
+    settings = segment(image, engine, levels=(3, 99)).record["settings"]
+    assert (settings["black"], settings["white"]) == (3, 99)
+    bright = segment(image.astype(np.uint16) * 200, engine)
+    assert (bright.labels == segment(image, engine).labels).mean() > 0.99
+
+
+def test_small_images_get_small_tiles_and_batches(image: np.ndarray, engine: LocalEngine) -> None:
+    settings = segment(image[:20, :20], engine).record["settings"]
+    assert (settings["tile"], settings["batch"]) == (32, 1)
+    assert segment(image, engine, tile=20, batch=5).record["settings"]["batch"] == 5
+
+
+def test_channels(image: np.ndarray, engine: LocalEngine) -> None:
+    stack = np.stack([image * 0, image], axis=2)
+    with pytest.raises(ImageError, match="has 2 channels"):
+        segment(stack, engine)
+    assert (segment(stack, engine, channels=[1]).labels == segment(image, engine).labels).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "error", "message"),
+    [
+        (np.zeros((4, 4, 4, 4)), {}, ImageError, "not one picture"),
+        (np.zeros((0, 4)), {}, ImageError, "no pixels"),
+        (np.zeros((4, 4), np.complex64), {}, ImageError, "not grey levels"),
+        ([[1, 2]], {}, UsageError, "not list"),
+        (np.zeros((4, 4)), {"tyle": 3}, UsageError, "no option 'tyle'; it has device, engine, tile"),
+        (np.zeros((4, 4)), {"tile": 3}, UsageError, "leaves no core"),
+        ("none.tif", {}, ImageError, "no such file"),
+    ],
+)
+def test_mistakes(
+    image: Any, options: dict[str, Any], error: type[Exception], message: str, engine: LocalEngine
+) -> None:
+    with pytest.raises(error, match=message):
+        segment(image, engine, **options)
+
+
+def test_nothing_is_left_after_an_error(image: np.ndarray, tmp_path: Path) -> None:
+    spec = local_spec(2)
+    with LocalEngine(spec, 2, fail_at=2) as broken, pytest.raises(Exception, match="told to fail"):
+        segment(image, broken, output=tmp_path / "out", batch=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_leaves_nothing(image: np.ndarray, engine: LocalEngine, tmp_path: Path) -> None:
+    def interrupt(state: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segment(image, engine, output=tmp_path / "out", progress=interrupt)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_something_else_is_left_alone(
+    image: np.ndarray, engine: LocalEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="something else"):
+        segment(image, engine, output=tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_notes(image: np.ndarray, engine: LocalEngine) -> None:
+    assert "--mpp" in segment(image, engine).notes[0]
+    assert segment(image, engine, pixel_size=0.5).notes == ()
+    trained = LocalEngine(engine.spec.model_copy(update={"pixel_size": 0.25}), 2)
+    assert "trained at 0.25" in segment(image, trained, pixel_size=2.0).notes[0]
+
+
+def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> None:
+    result = segment(image, engine)
+    assert isinstance(result, Result)
+    assert len(repr(result)) < 1500
