@@ -17,6 +17,7 @@ import tifffile
 
 from .errors import DataError
 from .overlap import Labels
+from .writers.folder import result_name
 
 #: Endings of label images. JPEG is missing on purpose: it blurs numbers.
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -28,7 +29,7 @@ _SPELLED_OUT = 3
 
 @dataclass(frozen=True, slots=True)
 class LabelFolder:
-    """The label images of a folder by stem (the name without its ending)."""
+    """The label images of a folder by stem: the name without its ending, as results are named."""
 
     folder: Path
     files: dict[str, Path]
@@ -94,7 +95,7 @@ def list_files(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Pa
         if (path / LABELS_ZARR).is_dir():
             stem, path = path.name, path / LABELS_ZARR
         elif path.suffix.lower() in suffixes and path.is_file():
-            stem = path.stem
+            stem = result_name(path)
         else:
             continue
         if stem in files:
@@ -201,4 +202,4 @@ def read_groups(path: Path, by: str) -> dict[str, str]:
     columns = list(rows[0]) if rows else []
     if by not in columns:
         raise DataError(f"{path}: no column {by!r}; found {', '.join(map(str, columns)) or 'no rows'}")
-    return {Path(row[columns[0]]).stem: row[by] for row in rows}
+    return {result_name(row[columns[0]]): row[by] for row in rows}
