@@ -142,7 +142,7 @@ def segment(
             workers=options.get("workers") or _cores(),
             pixel_size=options.get("pixel_size") or reader.pixel_size,
         )
-        run = SlideRun(setup, target.open(setup))
+        run = SlideRun(setup, target.open(setup), target.watch)
         opened = time.perf_counter()
         last = run.run(progress)
         ran = time.perf_counter()

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 from .instances import Cells, Stats, Strip
+from .readers import SlideReader
 from .stages import Progress, Setup, Sink
 
 #: Packages whose versions stand in the record, where they are installed.
@@ -147,6 +148,9 @@ class Result:
 class Target(ABC):
     """Where strips go: a context manager that leaves nothing behind unless committed."""
 
+    #: Wants to see the raw rows as they are read, or ``None``.
+    watch: Callable[[NDArray[Any]], None] | None = None
+
     @abstractmethod
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Get ready for a slide; return what takes its strips."""
@@ -217,7 +221,6 @@ class ResultFolder(Target):
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Start every file."""
         from .writers import CellTable, GeoJson, LabelsZarr, Overview
-        from .writers.overview import MAX_EDGE
 
         reader, path, scale = setup.reader, self._folder.path, setup.pixel_size
         names = reader.channel_names
@@ -227,12 +230,24 @@ class ResultFolder(Target):
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=reader.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
             GeoJson(path / "cells.geojson.gz", channel_names=names, pixel_size=scale, space=space),
-            Overview(path / "overview.png", reader.overview(MAX_EDGE), *size),
+            Overview(path / "overview.png", self._picture(reader), *size),
         ]
         if self._csv:
             writers.append(CellTable(path / "cells.csv", channel_names=names, pixel_size=scale))
         self._writers = [self._stack.enter_context(writer) for writer in writers]
         return self._writers
+
+    def _picture(self, reader: SlideReader) -> NDArray[Any] | Callable[[], NDArray[Any]]:
+        """Return the reduced picture, or how to get it from the rows of a slide without a pyramid."""
+        from .readers.area import Shrinker
+        from .writers.overview import MAX_EDGE, reduced_size
+
+        if len(reader.levels) > 1:
+            return reader.overview(MAX_EDGE)
+        size = reader.height, reader.width
+        shrinker = Shrinker(*size, *reduced_size(*size), reader.dtype)
+        self.watch = shrinker.push
+        return shrinker.result
 
     def finish(self) -> None:
         """Finish every file."""

@@ -149,11 +149,19 @@ class SlideRun:
         What to run.
     sinks
         Take every strip, in order, in one thread.
+    watch
+        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read.
     """
 
-    def __init__(self, setup: Setup, sinks: Iterable[Sink]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        sinks: Iterable[Sink],
+        watch: Callable[[NDArray[Any]], None] | None = None,
+    ) -> None:
         self._setup = setup
         self._sinks = tuple(sinks)
+        self._watch = watch
         self._flow = Flow()
         self._engine = _EngineClock()
         self._started = time.perf_counter()
@@ -233,6 +241,8 @@ class SlideRun:
 
     def _read(self) -> None:
         for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get):
+            if self._watch is not None:
+                self._watch(source.core)
             self._bands.put(source)
         self._bands.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ..instances import Cells, Strip
 from ..preprocess import measure
+from ..readers.base import fit
 from .base import Writer, write_whole
 from .blocks import CellBlocks
 
@@ -23,6 +25,8 @@ LINE_SCALE = 0.15
 #: Colours of outlines, red green blue, on dark and on bright pictures; neighbours rarely agree.
 ON_DARK = ((255, 209, 102), (6, 214, 160), (76, 201, 240), (255, 112, 166), (199, 125, 255), (255, 151, 112))
 ON_BRIGHT = ((255, 221, 0), (0, 229, 255), (124, 255, 20), (255, 138, 0))
+#: Colours are dealt out before it is known which palette it will be: a multiple of both lengths.
+COLOURS = 12
 #: Colours that stand for channels where there are not one or three of them.
 CHANNEL_COLOURS = (
     (0.25, 0.45, 1),
@@ -68,6 +72,11 @@ def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
+def reduced_size(height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of the reduced picture of an image."""
+    return fit(height, width, MAX_EDGE)
+
+
 class Overview(Writer):
     """Writes the picture that a person looks at first.
 
@@ -78,25 +87,29 @@ class Overview(Writer):
     path
         The PNG to make.
     picture
-        The whole image reduced, shape (h, w, channels), for example ``reader.overview(MAX_EDGE)``.
+        The whole image reduced, shape (h, w, channels), for example ``reader.overview(MAX_EDGE)``; or
+        a function that returns it, of the size :func:`reduced_size`, once all strips are written.
     height, width
         Size of the full image in pixels.
     """
 
-    def __init__(self, path: Path, picture: npt.NDArray[Any], height: int, width: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        picture: npt.NDArray[Any] | Callable[[], npt.NDArray[Any]],
+        height: int,
+        width: int,
+    ) -> None:
         self.path = path
-        shown = display(picture)
-        enlarge = max(1, min(4, round(MIN_EDGE / max(shown.shape[:2]))))
-        if enlarge > 1:
-            size = (shown.shape[1] * enlarge, shown.shape[0] * enlarge)
-            shown = cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC)
-        self._picture = shown
-        self._scale = np.array([shown.shape[1] / width, shown.shape[0] / height])
-        self._colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
+        self._given = picture
+        rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
+        enlarge = max(1, min(4, round(MIN_EDGE / max(rows, columns))))
+        self._shape = rows * enlarge, columns * enlarge
+        self._scale = np.array([self._shape[1] / width, self._shape[0] / height])
         # How much of each pixel a cell covers, and which colour it has there.
-        self._cover = np.zeros(shown.shape[:2], np.uint8)
-        self._covered = np.zeros(shown.shape[:2], np.float64)
-        self._colour = np.zeros(shown.shape[:2], np.uint8)
+        self._cover = np.zeros(self._shape, np.uint8)
+        self._covered = np.zeros(self._shape, np.float64)
+        self._colour = np.zeros(self._shape, np.uint8)
         self._cells = CellBlocks(BLOCK)
 
     def write(self, strip: Strip) -> None:
@@ -115,16 +128,16 @@ class Overview(Writer):
         scaled = (cells.outline * self._scale - 0.5) * (1 << _SHIFT)
         points = np.rint(scaled).astype(np.int32)
         rings = _thinned(points, cells.outline_start)
-        picked = cells.columns["label"].astype(np.int64) * 7 % len(self._colours)
+        picked = cells.columns["label"].astype(np.int64) * 7 % COLOURS
         width = 2 if self._scale.min() > 1.5 else 1
-        for colour in range(len(self._colours)):
+        for colour in range(COLOURS):
             chosen = [rings[i] for i in np.flatnonzero(picked == colour)]
             if chosen:
                 cv2.polylines(self._colour, chosen, True, colour, width + 2, cv2.LINE_8, _SHIFT)
                 cv2.polylines(self._cover, chosen, True, 255, width, cv2.LINE_AA, _SHIFT)
 
     def _dots(self, cells: Cells) -> None:
-        rows, columns = self._picture.shape[:2]
+        rows, columns = self._shape
         y = (cells.columns["centroid_y"].astype(np.float64) + 0.5) * self._scale[1]
         x = (cells.columns["centroid_x"].astype(np.float64) + 0.5) * self._scale[0]
         at = (np.minimum(y.astype(np.int64), rows - 1), np.minimum(x.astype(np.int64), columns - 1))
@@ -137,8 +150,12 @@ class Overview(Writer):
         if self._covered.any():
             self._cover = np.rint(np.minimum(self._covered, 1) * 255).astype(np.uint8)
             self._colour[:] = DOT
+        shown = display(self._given() if callable(self._given) else self._given)
+        if shown.shape[:2] != self._shape:
+            shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
+        colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
         part = self._cover[:, :, None].astype(np.float32) / 255
-        drawn = self._picture * (1 - part) + self._colours[self._colour] * part
+        drawn = shown * (1 - part) + colours[self._colour % len(colours)] * part
         found, data = cv2.imencode(".png", np.rint(drawn).astype(np.uint8)[:, :, ::-1])
         assert found
         write_whole(self.path, data.tobytes())

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +10,7 @@ from cellseg.runtime import Result, segment
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import ImageError, OutputError, UsageError
 from cellseg.runtime.preprocess import measure
-from cellseg.runtime.readers import ArrayReader
+from cellseg.runtime.readers import ArrayReader, Level
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 
@@ -122,6 +123,24 @@ def test_an_output_that_is_something_else_is_left_alone(
     with pytest.raises(OutputError, match="something else"):
         segment(image, engine, output=tmp_path, overwrite=True)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_overview_is_the_same_with_and_without_a_pyramid(tmp_path: Path) -> None:
+    """Without one it is made of the rows as they are read, so that none is read twice."""
+    rng = np.random.default_rng(0)
+    flat = rng.integers(0, 256, (220, 2400, 3)).astype(np.uint8)
+
+    class Pyramid(ArrayReader):
+        def __init__(self) -> None:
+            super().__init__(flat)
+            self.levels = (*self.levels, Level(1, 1, 220.0))
+
+    pictures, rgb = [], LocalEngine(local_spec(2, channels=3), 2)
+    for name, reader in (("flat", ArrayReader(flat)), ("pyramid", Pyramid())):
+        segment(reader, rgb, output=tmp_path / name)
+        pictures.append(cv2.imread(str(tmp_path / name / "overview.png")).astype(int))
+    assert pictures[0].shape == (183, 2000, 3)
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def test_notes(image: np.ndarray, engine: LocalEngine) -> None:
