@@ -86,6 +86,8 @@ class _Stderr(logging.StreamHandler[TextIO]):
 def _log_to_stderr() -> None:
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("cellseg")
-    logger.handlers = [handler]
-    logger.propagate = False
+    logging.getLogger("cellseg").handlers = [handler]
+
+
+if __name__ == "__main__":  # for torchrun, and for the processes that Fabric starts
+    main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import cv2
 import lightning_fabric as lf
@@ -57,7 +57,7 @@ def open_fabric(config: TrainConfig) -> lf.Fabric:
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     # The same run gives the same weights; the original project asks for this too.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = lf.Fabric(
         accelerator=wanted, devices=devices, num_nodes=nodes, precision=PRECISION[config.precision]
     )
@@ -78,15 +78,29 @@ def total_over(fabric: lf.Fabric) -> Total:
     """Return the function that sums a tensor's elements over all processes, gradients included."""
     if fabric.world_size == 1:
         return torch.sum
+    return lambda values: cast(Tensor, _SumOverProcesses.apply(values.sum()))  # type: ignore[no-untyped-call]
 
-    from torch.distributed.nn.functional import all_reduce
 
-    def total(values: Tensor) -> Tensor:
-        # The gradient is summed over the processes too, which undoes the mean that DDP then takes.
-        reduced: Tensor = all_reduce(values.sum())  # type: ignore[no-untyped-call]
-        return reduced
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum of a scalar over all processes, whose gradient is the sum of theirs.
 
-    return total
+    Every process then computes the same loss L of the shared sums S, and DDP's mean of the gradients
+    1/n Σ_r (n dL/dS) dS_r/dθ is the gradient of L.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _sum_over_processes(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _sum_over_processes(grad)
+
+
+def _sum_over_processes(value: Tensor) -> Tensor:
+    value = value.clone()
+    torch.distributed.all_reduce(value)
+    return value
 
 
 def agree(received: int, step: int, fabric: lf.Fabric) -> int:

@@ -18,7 +18,6 @@ from cellseg.runtime.errors import OutputError
 
 from .augment import photometric
 from .crops import Crops, CropSource
-from .models.heads import ENCODINGS
 from .validate import Prediction
 
 Picture = NDArray[np.uint8]
@@ -40,7 +39,7 @@ def preview(source: CropSource, count: int) -> Picture:
         look = photometric(tensors["image"][None], tensors["look"][None])[0]
         image = _to_rgb((look.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
         image[crop["valid"] == 0] //= 3
-        density = np.sqrt(crop["density"] / ENCODINGS["density"].full_scale)
+        density = crop["density"] / max(crop["density"].max(), 1e-9)
         panels = {
             f"{source.sample_of(index).name}": image,
             "label": _colored(crop["labels"]),

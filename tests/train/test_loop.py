@@ -14,9 +14,8 @@ import torch
 
 from cellseg.runtime.errors import CellsegError, ConfigError, ModelError, OutputError, UsageError
 from cellseg.train import checkpoint, loop, report, run
-from cellseg.train.config import TrainConfig
+from cellseg.train.config import TrainConfig, parse
 from cellseg.train.config import load as load_config
-from cellseg.train.config import parse
 
 from .conftest import TINY, write_data_set
 
