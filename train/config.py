@@ -103,6 +103,8 @@ class TrainConfig(BaseModel):
     touch_weight: Weight = 0.0
     #: Weight of the Dice term beside cross-entropy.
     dice_weight: Weight = 1.0
+    #: How evenly kinds of picture (dark, bright grey, coloured) are drawn: 0 as they come, 1 alike.
+    balance: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Strength of photometric and geometric augmentation; 0 switches it off, flips apart.
     augment: float = Field(default=1.0, ge=0.0, le=2.0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

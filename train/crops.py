@@ -102,6 +102,17 @@ class Placement:
         return inside
 
 
+def kind_shares(samples: list[Sample], balance: float) -> NDArray[np.float64]:
+    """Return each sample's chance to be drawn, (len(samples),), summing to one.
+
+    A kind with n images gets n ** (1 - balance) of the draws: all its share at 0, as much as any other
+    kind at 1.
+    """
+    _, kind, counts = np.unique([sample.kind for sample in samples], return_inverse=True, return_counts=True)
+    weight = 1.0 / counts[kind] ** balance
+    return np.asarray(weight / weight.sum(), np.float64)
+
+
 @dataclass(frozen=True, slots=True)
 class CropSource:
     """Draws augmented crops from samples; crop `index` is always the same."""
@@ -110,9 +121,19 @@ class CropSource:
     config: TrainConfig
 
     def sample_of(self, index: int) -> Sample:
-        """Return the sample that crop `index` is cut from: each epoch visits every image once."""
-        epoch, place = divmod(index, len(self.samples))
-        order = np.random.default_rng([self.config.randseed, 1, epoch]).permutation(len(self.samples))
+        """Return the sample that crop `index` is cut from.
+
+        Each epoch visits every image once; with ``balance`` it draws as many, rarer kinds more often.
+        """
+        count = len(self.samples)
+        epoch, place = divmod(index, count)
+        rng = np.random.default_rng([self.config.randseed, 1, epoch])
+        balance = self.config.balance
+        order = (
+            rng.choice(count, count, p=kind_shares(self.samples, balance))
+            if balance
+            else rng.permutation(count)
+        )
         return self.samples[int(order[place])]
 
     def crop(self, index: int) -> dict[str, Plane]:

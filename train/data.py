@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -49,6 +49,25 @@ class Sample:
     boundary: NDArray[np.uint8] | None = None
     #: (H, W) float32 in cells per pixel, or None where no head learns it.
     density: NDArray[np.float32] | None = None
+    #: What it looks like, see :func:`kind_of`.
+    kind: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", kind_of(self.image))
+
+
+def kind_of(image: NDArray[np.uint8]) -> str:
+    """Tell pictures with a dark ground (fluorescence) from bright ones, coloured (stained) or grey.
+
+    Parameters
+    ----------
+    image
+        (H, W, C) as in :class:`Sample`.
+    """
+    if np.median(image) < 128:
+        return "dark"
+    spread = image.max(axis=2) - image.min(axis=2)
+    return "coloured" if np.percentile(spread, 95) > 16 else "grey"
 
 
 def read_dataset(config: TrainConfig) -> tuple[list[Sample], list[Sample]]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.train.config import TrainConfig
-from cellseg.train.crops import Crops, CropSource, Placement, StepSampler, padded_targets
+from cellseg.train.crops import Crops, CropSource, Placement, StepSampler, kind_shares, padded_targets
 from cellseg.train.data import Sample
 
 Configure = Callable[..., TrainConfig]
@@ -147,3 +147,19 @@ def test_ranks_share_each_batch_of_one_process(start: int, batch: int, ranks: in
     shared = [[index for part in parts for index in part[step]] for step in range(3)]
     assert shared == list(StepSampler(start, start + 3, batch * ranks))
     assert list(StepSampler(start + 1, start + 3, batch)) == list(StepSampler(start, start + 3, batch))[1:]
+
+
+def test_balance_draws_rare_kinds_more_often() -> None:
+    dark = np.zeros((8, 8, 3), np.uint8)
+    stained = np.full((8, 8, 3), (200, 120, 220), np.uint8)
+    labels = np.zeros((8, 8), np.int32)
+    samples = [Sample(str(i), dark, labels) for i in range(9)] + [Sample("s", stained, labels)]
+    assert [sample.kind for sample in samples] == ["dark"] * 9 + ["coloured"]
+
+    as_they_come, between, alike = (kind_shares(samples, balance)[-1] for balance in (0.0, 0.5, 1.0))
+    assert as_they_come == pytest.approx(0.1)
+    assert between == pytest.approx(0.25)
+    assert alike == pytest.approx(0.5)
+    source = CropSource(samples, TrainConfig(balance=1.0))
+    drawn = [source.sample_of(i).kind for i in range(400)]
+    assert 120 < drawn.count("coloured") < 280
