@@ -1,0 +1,182 @@
+"""What the user names on the command line becomes a list of images.
+
+Files, folders, patterns, URLs and manifests; nothing is opened here but manifests.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .writers.folder import result_name
+
+#: Endings of files that are taken from a folder.
+SUFFIXES = frozenset(
+    (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
+    + (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
+)
+#: Files that make a folder an OME-Zarr image.
+ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
+#: Endings of manifests, with the character between columns.
+MANIFESTS = {".csv": ",", ".tsv": "\t"}
+#: Columns of a manifest beside ``image``, with what they hold.
+COLUMNS: dict[str, type] = {
+    "mpp": float, "channels": str, "series": int, "page": int, "z": int, "t": int, "roi": str, "name": str,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One image to segment."""
+
+    #: A path or URL.
+    image: str
+    #: What a manifest says of it: some of :data:`COLUMNS`; ``channels`` as a list, ``roi`` as a path.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def expand(arguments: Sequence[str | Path]) -> list[Input]:
+    """Return the images that the arguments stand for, each once, in order.
+
+    Parameters
+    ----------
+    arguments
+        * a file or an OME-Zarr folder: itself, whether it can be read or not;
+        * another folder: the images directly in it, by name; hidden files are left out;
+        * a pattern with ``*``, ``?``, ``[`` or ``**`` that is no existing path: what it matches;
+        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image`` (paths relative to the
+          manifest) and optionally those of :data:`COLUMNS`; other columns are left alone;
+        * a URL: itself.
+
+    Raises
+    ------
+    UsageError
+        A folder or pattern holds no image, or a manifest is not understood.
+    """
+    found: dict[str, Input] = {}
+    for argument in arguments:
+        for item in _expand_one(str(argument)):
+            # The same image twice, as by a folder and a file of it, is segmented once.
+            key = item.image if "://" in item.image else os.path.realpath(item.image)
+            found.setdefault(key if not item.options else f"{key}\0{sorted(item.options.items())}", item)
+    return list(found.values())
+
+
+def _expand_one(argument: str) -> list[Input]:
+    if "://" in argument:
+        return [Input(argument)]
+    path = Path(argument)
+    if path.is_dir():
+        if _is_zarr(path):
+            return [Input(argument)]
+        images = [p for p in sorted(path.iterdir()) if _is_image(p)]
+        if not images:
+            raise UsageError(
+                f"{path}: this folder holds no image; for those in folders below it give '{path}/**/*.tif'"
+            )
+        return [Input(str(p)) for p in images]
+    if not os.path.lexists(argument) and glob.has_magic(argument):
+        # Path.glob would need the pattern cut into a fixed and a moving part.
+        every = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+        matches = [match for match in every if _is_image(Path(match))]
+        if not matches:
+            raise UsageError(f"{argument}: this pattern matches no image")
+        return [Input(match) for match in matches]
+    if path.suffix.lower() in MANIFESTS and path.is_file():
+        return _manifest(path)
+    return [Input(argument)]
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
+
+
+def _is_image(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.suffix.lower() in SUFFIXES if not path.is_dir() else _is_zarr(path)
+
+
+def _manifest(path: Path) -> list[Input]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter=MANIFESTS[path.suffix.lower()]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as a manifest: {error}") from None
+    header = list(rows[0]) if rows else []
+    if "image" not in header:
+        raise UsageError(
+            f"{path}: a manifest needs a first line that names its columns, one of them 'image', and at "
+            f"least one row; found {', '.join(map(str, header)) or 'nothing'}"
+        )
+    for name in header:
+        known = difflib.get_close_matches(str(name).lower(), ["image", *COLUMNS], 1, 0.8)
+        if known and name not in ("image", *COLUMNS):
+            raise UsageError(f"{path}: column '{name}' is not known; did you mean '{known[0]}'?")
+    return [_row(path, number, row) for number, row in enumerate(rows, start=2)]
+
+
+def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
+    """Turn one line of a manifest into an input."""
+    image = (row["image"] or "").strip()
+    if not image:
+        raise UsageError(f"{path}, line {number}: names no image")
+    options: dict[str, Any] = {}
+    for name, kind in COLUMNS.items():
+        text = (row.get(name) or "").strip()
+        if not text:
+            continue
+        try:
+            options[name] = kind(text)
+        except ValueError:
+            wanted = {int: "a whole number", float: "a number"}[kind]
+            raise UsageError(f"{path}, line {number}: {name} is '{text}', wanted {wanted}") from None
+    if "channels" in options:
+        options["channels"] = [part.strip() for part in options["channels"].replace(";", ",").split(",")]
+    if "roi" in options:
+        options["roi"] = str(path.parent / options["roi"])
+    return Input(image if "://" in image else str(path.parent / image), options)
+
+
+def result_names(inputs: Sequence[Input]) -> list[str]:
+    """Return a folder name for the results of each image, no two alike (nor but for case).
+
+    An image whose plain name is taken gets its folder's name before it, then its ending behind it.
+
+    Raises
+    ------
+    UsageError
+        The names cannot be told apart.
+    """
+    names = [result_name(item.options.get("name", item.image)) for item in inputs]
+    for refine in (_with_folder, _with_suffix):
+        counts = Counter(name.casefold() for name in names)
+        names = [
+            refine(name, Path(item.image)) if counts[name.casefold()] > 1 else name
+            for name, item in zip(names, inputs, strict=True)
+        ]
+    first: dict[str, Input] = {}
+    for name, item in zip(names, inputs, strict=True):
+        other = first.setdefault(name.casefold(), item)
+        if other is not item:
+            raise UsageError(
+                f"{other.image} and {item.image} would both be written to '{name}'; run them apart, each "
+                "with its own -o, or name them in a manifest"
+            )
+    return names
+
+
+def _with_folder(name: str, image: Path) -> str:
+    return f"{result_name(image.parent.name + '.')}_{name}" if image.parent.name else name
+
+
+def _with_suffix(name: str, image: Path) -> str:
+    return f"{name}_{image.suffix.lower().strip('.')}" if image.suffix.strip(".") else name
