@@ -147,10 +147,15 @@ def _score_model(
     files = list_files(pictures, PICTURES, "pictures")
     check_partners(truth.files, files, pictures)
     check_partners(files, truth.files, truth.folder)
+    sizes = {}
+    for stem, path in files.items():
+        with open_slide(path) as slide:
+            sizes[stem] = (max(slide.height, slide.width), slide.height)
     scores = {}
     with open_backend(model, device) as backend:
         spec = backend.spec
-        for stem in _progress(truth.files):
+        # By size, because the engine gets ready anew for each tile size.
+        for stem in _progress(sorted(files, key=sizes.__getitem__)):
             true_labels = truth.read(stem)
             with open_slide(files[stem]) as slide:
                 _check_size(truth.files[stem], true_labels.shape, files[stem], (slide.height, slide.width))
