@@ -20,17 +20,19 @@ from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.spec import Head, ModelSpec, SplitSettings
 
-from . import files, halo, network, parity, report, sizes, tiles, to_onnx
+from . import files, half, halo, network, parity, report, sizes, tiles, to_onnx
 from .graph import Deployable, Reference, choose_heads
 from .report import Say, line
 
 Precision = Literal["fp32", "fp16", "int8"]
 #: Tiles that are compared, and their edge in pixels.
 PARITY_TILES, PARITY_EDGE = 24, 256
+#: Of these, tiles on which half precision is tried.
+HALF_TILES = 4
 #: Pixels that are looked at for the halo, windows included.
 HALO_PIXELS = 4_000_000
 #: A tile keeps this share of its pixels at least, where no tile size is asked for.
-USEFUL = 2 / 3
+USEFUL = 0.65
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,10 @@ def export(request: Request, say: Say) -> Exported:
 
     with files.replacing(output) as partial:
         deployable = Deployable(trained.network, heads)
-        model = to_onnx.trace(deployable, channels=channels, multiple=multiple, opset=request.opset)
-        report.savings(trained.network, deployable, model, channels, say)
-
         images = tiles.gather(request.parity, trained.config, count=PARITY_TILES, edge=PARITY_EDGE, near=path)
+        traced = _in_half(deployable, images, say) if request.precision == "fp16" else deployable
+        model = to_onnx.trace(traced, channels=channels, multiple=multiple, opset=request.opset)
+        report.savings(trained.network, deployable, model, channels, say)
         spec = _draft(trained, heads, request, images.source)
         files.write(partial, to_onnx.finish(model, spec))
         measured = _measure_halo(partial, spec, trained, request, say)
@@ -134,6 +136,18 @@ def _check_core(tile: int | str | None, pixels: int) -> None:
         raise UsageError(
             f"--tile {tile} leaves no core inside a halo of {pixels}; wanted more than {2 * pixels}"
         )
+
+
+def _in_half(deployable: Deployable, images: tiles.Tiles, say: Say) -> Deployable:
+    choice = half.choose(deployable, images.images[:HALF_TILES])
+    kept = f"{', '.join(choice.single)} in single" if choice.single else "no part needs single"
+    say(
+        line(
+            "half",
+            f"{kept}; largest value {choice.largest:.4g}, bytes differ by {choice.effect:.3f} in the mean",
+        )
+    )
+    return half.to_half(deployable, choice.single)
 
 
 def _draft(

@@ -27,9 +27,8 @@ FILE = click.Path(path_type=Path)
     metavar="NAMES",
     help="Heads to keep, for example mask,boundary; mask alone by default.",
 )
-@click.option(
-    "--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (the default)."
-)
+@click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (default).")
+@click.option("--fp16", "precision", flag_value="fp16", help="Half precision where measurement allows it.")
 @click.option("--name", help="Name that the model goes by; the training run's by default.")
 @click.option("--parity", type=FILE, metavar="DIR", help="Pictures to compare with PyTorch on.")
 @click.option(

@@ -91,10 +91,10 @@ class Deployable(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map uint8 (N, H, W, C) to uint8 (N, K, H, W)."""
-        dtype = next(self.network.parameters()).dtype
-        # Cast first: TensorRT takes bytes at a cast only, not at a transposition.
-        x = (image.to(dtype) * (1.0 / 255.0)).permute(0, 3, 1, 2)
-        logits = self.network(x)  # (N, K, H, W)
+        # Cast first: TensorRT takes bytes at a cast only, not at a transposition. And to single precision
+        # even where the network is in half, which would hold 1/255 to three digits.
+        x = (image.float() * (1.0 / 255.0)).permute(0, 3, 1, 2)
+        logits: Tensor = self.network(x).float()  # (N, K, H, W)
         probabilities = [head for head in self.heads if head.name != "density"]
         planes = to_bytes(torch.sigmoid(logits[:, : len(probabilities)]), probabilities[0])
         if len(probabilities) < len(self.heads):
