@@ -29,10 +29,14 @@ from skimage.feature import peak_local_max  # noqa: E402
 from skimage.measure import regionprops_table  # noqa: E402
 from skimage.segmentation import watershed  # noqa: E402
 
-from cellseg.runtime.instances import InstanceStream  # noqa: E402
+from cellseg.runtime.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
+from cellseg.runtime.channels import ChannelChoice  # noqa: E402
+from cellseg.runtime.instances import InstanceStream, Strip  # noqa: E402
 from cellseg.runtime.label import label_image  # noqa: E402
 from cellseg.runtime.measure import measure_labels  # noqa: E402
+from cellseg.runtime.preprocess import Normalization  # noqa: E402
 from cellseg.runtime.spec import Head, SplitSettings  # noqa: E402
+from cellseg.runtime.tiling import TileGrid  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -91,20 +95,17 @@ PROPERTIES = (
 )  # fmt: skip
 
 
-def stream(scene: Scene, *, image: bool, rows: int = 256, workers: int = 1) -> tuple[NDArray[np.int32], int]:
-    """Split a scene in bands, as the pipeline does; return labels and the number of cells."""
+def stream(scene: Scene, *, image: bool, rows: int = 256) -> list[Strip]:
+    """Split a scene in bands on one core, as the pipeline does."""
     height, width = scene.planes.shape[1:]
     channels = scene.image.shape[2] if image else 0
-    strips = []
-    with InstanceStream(
-        height, width, HEADS, SETTINGS, image_channels=channels, workers=workers
-    ) as instances:
+    strips: list[Strip] = []
+    with InstanceStream(height, width, HEADS, SETTINGS, image_channels=channels) as instances:
         for y in range(0, height, rows):
-            strips += instances.push(
-                scene.planes[:, y : y + rows], scene.image[y : y + rows] if image else None
-            )
+            band = slice(y, y + rows)
+            strips += instances.push(scene.planes[:, band], scene.image[band] if image else None)
         strips += instances.finish()
-    return np.concatenate([strip.labels for strip in strips]), instances.stats.cells
+    return strips
 
 
 def scikit_split(scene: Scene) -> NDArray[np.int32]:
@@ -123,7 +124,9 @@ def instance_cases(size: int) -> list[Case]:
     """Label, split, measure, and all of them together with outlines."""
     scene = Scene.make(size)
     binary = (scene.planes[0] >= SETTINGS.mask_threshold).astype(np.uint8)
-    labels, count = stream(scene, image=False)
+    strips = stream(scene, image=False)
+    labels = np.concatenate([strip.labels for strip in strips])
+    count = sum(len(strip.cells) for strip in strips)
     click.echo(
         f"{size} × {size} pixels, {binary.mean():.1%} foreground, "
         f"{1e6 * count / scene.pixels:.0f} cells a megapixel"
@@ -164,8 +167,92 @@ def instance_cases(size: int) -> list[Case]:
     ]
 
 
+#: Tile edge and halo of the tile cases, pixels.
+TILE, HALO = 512, 32
+
+
+def tile_cases(size: int) -> list[Case]:
+    """Cut an image into tiles, and put planes of tiles together, against copying as many bytes."""
+    grid = TileGrid(size, size, TILE, HALO)
+    bands = list(grid)
+    rng = np.random.default_rng(0)
+    raw = rng.integers(0, 4000, (size, size, 3)).astype(np.uint16)
+    batch = np.zeros((grid.columns, TILE, TILE, 3), np.uint8)
+    planes = rng.integers(0, 256, (grid.columns, 3, TILE, TILE)).astype(np.uint8)
+    out = np.zeros((3, size, size), np.uint8)
+
+    def cut(image: NDArray[np.generic], pick: tuple[int, ...], mapping: Normalization) -> Callable[[], None]:
+        gatherer = TileGatherer(grid, ChannelChoice(pick), mapping)
+        sources = [BandRows(band, image[band.rows.y : band.rows.y1], image) for band in bands]
+
+        def run() -> None:
+            for source in sources:
+                gatherer(source, source.band.tiles, batch)
+
+        return run
+
+    def put_together() -> None:
+        for band in bands:
+            rows = out.reshape(-1)[: 3 * band.region.height * size].reshape(3, band.region.height, size)
+            stitch_tiles(planes, band.tiles, band, HALO, rows)
+
+    def copy(count: int) -> Callable[[], None]:
+        source, target = np.ones(count, np.uint8), np.empty(count, np.uint8)
+        return lambda: np.copyto(target, source)
+
+    def slices(image: NDArray[np.uint8], table: NDArray[np.uint8]) -> Callable[[], None]:
+        padded = np.pad(image, ((HALO, TILE), (HALO, TILE), (0, 0)), mode="reflect")
+
+        def run() -> None:
+            for band in bands:
+                for index, tile in enumerate(band.tiles):
+                    batch[index] = table[padded[tile.core.y :, tile.core.x :][:TILE, :TILE]]
+
+        return run
+
+    def monai() -> object:
+        import torch
+        from monai.inferers import sliding_window_inference
+
+        picture = torch.zeros(1, 3, size, size)
+        return sliding_window_inference(picture, TILE, 4, lambda x: x, overlap=2 * HALO / TILE)
+
+    narrow = (raw >> 4).astype(np.uint8)
+    mapping = Normalization(20, 230, "uint8")
+    table = mapping.lookup()
+    assert table is not None
+    written = len(grid) * TILE * TILE * 3
+    return [
+        Case(
+            "gather 8-bit RGB",
+            cut(narrow, (0, 1, 2), mapping),
+            {"memory copy": copy(written), "NumPy slices and a lookup": slices(narrow, table)},
+        ),
+        Case(
+            "gather 8-bit grey to RGB",
+            cut(narrow[:, :, :1].copy(), (0,), mapping),
+            {"memory copy": copy(written)},
+        ),
+        Case(
+            "gather 16-bit RGB",
+            cut(raw, (0, 1, 2), Normalization(100, 3800, "uint16")),
+            {"memory copy": copy(written)},
+        ),
+        Case(
+            "gather float RGB",
+            cut(raw.astype(np.float32), (0, 1, 2), Normalization(100, 3800, "float32")),
+            {"memory copy": copy(written)},
+        ),
+        Case(
+            "stitch 3 planes",
+            put_together,
+            {"memory copy": copy(3 * size * size), "MONAI sliding_window_inference, no network": monai},
+        ),
+    ]
+
+
 #: Groups of cases by name; each is made from the edge of the scene in pixels.
-GROUPS: dict[str, Callable[[int], list[Case]]] = {"instances": instance_cases}
+GROUPS: dict[str, Callable[[int], list[Case]]] = {"instances": instance_cases, "tiles": tile_cases}
 
 
 def best_seconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
@@ -190,7 +277,7 @@ def best_seconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
 @click.option("--rounds", default=5, show_default=True, help="Rounds; the best of them counts.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
 def main(names: tuple[str, ...], size: int, rounds: int, json_path: Path | None) -> None:
-    """Time the kernels named (groups: instances), or all."""
+    """Time the kernels named (groups: instances, tiles), or all."""
     unknown = set(names) - set(GROUPS)
     if unknown:
         raise click.UsageError(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")

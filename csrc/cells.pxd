@@ -8,7 +8,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
 from shape cimport (
-    Cell, Moments, add_run, border_code, finish_moments, hull_area, perimeter, trace_outline,
+    Cell, Moments, add_run, border_share, finish_moments, hull_area, perimeter, trace_outline,
 )
 from vector cimport Ints, free_ints, reserve_ints
 
@@ -29,7 +29,7 @@ cdef struct Results:
     Ints outline  # x, y
     # scratch, by cell of one crop or by row of one cell
     Moments* moments
-    int64_t* codes  # cells × 50: border pixels by neighbourhood
+    int32_t* border_counts  # cells × 4: border pixels by their share in the perimeter
     int64_t scratch_cells
     Ints extent
     Ints stack
@@ -49,7 +49,7 @@ cdef inline void free_results(Results* results) noexcept nogil:
     free(results.cells)
     free(results.intensity)
     free(results.moments)
-    free(results.codes)
+    free(results.border_counts)
     free_ints(&results.runs)
     free_ints(&results.outline)
     free_ints(&results.extent)
@@ -81,11 +81,11 @@ cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels)
             with gil:
                 raise MemoryError(f"no memory for {capacity} cells")
         results.moments = <Moments*>memory
-        memory = realloc(results.codes, capacity * 50 * sizeof(int64_t))
+        memory = realloc(results.border_counts, capacity * 4 * sizeof(int32_t))
         if memory == NULL:
             with gil:
                 raise MemoryError(f"no memory for {capacity} cells")
-        results.codes = <int64_t*>memory
+        results.border_counts = <int32_t*>memory
         results.scratch_cells = capacity
     return 0
 
@@ -159,7 +159,7 @@ cdef inline int measure_crop(
         return 0
     reserve_cells(results, n_cells, channels)
     memset(results.intensity + first * channels, 0, n_cells * channels * sizeof(double))
-    memset(results.codes, 0, n_cells * 50 * sizeof(int64_t))
+    memset(results.border_counts, 0, n_cells * 4 * sizeof(int32_t))
     # 1. A pixel is on the border where a direct neighbour is something else.
     end = begin + (height - 1) * stride + width
     for i in range(begin, end):
@@ -213,7 +213,7 @@ cdef inline int measure_crop(
                 )
             for i in range(start, x):
                 if edge[i]:
-                    results.codes[(label - 1) * 50 + border_code(row + i, edge + i, stride)] += 1
+                    results.border_counts[(label - 1) * 4 + border_share(row + i, edge + i, stride)] += 1
             run = results.runs.data + results.runs.size
             run[0] = y0 + y
             run[1] = x0 + start
@@ -231,7 +231,7 @@ cdef inline int measure_crop(
         )
         cell.outline_end = results.outline.size >> 1
         cell.solidity = cell.area / hull_area(results.extent.data, rows, results.stack.data)
-        cell.perimeter = perimeter(results.codes + i * 50)
+        cell.perimeter = perimeter(results.border_counts + i * 4)
         finish_moments(results.moments + i, cell, y0 + cell.y0, x0 + cell.first_x)
         cell.y0 += y0
         cell.y1 += y0

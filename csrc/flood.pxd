@@ -14,11 +14,24 @@ Basins grow over the four direct neighbours. So every cell is 4-connected, its o
 ring, and a one-pixel diagonal border holds.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memset
+
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define prefetch(address) __builtin_prefetch(address)
+    #else
+    #define prefetch(address) ((void)(address))
+    #endif
+    """
+    void prefetch(const void* address) noexcept nogil
 
 
 cdef enum:
-    OUTSIDE = -0x7FFFFFFF  # state of a pixel that is no part of the component
+    AHEAD = 8  # pixels of the queue whose surroundings are asked for early
+    LARGE = 32768  # pixels of a crop that does not fit the first-level cache
 
 
 cdef struct Basin:
@@ -45,10 +58,11 @@ cdef struct Rules:
 
 
 cdef struct Queue:
-    # A first-in-first-out list for each level, linked through `after`. Each starts with a node of
-    # its own behind the crop, so that appending needs no test for an empty list.
-    int32_t[256] newest
-    int32_t[256] taken  # the last node that was taken out
+    # First in, first out within a level. Each level has a range of `pixels` as long as its number of
+    # pixels, and a spare place that may be written but is never read.
+    int32_t* pixels
+    int32_t[256] begin  # the next to take
+    int32_t[256] end
 
 
 cdef inline int32_t find_basin(Basin* basins, int32_t b) noexcept nogil:
@@ -98,21 +112,18 @@ cdef inline int32_t join_neighbour(
     return b if other == b else meet(basins, b, other, h, rules)
 
 
-cdef inline int32_t enqueue(
-    int32_t n, int32_t b, const uint8_t* level, int32_t* state, int32_t* after, Queue* queue
-) noexcept nogil:
+cdef inline int32_t enqueue(int32_t n, int32_t b, int32_t* state, Queue* queue) noexcept nogil:
     """Queue pixel ``n`` for basin ``b`` if it is free; return its state before.
 
-    Without branches, as whether a neighbour is free cannot be predicted: what is written for one
-    that is not free is overwritten by the next.
+    Without branches, as whether a neighbour is free cannot be predicted: one that is not free is
+    written to the spare place of level 0.
     """
     cdef int32_t s = state[n]
-    cdef uint8_t l = level[n]
-    cdef int32_t newest = queue.newest[l]
-    cdef int32_t free = -<int32_t>(s == 0)  # all bits or none
-    after[newest] = n
-    queue.newest[l] = newest ^ ((newest ^ n) & free)
-    state[n] = s | (-b & free)
+    cdef int32_t free = -<int32_t>((s < 0) & (s >= -255))  # all bits or none
+    cdef int32_t l = -s & free
+    queue.pixels[queue.end[l]] = n
+    queue.end[l] -= free
+    state[n] = s ^ ((s ^ (-255 - b)) & free)
     return s
 
 
@@ -120,9 +131,7 @@ cdef inline int32_t visit(
     int32_t p,
     int32_t b,  # a root
     int32_t h,
-    const uint8_t* level,
     int32_t* state,
-    int32_t* after,
     int32_t stride,
     Queue* queue,
     Basin* basins,
@@ -137,10 +146,10 @@ cdef inline int32_t visit(
     reach_level(basin, h)
     basin.area += 1
     state[p] = b
-    up = enqueue(p - stride, b, level, state, after, queue)
-    left = enqueue(p - 1, b, level, state, after, queue)
-    right = enqueue(p + 1, b, level, state, after, queue)
-    down = enqueue(p + stride, b, level, state, after, queue)
+    up = enqueue(p - stride, b, state, queue)
+    left = enqueue(p - 1, b, state, queue)
+    right = enqueue(p + 1, b, state, queue)
+    down = enqueue(p + stride, b, state, queue)
     if (
         ((up > 0) & (up != b)) | ((left > 0) & (left != b))
         | ((right > 0) & (right != b)) | ((down > 0) & (down != b))
@@ -156,35 +165,54 @@ cdef inline int32_t flood(
     const uint8_t* level,  # crop: 1…255 inside, 0 outside
     const uint8_t* density,  # crop of density bytes; read where rules.min_mass > 0
     const double* mass,  # cells by density byte
-    int32_t* state,  # out: basin of each pixel, from 1; negative outside
-    int32_t* after,  # scratch: the crop and 256 more
+    int32_t* state,  # out: basin of each pixel, from 1; 0 outside and in a frame of one pixel
+    int32_t* pixels,  # scratch: the crop and 256 more
     const int32_t* maxima,  # candidates for maxima, by falling level, in raster order within a level
     int32_t n_maxima,
     int32_t stride,
-    int32_t size,  # of the crop
+    int32_t begin,  # first pixel inside the frame
+    int32_t end,  # behind the last pixel inside the frame
     Basin* basins,  # room for n_maxima + 1
     const Rules* rules,
 ) noexcept nogil:
     """Flood a crop; return the number of basins, roots and joined ones.
 
-    While it runs, the state of a pixel is 0: free; -b: queued by basin b; b: in basin b.
+    While it runs, the state of a pixel is -1…-255: free, at that level; -255 - b: queued by basin b;
+    b: in basin b; 0: outside. One array for all, as a visit costs what its cache misses cost.
     """
     cdef Queue queue
-    cdef int32_t h, p, b, at = 0, n_basins = 0
+    cdef int32_t[2][256] count
+    cdef int32_t h, p, b, i, top, at = 0, n_basins = 0
     cdef Basin* basin
-    for p in range(size):
-        state[p] = 0 if level[p] else OUTSIDE
-    for h in range(256):
-        queue.newest[h] = size + h
-        queue.taken[h] = size + h
-    for h in range(level[maxima[0]] if n_maxima else 0, 0, -1):
+    if n_maxima == 0:
+        return 0
+    top = level[maxima[0]]
+    for i in range(begin - stride - 1, end + stride + 1):  # with a frame of one pixel
+        state[i] = -<int32_t>level[i]
+    memset(count, 0, sizeof(count))
+    for i in range(begin, end, 2):  # two tables, as equal neighbours would wait for one another
+        count[0][level[i]] += 1
+        count[1][level[i + 1]] += 1  # the last may lie in the frame, at level 0
+    count[0][0] = count[1][0] = 0
+    queue.pixels = pixels
+    p = 0
+    for h in range(top + 1):
+        queue.begin[h] = queue.end[h] = p
+        p += count[0][h] + count[1][h] + 1
+    for h in range(top, 0, -1):
         while True:
-            if queue.taken[h] != queue.newest[h]:
-                p = after[queue.taken[h]]
-                queue.taken[h] = p
-                b = find_basin(basins, -state[p])
+            if queue.begin[h] != queue.end[h]:
+                i = queue.begin[h]
+                p = pixels[i]
+                queue.begin[h] = i + 1
+                if end > LARGE and i + AHEAD < queue.end[h]:
+                    i = pixels[i + AHEAD]
+                    prefetch(state + i - stride)
+                    prefetch(state + i)
+                    prefetch(state + i + stride)
+                b = find_basin(basins, -255 - state[p])
             else:
-                while at < n_maxima and level[maxima[at]] == h and state[maxima[at]]:
+                while at < n_maxima and level[maxima[at]] == h and state[maxima[at]] != -h:
                     at += 1
                 if at == n_maxima or level[maxima[at]] != h:
                     break
@@ -200,7 +228,7 @@ cdef inline int32_t flood(
                 basin.level = h
                 basin.mass = 0
                 basin.mass_above = 0
-            b = visit(p, b, h, level, state, after, stride, &queue, basins, rules)
+            b = visit(p, b, h, state, stride, &queue, basins, rules)
             if rules.min_mass > 0:
                 basins[b].mass += mass[density[p]]
     return n_basins

@@ -11,6 +11,15 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from vector cimport Ints, reserve_ints
 
 
+cdef extern from *:
+    """
+    static const unsigned char SHARE[50] = {
+        [5] = 1, [7] = 1, [15] = 1, [17] = 1, [25] = 1, [27] = 1, [21] = 2, [33] = 2, [13] = 3, [23] = 3
+    };
+    """
+    const uint8_t SHARE[50]
+
+
 cdef struct Cell:
     # 8-byte fields first, so that the layout has no padding
     int64_t area  # pixels
@@ -177,8 +186,11 @@ cdef inline double hull_area(const int32_t* extent, int32_t rows, int32_t* stack
     return (chain_area(extent, rows, 1, stack) - chain_area(extent, rows, 0, stack)) / 2.0
 
 
-cdef inline int border_code(const int32_t* at, const uint8_t* border, int64_t stride) noexcept nogil:
-    """Neighbourhood code of a border pixel: 1 + 2 per direct, 10 per diagonal border neighbour.
+cdef inline int border_share(const int32_t* at, const uint8_t* border, int64_t stride) noexcept nogil:
+    """Share of a border pixel in the perimeter: 0 none, 1 straight, 2 diagonal, 3 half of each.
+
+    A neighbourhood counts 1, and 2 for each direct and 10 for each diagonal neighbour that is a
+    border pixel of the same cell.
 
     Source: K. Benkrid, D. Crookes, A. Benkrid, *Design and FPGA Implementation of a Perimeter
     Estimator*, 2000; the definition that scikit-image's ``perimeter`` uses.
@@ -191,14 +203,10 @@ cdef inline int border_code(const int32_t* at, const uint8_t* border, int64_t st
         code += 2 * (border[step] & (at[step] == label))
         step = stride + 1 if side == 0 else stride - 1 if side == 1 else 1 - stride if side == 2 else -stride - 1
         code += 10 * (border[step] & (at[step] == label))
-    return code
+    return SHARE[code]
 
 
-cdef inline double perimeter(const int64_t* codes) noexcept nogil:
-    """Perimeter from the number of border pixels by code (at least 50)."""
+cdef inline double perimeter(const int32_t* counts) noexcept nogil:
+    """Perimeter from the number of border pixels by share."""
     cdef double root = sqrt(2.0)
-    return (
-        codes[5] + codes[7] + codes[15] + codes[17] + codes[25] + codes[27]
-        + (codes[21] + codes[33]) * root
-        + (codes[13] + codes[23]) * (1 + root) / 2
-    )
+    return counts[1] + counts[2] * root + counts[3] * (1 + root) / 2

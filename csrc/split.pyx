@@ -11,21 +11,11 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
-from flood cimport Basin, Rules, find_basin, flood
+from flood cimport Basin, Rules, find_basin, flood, prefetch
 from landscape cimport combine, distance, floor_one, smooth
 from vector cimport Ints, free_ints, reserve_ints
 
 from .measure import CELL_DTYPE
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define prefetch(address) __builtin_prefetch(address)
-    #else
-    #define prefetch(address) ((void)(address))
-    #endif
-    """
-    void prefetch(const void* address) noexcept nogil
 
 #: A component that is not cut: no cell ends behind these limits.
 NO_LIMITS = (2**31 - 1, -1, 2**31 - 1, -1)
@@ -71,7 +61,7 @@ cdef class Splitter:
     cdef uint8_t* density
     cdef uint16_t* across
     cdef int32_t* state
-    cdef int32_t* after
+    cdef int32_t* pixels
     cdef Ints maxima, sorted_maxima, held
     cdef Basin* basins
     cdef int64_t basin_capacity
@@ -113,7 +103,7 @@ cdef class Splitter:
         free(self.density)
         free(self.across)
         free(self.state)
-        free(self.after)
+        free(self.pixels)
         free(self.basins)
         free_ints(&self.maxima)
         free_ints(&self.sorted_maxima)
@@ -218,6 +208,9 @@ cdef class Splitter:
         cdef const uint8_t* mask
         cdef const uint8_t* border
         cdef uint8_t* source
+        if <int64_t>height * width < self.min_area and limits == NULL:
+            self.dropped += 1  # a speck: it holds no cell, however it is filled and split
+            return 0
         self._reserve(size)
         # 1. Paint.
         self.maxima.size = 0  # for now the list of filled pixels
@@ -262,9 +255,9 @@ cdef class Splitter:
         # 3. Flood.
         self._find_maxima(stride, begin, end)
         n_basins = flood(
-            self.level, self.density, self.mass, self.state, self.after,
+            self.level, self.density, self.mass, self.state, self.pixels,
             self.sorted_maxima.data, <int32_t>self.sorted_maxima.size, <int32_t>stride,
-            <int32_t>size, self.basins, &self.rules,
+            <int32_t>begin, <int32_t>end, self.basins, &self.rules,
         )
         # 4. Number, hold back, drop; measure.
         if limits != NULL:
@@ -292,7 +285,7 @@ cdef class Splitter:
         cdef const uint8_t* mask
         cdef uint8_t* mark = self.source  # still zeros; here 1: background seen
         cdef Ints* found = &self.maxima
-        cdef int32_t* stack = self.after
+        cdef int32_t* stack = self.pixels
         step[0] = 1; step[1] = -1; step[2] = <int32_t>stride; step[3] = -<int32_t>stride
         step[4] = <int32_t>stride + 1; step[5] = <int32_t>stride - 1
         step[6] = -<int32_t>stride + 1; step[7] = -<int32_t>stride - 1
@@ -502,7 +495,7 @@ cdef class Splitter:
         free(self.density)
         free(self.across)
         free(self.state)
-        free(self.after)
+        free(self.pixels)
         self.capacity = 0
         self.inside = <uint8_t*>realloc(NULL, capacity)
         self.source = <uint8_t*>realloc(NULL, capacity)
@@ -510,10 +503,10 @@ cdef class Splitter:
         self.density = <uint8_t*>realloc(NULL, capacity if self.rules.min_mass > 0 else 1)
         self.across = <uint16_t*>realloc(NULL, 2 * capacity)
         self.state = <int32_t*>realloc(NULL, 4 * capacity)
-        self.after = <int32_t*>realloc(NULL, 4 * (capacity + 256))
+        self.pixels = <int32_t*>realloc(NULL, 4 * (capacity + 256))
         if (
             self.inside == NULL or self.source == NULL or self.level == NULL or self.density == NULL
-            or self.across == NULL or self.state == NULL or self.after == NULL
+            or self.across == NULL or self.state == NULL or self.pixels == NULL
         ):
             with gil:
                 raise MemoryError(f"no memory to split a component of {size} pixels")
