@@ -2,8 +2,8 @@
 
     python benchmarks/kernels.py [--size 2048] [--json kernels.json] [NAME ...]
 
-Every call runs on one core. Rates are the best of several rounds in turn, so that a busy machine
-disturbs all of them alike; the ratios say more than the rates.
+Every call runs on one core; rates are pixels per second of processor time, so that other programs
+count as little as possible, and the best of several rounds in turn.
 """
 
 import os
@@ -256,7 +256,7 @@ GROUPS: dict[str, Callable[[int], list[Case]]] = {"instances": instance_cases, "
 
 
 def best_seconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
-    """Time the calls in turn and return the best time of each.
+    """Run the calls in turn and return the best processor time of each.
 
     Calls that take longer than a second run in the first two rounds only.
     """
@@ -265,9 +265,9 @@ def best_seconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
         for index, call in enumerate(calls):
             if round_ > 1 and best[index] > 1:
                 continue
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            best[index] = min(best[index], time.perf_counter() - start)
+            best[index] = min(best[index], time.process_time() - start)
     return best
 
 
