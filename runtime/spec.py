@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ModelError
 
@@ -22,7 +22,7 @@ from .errors import ModelError
 METADATA_KEY = "cellseg.spec"
 #: Name of the graph's only input and only output.
 INPUT_NAME, OUTPUT_NAME = "image", "planes"
-#: Version of this record; a reader refuses a newer one by name.
+#: Version of this record; a reader refuses any other by its number.
 FORMAT = 1
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -33,6 +33,21 @@ class Record(BaseModel):
     """A frozen record that refuses unknown keys and silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Format(BaseModel):
+    """The version of a record, whatever else it holds."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    format: int = FORMAT
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, found: int) -> int:
+        if found != FORMAT:
+            raise ValueError(f"found {found}, which this release does not read")
+        return found
 
 
 class Head(Record):
@@ -50,14 +65,18 @@ class Head(Record):
 class SplitSettings(Record):
     """How planes become cells; tuned on validation data and shipped with the model.
 
-    The landscape that is flooded is ``mask * (255 - boundary_weight * boundary) / 255`` where the
-    model has a boundary plane, and the distance to the background where it has none.
+    The landscape that is flooded is ``mask * (255 - boundary_weight * boundary) / 255 +
+    distance_weight * distance`` where the model has a boundary plane, and the distance to the
+    background alone, in quarter pixels, where it has none.
     """
 
     #: Foreground is ``mask >= mask_threshold`` (byte).
     mask_threshold: Byte = 128
     #: Weight of the boundary plane in the landscape, 0…1.
     boundary_weight: float = Field(default=1.0, ge=0.0, le=1.0)
+    #: Levels that the landscape rises for each pixel of distance to the background, up to 255 in all:
+    #: separates cells by their outline where the network saw no boundary between them.
+    distance_weight: float = Field(default=0.0, ge=0.0, le=64.0)
     #: Standard deviation in pixels of the Gaussian that smooths the landscape; 0 for none.
     smoothing: float = Field(default=1.0, ge=0.0, le=8.0)
     #: Two peaks belong to one cell when the pass between them lies less than this below the lower
@@ -142,14 +161,21 @@ class ModelSpec(Record):
         Raises
         ------
         ModelError
-            The text is not such a record, or is of a newer format.
+            The text is not such a record, or is of another format.
         """
         try:
+            # First of all: what else another format holds would be blamed in its place.
+            Format.model_validate_json(text)
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first: Any = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "record"
             raise ModelError(
                 f"{source}: its cellseg specification does not fit this release (format {FORMAT}): "
-                f"{where}: {first['msg']}; export the model again with this release of cellseg-export"
+                f"{complaint(error)}; export the model again with this release of cellseg-export"
             ) from None
+
+
+def complaint(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a record: which field, and what."""
+    first: Any = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where or 'record'}: {first['msg'].removeprefix('Value error, ')}"
