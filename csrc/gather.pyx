@@ -21,6 +21,14 @@ cdef extern from *:
     /* The inner loops stand in C so that `restrict`, 16-bit arithmetic and the instruction set are
        spelt out. One source is compiled for the oldest processor we serve, for AVX2 and for AVX-512,
        and the widest that this processor has is taken once, at import. */
+    /* A tile's rows lie a whole image row apart, each in another page, where no hardware prefetcher
+       follows: without this, gathering waits for memory line by line. */
+    static inline void cellseg_prefetch(const void *start, ptrdiff_t bytes) {
+    #if defined(__GNUC__) || defined(__clang__)
+        for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)start + i);
+    #endif
+    }
+
     #define CELLSEG_LOOPS(suffix, attribute)                                                          \\
         attribute static void cellseg_bytes_8_##suffix(                                               \\
             const uint8_t *restrict in, uint8_t *restrict out, ptrdiff_t n,                           \\
@@ -101,6 +109,7 @@ cdef extern from *:
     void cellseg_bytes_16(const uint16_t *, uint8_t *, Py_ssize_t, uint16_t, uint16_t, int, uint16_t) nogil
     void cellseg_bytes_float(const float *, uint8_t *, Py_ssize_t, float, float) nogil
     void cellseg_triple(const uint8_t *, uint8_t *, Py_ssize_t) nogil
+    void cellseg_prefetch(const void *, Py_ssize_t) nogil
     void cellseg_pick(int level)
     int cellseg_widest()
 
@@ -117,6 +126,11 @@ def use_instructions(level=None):
 
 
 use_instructions()
+
+
+#: Rows that are asked of memory ahead of the one that is worked on.
+cdef enum:
+    AHEAD = 4
 
 
 cdef inline Py_ssize_t mirror(Py_ssize_t index, Py_ssize_t size) noexcept nogil:
@@ -141,21 +155,49 @@ cdef inline raw_t grey(raw_t r, raw_t g, raw_t b, float fr, float fg, float fb) 
         return <raw_t>((<uint32_t>r * 19595 + <uint32_t>g * 38470 + <uint32_t>b * 7471 + 32768) >> 16)
 
 
-cdef void stage_row(
-    const raw_t *source, raw_t *stage, const int64_t *columns, Py_ssize_t tile, Py_ssize_t channels,
+cdef inline void stage_span(
+    const raw_t *pixel, raw_t *stage, Py_ssize_t count, Py_ssize_t channels,
     const int32_t *pick, Py_ssize_t picked, bint luma,
 ) noexcept nogil:
-    """Copy the pixels and channels that a row of a tile refers to, one after the other."""
+    """Copy the chosen channels of ``count`` neighbouring pixels."""
     cdef Py_ssize_t x, c
-    cdef const raw_t *pixel
+    cdef int32_t first = pick[0], second, third
     cdef float fr = <float>(19595.0 / 65536), fg = <float>(38470.0 / 65536), fb = <float>(7471.0 / 65536)
-    for x in range(tile):
-        pixel = source + columns[x] * channels
-        if luma:
-            stage[x] = grey(pixel[pick[0]], pixel[pick[1]], pixel[pick[2]], fr, fg, fb)
-        else:
+    if luma:
+        second, third = pick[1], pick[2]
+        for x in range(count):
+            stage[x] = grey(pixel[first], pixel[second], pixel[third], fr, fg, fb)
+            pixel += channels
+    elif picked == 1:
+        for x in range(count):
+            stage[x] = pixel[x * channels + first]
+    else:
+        for x in range(count):
             for c in range(picked):
                 stage[x * picked + c] = pixel[pick[c]]
+            pixel += channels
+
+
+cdef inline void stage_reflected(
+    const raw_t *source, raw_t *stage, const int64_t *columns, Py_ssize_t begin, Py_ssize_t end,
+    Py_ssize_t channels, const int32_t *pick, Py_ssize_t picked, bint luma, bint identity,
+) noexcept nogil:
+    """Copy the chosen channels of the pixels ``columns[begin:end]``."""
+    cdef Py_ssize_t x
+    cdef const raw_t *pixel
+    if identity and channels == 3:
+        for x in range(begin, end):
+            pixel = source + columns[x] * 3
+            stage[3 * x] = pixel[0]
+            stage[3 * x + 1] = pixel[1]
+            stage[3 * x + 2] = pixel[2]
+    elif picked == 1 and not luma:
+        pixel = source + pick[0]
+        for x in range(begin, end):
+            stage[x] = pixel[columns[x] * channels]
+    else:
+        for x in range(begin, end):
+            stage_span(source + columns[x] * channels, stage + x * picked, 1, channels, pick, picked, luma)
 
 
 cdef inline void to_bytes(
@@ -205,7 +247,7 @@ def gather(
     cdef Py_ssize_t width = rows.shape[1], channels = rows.shape[2]
     cdef Py_ssize_t tile = batch.shape[1], wanted = batch.shape[3], count = origins.shape[0]
     cdef Py_ssize_t picked = 1 if luma else pick.shape[0]
-    cdef Py_ssize_t n, r, x, y0, x0
+    cdef Py_ssize_t n, r, x, y0, x0, begin, end
     cdef bint identity = not luma and picked == channels, inside, plain = low == 0 and span == 255
     cdef const raw_t *source
     cdef const raw_t *raw
@@ -225,15 +267,39 @@ def gather(
             for n in range(count):
                 y0, x0 = origins[n, 0], origins[n, 1]
                 inside = identity and x0 >= 0 and x0 + tile <= width
-                if not inside:
-                    for x in range(tile):
-                        columns[x] = mirror(x0 + x, width)
+                begin = min(max(-x0, 0), tile)
+                end = max(min(width - x0, tile), begin)
+                for x in range(begin):
+                    columns[x] = mirror(x0 + x, width)
+                for x in range(end, tile):
+                    columns[x] = mirror(x0 + x, width)
                 for r in range(tile):
                     source = &rows[mirror(y0 + r, height) - top, 0, 0]
+                    if r + AHEAD < tile:
+                        cellseg_prefetch(
+                            &rows[mirror(y0 + r + AHEAD, height) - top, x0 + begin, 0],
+                            (end - begin) * channels * sizeof(raw_t),
+                        )
                     if inside:
                         raw = source + x0 * channels
                     else:
-                        stage_row(source, stage, columns, tile, channels, &pick[0], picked, luma)
+                        # What lies inside the image goes at one go, the rest is reflected.
+                        stage_reflected(
+                            source, stage, columns, 0, begin, channels, &pick[0], picked, luma, identity
+                        )
+                        if identity:
+                            memcpy(
+                                stage + begin * channels, source + (x0 + begin) * channels,
+                                (end - begin) * channels * sizeof(raw_t),
+                            )
+                        else:
+                            stage_span(
+                                source + (x0 + begin) * channels, stage + begin * picked, end - begin,
+                                channels, &pick[0], picked, luma,
+                            )
+                        stage_reflected(
+                            source, stage, columns, end, tile, channels, &pick[0], picked, luma, identity
+                        )
                         raw = stage
                     out = &batch[n, r, 0, 0]
                     if picked == wanted:
