@@ -81,6 +81,7 @@ class Range:
 RANGES = {
     "mask_threshold": Range(48, 208),
     "boundary_weight": Range(0, 1, whole=False),
+    "distance_weight": Range(0, 24, whole=False),
     "smoothing": Range(0, 4, whole=False),
     "persistence": Range(1, 128, logarithmic=True),
     "min_seed_area": Range(1, 100, logarithmic=True),

@@ -15,6 +15,15 @@ cdef inline uint8_t combine(uint8_t mask, uint8_t weight) noexcept nogil:
     return <uint8_t>((product + (product >> 8)) >> 8)
 
 
+cdef inline void rise(uint8_t* level, const uint8_t* by, int64_t begin, int64_t end) noexcept nogil:
+    """Add, up to 255."""
+    cdef int64_t i
+    cdef uint16_t total
+    for i in range(begin, end):
+        total = <uint16_t>(level[i] + by[i])
+        level[i] = <uint8_t>total if total < 255 else <uint8_t>255
+
+
 cdef inline void smooth(
     const uint8_t* source,
     const uint8_t* inside,  # 255 inside, 0 outside
@@ -77,9 +86,9 @@ cdef inline void distance(
     int64_t stride,
     int64_t begin,
     int64_t end,
-    const uint8_t* roots,  # roots[d²] = min(255, round(4 d)), up to d = 64
+    const uint8_t* heights,  # heights[d²]: what a distance of d is worth, up to d = 64
 ) noexcept nogil:
-    """Exact Euclidean distance to the outside in quarter pixels, at most 255.
+    """Height by exact Euclidean distance to the outside.
 
     First down the columns, then along each row the best of ``k² + column²`` (Meijster's
     decomposition); the search ends at the distance found so far, which is small in cells.
@@ -110,4 +119,4 @@ cdef inline void distance(
             if reach < best:
                 best = reach
             k += 1
-        out[i] = roots[best]
+        out[i] = heights[best]

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 
 from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
 from flood cimport Basin, Rules, find_basin, flood, prefetch
-from landscape cimport combine, distance, floor_one, smooth
+from landscape cimport combine, distance, floor_one, rise, smooth
 from vector cimport Ints, free_ints, reserve_ints
 
 from .measure import CELL_DTYPE
@@ -34,7 +34,10 @@ cdef class Splitter:
     threshold
         Smallest mask byte that is foreground; only used to tell holes from other components.
     boundary_factor : ndarray of uint8, shape (256,) or None
-        What is left of the mask (of 255) by boundary byte; ``None`` floods the distance transform.
+        What is left of the mask (of 255) by boundary byte; ``None`` leaves the mask out.
+    distance_height : ndarray of uint8, shape (4097,) or None
+        What the landscape gains by squared distance to the outside in pixels; ``None`` leaves
+        distance out.
     weights : ndarray of uint16
         Gaussian weights by distance, that sum to 256 over both sides; one weight: no smoothing.
     probability, mass : ndarray of float64, shape (256,)
@@ -47,12 +50,12 @@ cdef class Splitter:
 
     cdef Rules rules
     cdef int32_t threshold, min_area, max_hole_area, hole_neighbours, radius, pad
-    cdef bint use_boundary
+    cdef bint use_boundary, use_distance
     cdef uint8_t[256] factor
     cdef uint16_t[MAX_RADIUS + 1] weights
     cdef double[256] probability
     cdef double[256] mass
-    cdef uint8_t[4097] roots
+    cdef uint8_t[4097] heights
     # scratch: crops of `capacity` pixels
     cdef int64_t capacity
     cdef uint8_t* inside
@@ -69,7 +72,8 @@ cdef class Splitter:
     cdef int64_t dropped, filled
 
     def __cinit__(
-        self, *, int threshold, const uint8_t[::1] boundary_factor, const uint16_t[::1] weights,
+        self, *, int threshold, const uint8_t[::1] boundary_factor,
+        const uint8_t[::1] distance_height, const uint16_t[::1] weights,
         const double[::1] probability, const double[::1] mass, int persistence, int min_seed_area,
         double min_seed_mass, int min_area, int max_hole_area, int hole_connectivity,
     ):
@@ -92,9 +96,10 @@ cdef class Splitter:
             self.factor[i] = boundary_factor[i] if self.use_boundary else 255
             self.probability[i] = probability[i]
             self.mass[i] = mass[i]
-        roots = np.minimum(np.rint(4 * np.sqrt(np.arange(4097))), 255).astype(np.uint8)
-        for i in range(4097):
-            self.roots[i] = roots[i]
+        self.use_distance = distance_height is not None
+        if self.use_distance:
+            for i in range(4097):
+                self.heights[i] = distance_height[i]
 
     def __dealloc__(self):
         free(self.inside)
@@ -236,8 +241,9 @@ cdef class Splitter:
                 mask = <const uint8_t*>sources.mask[y0 + y - sources.row0] + x0
                 border = <const uint8_t*>boundary[y0 + y - sources.row0] + x0
                 self.source[begin + at] = combine(mask[x], self.factor[border[x]])
-        else:
-            distance(self.inside, self.source, self.across, stride, begin, end, self.roots)
+        if self.use_distance:
+            distance(self.inside, self.level, self.across, stride, begin, end, self.heights)
+            rise(self.source, self.level, begin, end)
         if self.radius:
             memset(self.level, 0, size)
             smooth(

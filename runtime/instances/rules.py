@@ -12,8 +12,10 @@ from ..errors import ModelError
 from ..spec import Head, SplitSettings
 from ..split import Splitter
 
-#: Pixels up to which the distance transform is told apart (255 quarter pixels).
+#: Pixels up to which the distance to the outside is told apart.
 DISTANCE_REACH = 64
+#: Levels a pixel of distance where the distance is the whole landscape: quarter pixels.
+DISTANCE_ALONE = 4.0
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.uint16]:
@@ -90,14 +92,18 @@ class SplitRules:
             density = len(planes)
             planes.append(names.index("density"))
         reach = len(gaussian_weights(settings.smoothing)) - 1
-        if boundary is None:
+        if boundary is None or settings.distance_weight > 0:
             reach += DISTANCE_REACH
         return cls(tuple(heads), settings, connectivity, tuple(planes), boundary, density, reach)
 
     def splitter(self) -> Splitter:
         """Return a new worker with these rules."""
         settings = self.settings
-        factor = mass = None
+        factor = heights = mass = None
+        steepness = DISTANCE_ALONE if self.boundary is None else settings.distance_weight
+        if steepness:
+            squares = np.arange(DISTANCE_REACH**2 + 1)
+            heights = np.minimum(np.rint(steepness * np.sqrt(squares)), 255).astype(np.uint8)
         if self.boundary is not None:
             factor = np.rint(255 - settings.boundary_weight * np.arange(256)).astype(np.uint8)
         if self.density is not None:
@@ -105,6 +111,7 @@ class SplitRules:
         return Splitter(
             threshold=settings.mask_threshold,
             boundary_factor=factor,
+            distance_height=heights,
             weights=gaussian_weights(settings.smoothing),
             probability=head_values(self.heads[0]),
             mass=np.zeros(256) if mass is None else mass,

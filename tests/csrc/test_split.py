@@ -29,12 +29,12 @@ def smoothed(values, sigma):
 
 
 def landscape(component, mask, boundary, rules):
-    if boundary is None:
-        distance = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1]
-        values = np.minimum(np.rint(4 * distance), 255)
-    else:
+    distance = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1]
+    steepness = 4 if boundary is None else rules.distance_weight
+    values = np.minimum(np.rint(steepness * distance), 255)
+    if boundary is not None:
         weight = np.rint(255 - rules.boundary_weight * boundary.astype(float))
-        values = np.floor(mask * weight / 255 + 0.5)
+        values = np.minimum(values + np.floor(mask * weight / 255 + 0.5), 255)
     values = np.where(component, values, 0).astype(np.int64)
     return np.where(component, np.maximum(smoothed(values, rules.smoothing), 1), 0)
 
@@ -170,6 +170,7 @@ rules_of = st.builds(
     SplitSettings,
     mask_threshold=st.sampled_from([1, 64, 128, 250]),
     boundary_weight=st.sampled_from([0.0, 0.5, 1.0]),
+    distance_weight=st.sampled_from([0.0, 0.0, 3.5, 20.0]),
     smoothing=st.sampled_from([0.0, 0.6, 1.0, 2.5]),
     persistence=st.sampled_from([0, 1, 10, 40, 255]),
     min_seed_area=st.sampled_from([1, 4, 20]),

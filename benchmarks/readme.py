@@ -1,0 +1,77 @@
+"""Put the committed figures into the README's tables, so that none is typed by hand.
+
+    python benchmarks/readme.py [--check]
+
+Between the lines ``<!-- figures: NAME -->`` and ``<!-- end -->`` stands the table that the function of
+that name makes from ``benchmarks/results/NAME.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are numbers."""
+    rule = "|".join(["---", *["---:"] * (len(head) - 1)])
+    lines = [" | ".join(head), rule, *(" | ".join(row) for row in rows)]
+    return "\n".join(f"| {line} |" if line is not rule else f"|{line}|" for line in lines)
+
+
+def quality(figures: dict[str, Any]) -> str:
+    """Score the default model on the validation images beside Otsu and watershed."""
+    names = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae")
+    rows = []
+    for way, groups in figures.items():
+        for group, found in groups.items():
+            shown = [f"{found[name]:.3f}" if name != "count_mae" else f"{found[name]:.1f}" for name in names]
+            rows.append([way, group, str(found["images"]), str(found["cells_true"]), *shown])
+    return table(["", "modality", "images", "cells", "AP50", "AP75", "AP90", "PQ", "Dice", "count MAE"], rows)
+
+
+def peers(figures: dict[str, Any]) -> str:
+    """Compare with the usual tools, same weights and picture."""
+    rows = [
+        [name, f"{found['mpx_s']:.2f}", "1×" if name == "cellseg" else f"{1 / found['cellseg_ratio']:.2f}×"]
+        for name, found in figures["ways"].items()
+    ]
+    return table(["", "Mpx/s", "relative to cellseg"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality, "peers": peers}
+
+
+def fill(text: str) -> str:
+    """Return the README with every table made anew."""
+
+    def replace(found: re.Match[str]) -> str:
+        figures = json.loads((RESULTS / f"{found[2]}.json").read_text(encoding="utf-8"))
+        return f"{found[1]}{TABLES[found[2]](figures)}\n{found[3]}"
+
+    return PLACE.sub(replace, text)
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Only tell whether the README is up to date.")
+def main(check: bool) -> None:
+    """Fill the README's tables from benchmarks/results."""
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = fill(old)
+    if check and new != old:
+        raise click.ClickException("README.md is out of date; run python benchmarks/readme.py")
+    path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
