@@ -19,7 +19,7 @@ cdef enum:
     # Longest decimal of 64 bits with sign and point.
     NUMBER_LENGTH = 22
     UUID_LENGTH = 36
-    VERTEX_LENGTH = 2 * 11 + 4
+    VERTEX_LENGTH = 2 * 12 + 4
 
 
 def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize_t key_bytes):
@@ -30,6 +30,7 @@ def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize
 
 def write_features(
     const int32_t[:, ::1] outline,
+    int32_t outline_decimals,
     const int64_t[::1] start,
     const int32_t[::1] labels,
     const int64_t[:, ::1] values,
@@ -44,8 +45,9 @@ def write_features(
 
     Parameters
     ----------
-    outline, start
-        Rings as in :class:`~cellseg.runtime.instances.Cells`; each has at least one vertex.
+    outline, outline_decimals, start
+        Rings as in :class:`~cellseg.runtime.instances.Cells`, each with at least one vertex, as
+        integers ``coordinate · 10^outline_decimals``.
     labels
         Shape (n,): the cells' numbers; they decide the identifiers.
     values
@@ -75,8 +77,8 @@ def write_features(
             at = _text(at, GEOMETRY, GEOMETRY_LENGTH)
             first, last = start[cell], start[cell + 1]
             for vertex in range(first, last):
-                at = _vertex(at, outline[vertex, 0], outline[vertex, 1])
-            at = _vertex(at, outline[first, 0], outline[first, 1])
+                at = _vertex(at, outline[vertex, 0], outline[vertex, 1], outline_decimals)
+            at = _vertex(at, outline[first, 0], outline[first, 1], outline_decimals)
             at -= 1  # the last comma
             at = _text(at, PROPERTIES, PROPERTIES_LENGTH)
             for column in range(m):
@@ -93,12 +95,12 @@ cdef inline uint8_t* _text(uint8_t* at, const char* text, Py_ssize_t length) noe
     return at + length
 
 
-cdef inline uint8_t* _vertex(uint8_t* at, int64_t x, int64_t y) noexcept nogil:
+cdef inline uint8_t* _vertex(uint8_t* at, int64_t x, int64_t y, int32_t decimals) noexcept nogil:
     """Write ``[x,y],``."""
     at[0] = b"["
-    at = _number(at + 1, x, 0)
+    at = _number(at + 1, x, decimals)
     at[0] = b","
-    at = _number(at + 1, y, 0)
+    at = _number(at + 1, y, decimals)
     at[0] = b"]"
     at[1] = b","
     return at + 2

@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 def capacity(cells: int, vertices: int, columns: int, key_bytes: int) -> int: ...
 def write_features(
     outline: NDArray[np.int32],
+    outline_decimals: int,
     start: NDArray[np.int64],
     labels: NDArray[np.int32],
     values: NDArray[np.int64],

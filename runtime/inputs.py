@@ -19,10 +19,10 @@ from .errors import UsageError
 from .writers.folder import result_name
 
 #: Endings of files that are taken from a folder.
-SUFFIXES = frozenset(
-    (".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp")
-    + (".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm")
-)
+SUFFIXES = {
+    ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp",
+    ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm",
+}  # fmt: skip
 #: Files that make a folder an OME-Zarr image.
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 #: Endings of manifests, with the character between columns.

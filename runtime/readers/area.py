@@ -32,11 +32,16 @@ class Shrinker:
         self._top = 0
 
     def push(self, strip: npt.NDArray[Any]) -> None:
-        """Add the next rows, shape (rows, width, channels); any number of them."""
+        """Add the next rows, shape (rows, width, channels); any number of them.
+
+        NaN and infinities count as 0: they would spread over all that is averaged with them.
+        """
         rows, _, channels = strip.shape
         if self._total is None:
             self._total = np.zeros((self.out_height, self.out_width, channels), np.float32)
         narrow = strip.astype(np.float32)
+        if strip.dtype.kind == "f":
+            narrow[~np.isfinite(narrow)] = 0
         if self.out_width != self.width:
             # INTER_AREA is an exact box average when both axes shrink or stay; it takes four channels.
             parts = [

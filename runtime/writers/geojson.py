@@ -30,6 +30,8 @@ from .table import intensity_columns, measured
 BLOCK = 8192
 #: Blocks that may wait for a thread or for the disk.
 MAX_WAITING = 8
+#: Digits behind the point of coordinates that are not whole pixels.
+OUTLINE_DECIMALS = 2
 _LEVEL = 1
 
 
@@ -161,8 +163,12 @@ class _Layout:
             exact[:, column] = np.clip(scaled, -9e18, 9e18)
         size = capacity(len(cells), len(cells.outline), len(self._columns), len(self._keys))
         out = np.empty(size, np.uint8)
+        # Outlines of a slide that was enlarged for the model run between its pixels.
+        digits = OUTLINE_DECIMALS if cells.outline.dtype.kind == "f" else 0
+        outline = np.rint(cells.outline * 10**digits) if digits else cells.outline
         length = write_features(
-            np.ascontiguousarray(cells.outline, np.int32),
+            np.ascontiguousarray(outline, np.int32),
+            digits,
             np.ascontiguousarray(cells.outline_start, np.int64),
             np.ascontiguousarray(cells.columns["label"], np.int32),
             exact,

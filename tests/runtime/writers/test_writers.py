@@ -293,3 +293,14 @@ def test_a_conversion_that_fails_leaves_nothing(stored, tmp_path, convert):
     with smallest_files(500), pytest.raises(OutputError, match="cannot be written"):
         convert(stored[1], folder / "labels.any")
     assert contents(folder) == {}
+
+
+def test_coordinates_between_pixels(tmp_path):
+    given = scene(200, 300, discs=5)
+    half = Cells(given.cells.columns, given.cells.outline * 0.25, given.cells.outline_start)
+    with GeoJson(tmp_path / "a.geojson", channel_names=given.channel_names) as writer:
+        writer.write(Strip(0, given.labels, half))
+        writer.commit()
+    features = json.loads((tmp_path / "a.geojson").read_bytes())["features"]
+    for i, feature in enumerate(features):
+        assert np.array_equal(feature["geometry"]["coordinates"][0][:-1], half.ring(i))

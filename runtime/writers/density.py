@@ -1,0 +1,129 @@
+"""``density.png``: how many cells there are where, as a map with a scale.
+
+The map counts the cells whose centroid lies in each square of a grid; it holds the grid only.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..instances import Strip
+from .base import Writer, write_whole
+
+#: Squares along the longer edge, at most.
+MAX_SQUARES = 160
+#: A square holds about so many cells' areas; finer grids show noise.
+MIN_SQUARE = 64
+#: Edge of the drawn map in pixels, and of its margins: right (scale), around.
+EDGE, SCALE, MARGIN = 900, 150, 28
+#: From none to many, dark to light, even in brightness (an own blend of violet, teal and yellow).
+STOPS = ((13, 8, 35), (64, 24, 107), (44, 92, 138), (32, 144, 140), (94, 201, 98), (253, 231, 86))
+
+
+class DensityMap(Writer):
+    """Draws cells per mm², or per megapixel where no scale is known.
+
+    Parameters
+    ----------
+    path
+        The PNG to make.
+    height, width
+        Size of the image in pixels.
+    pixel_size
+        Micrometres a pixel, where known.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, *, pixel_size: float | None = None) -> None:
+        self.path = path
+        self._size = height, width
+        self._pixel_size = pixel_size
+        #: Edge of a square in pixels.
+        self.square = max(MIN_SQUARE, math.ceil(max(height, width) / MAX_SQUARES))
+        self._counts = np.zeros((-(-height // self.square), -(-width // self.square)), np.int64)
+
+    def write(self, strip: Strip) -> None:
+        """Count the cells of the next strip."""
+        rows, columns = self._counts.shape
+        y = np.clip((strip.cells.columns["centroid_y"] // self.square).astype(np.int64), 0, rows - 1)
+        x = np.clip((strip.cells.columns["centroid_x"] // self.square).astype(np.int64), 0, columns - 1)
+        np.add.at(self._counts, (y, x), 1)
+
+    @property
+    def density(self) -> npt.NDArray[np.float64]:
+        """Cells per mm² (per megapixel without a scale) of each square; squares cut by the border too."""
+        height, width = self._size
+        tall = np.minimum(self.square, height - np.arange(self._counts.shape[0]) * self.square)
+        wide = np.minimum(self.square, width - np.arange(self._counts.shape[1]) * self.square)
+        area = tall[:, None] * wide * (self._pixel_size or 1.0) ** 2 / 1e6
+        return self._counts / area
+
+    @property
+    def unit(self) -> str:
+        """What :attr:`density` counts in."""
+        return "cells / mm²" if self._pixel_size else "cells / Mpx"
+
+    def commit(self) -> None:
+        """Draw the map and write it."""
+        found, data = cv2.imencode(".png", draw(self.density, self._size, self.unit)[:, :, ::-1])
+        assert found
+        write_whole(self.path, data.tobytes())
+
+
+def draw(density: npt.NDArray[np.float64], size: tuple[int, int], unit: str) -> npt.NDArray[np.uint8]:
+    """Draw a density map with its scale.
+
+    Parameters
+    ----------
+    density
+        Shape (rows, columns).
+    size
+        Height and width of the image in pixels; the map keeps their ratio.
+    unit
+        What stands over the scale.
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3), RGB
+    """
+    height, width = (max(40, round(EDGE * edge / max(size))) for edge in size)
+    # The scale ends at a round number that few squares exceed.
+    top = round_up(float(np.percentile(density, 99.5))) if density.any() else 1.0
+    colours = palette()
+    level = np.clip(density / top * 255, 0, 255).astype(np.uint8)
+    drawn = cv2.resize(colours[level], (width, height), interpolation=cv2.INTER_NEAREST)
+    tall = max(height, 160)
+    canvas = np.full((tall + 2 * MARGIN, width + SCALE + 2 * MARGIN, 3), 255, np.uint8)
+    canvas[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = drawn
+    left, bar = MARGIN + width + 24, min(tall - 24, 400)
+    ramp = np.linspace(255, 0, bar).astype(np.uint8)
+    canvas[MARGIN + 24 : MARGIN + 24 + bar, left : left + 18] = colours[ramp][:, None]
+    _write(canvas, unit.replace("²", "2"), left, MARGIN + 8)
+    for part in range(5):
+        y = MARGIN + 24 + round((bar - 1) * part / 4)
+        _write(canvas, f"{top * (4 - part) / 4:,.4g}", left + 26, y + 5)
+    return canvas
+
+
+def palette() -> npt.NDArray[np.uint8]:
+    """Return 256 colours, shape (256, 3), that run evenly through :data:`STOPS`."""
+    place = np.linspace(0, len(STOPS) - 1, 256)
+    stops = np.array(STOPS, np.float64)
+    channels = [np.interp(place, np.arange(len(STOPS)), stops[:, channel]) for channel in range(3)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def round_up(value: float) -> float:
+    """Return the next of 1, 2, 4, 5, 8 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= value * (1 - 1e-9))
+
+
+def _write(canvas: npt.NDArray[np.uint8], text: str, x: int, y: int) -> None:
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (60, 60, 60), 1, cv2.LINE_AA)
