@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .backends import Backend, open_backend
 from .channels import ChannelChoice, choose
-from .errors import UsageError
+from .errors import ImageError, UsageError
 from .preprocess import Normalization, measure
 from .readers import ArrayReader, SlideReader, open_slide
 from .readers.open import SlideOptions
@@ -210,10 +210,19 @@ def _mapping(
     """Return the slide's mapping to bytes: as the user says, as the model says, or as measured."""
     levels = options.get("levels")
     if levels is not None:
-        return Normalization(float(levels[0]), float(levels[1]), reader.dtype.name)
+        try:
+            return Normalization(float(levels[0]), float(levels[1]), reader.dtype.name)
+        except ImageError as error:
+            raise UsageError(f"{reader.path}: --levels {levels[0]:g} {levels[1]:g}: {error}") from None
     if backend.spec.normalization == "none":
         return Normalization.full_scale(reader.dtype)
-    return measure(choice.apply(reader.sample()))
+    sample = choice.apply(reader.sample())
+    try:
+        return measure(sample)
+    except ImageError as error:
+        raise ImageError(
+            f"{reader.path}: {error}; save it with numbers, or say what is black and white with --levels"
+        ) from None
 
 
 def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:

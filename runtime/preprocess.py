@@ -48,8 +48,8 @@ class Normalization:
 
     def __post_init__(self) -> None:
         _check_dtype(np.dtype(self.dtype))
-        if not self.low < self.high:
-            raise ImageError(f"normalisation needs low < high, found {self.low} and {self.high}")
+        if not -np.inf < self.low < self.high < np.inf:
+            raise ImageError(f"normalisation needs finite low < high, found {self.low:g} and {self.high:g}")
         if np.dtype(self.dtype).kind == "u":
             top = np.iinfo(self.dtype).max
             for value in (self.low, self.high):
@@ -150,7 +150,7 @@ def measure(sample: NDArray[Any]) -> Normalization:
     if sample.dtype.kind == "f":
         values = sample[np.isfinite(sample)]
         if not values.size:
-            raise ImageError(f"image of shape {sample.shape} holds no finite pixel value")
+            raise ImageError("the image holds no finite pixel value (all are NaN or infinite)")
         low, high = (float(v) for v in np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE)))
         span = max(MINIMUM_SPAN * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny) * 256)
         return Normalization(low, max(high, low + span), sample.dtype.name)

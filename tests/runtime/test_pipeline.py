@@ -91,6 +91,14 @@ def test_channels(image: np.ndarray, engine: LocalEngine) -> None:
         (np.zeros((4, 4)), {"tyle": 3}, UsageError, "no option 'tyle'; it has device, engine, tile"),
         (np.zeros((4, 4)), {"tile": 3}, UsageError, "leaves no core"),
         ("none.tif", {}, ImageError, "no such file"),
+        (np.full((4, 4), np.nan), {}, ImageError, "^array: the image holds no finite pixel .* --levels$"),
+        (
+            np.zeros((4, 4), np.uint8),
+            {"levels": (5, 3)},
+            UsageError,
+            "^array: --levels 5 3: .* finite low < high",
+        ),
+        (np.zeros((4, 4), np.uint8), {"levels": (0, 300)}, UsageError, "whole numbers of 0…255"),
     ],
 )
 def test_mistakes(
@@ -141,6 +149,18 @@ def test_the_overview_is_the_same_with_and_without_a_pyramid(tmp_path: Path) -> 
         pictures.append(cv2.imread(str(tmp_path / name / "overview.png")).astype(int))
     assert pictures[0].shape == (183, 2000, 3)
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
+def test_floats_with_holes(image: np.ndarray, engine: LocalEngine, tmp_path: Path) -> None:
+    holed = image.astype(np.float32)
+    holed[::7] = np.nan
+    holed[:, ::5] = np.inf
+    found = segment(holed, engine, output=tmp_path / "out")
+    assert found.count > 0
+    overview = cv2.imread(str(tmp_path / "out" / "overview.png"))
+    assert overview.std() > 10
+    empty = np.full_like(holed, np.nan)
+    assert segment(empty, engine, output=tmp_path / "empty", levels=(0, 1)).count == 0
 
 
 def test_notes(image: np.ndarray, engine: LocalEngine) -> None:

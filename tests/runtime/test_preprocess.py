@@ -76,8 +76,10 @@ def test_bad_input_is_named() -> None:
         measure(np.zeros((2, 2, 1), np.int64))
     with pytest.raises(ImageError, match="holds no pixel"):
         measure(np.zeros((0, 2, 1), np.uint8))
-    with pytest.raises(ImageError, match="low < high"):
-        Normalization(1.0, 1.0, "uint8")
+    for low, high in ((1.0, 1.0), (np.nan, 1.0), (0.0, np.inf)):
+        for dtype in ("uint8", "float32"):
+            with pytest.raises(ImageError, match="finite low < high"):
+                Normalization(low, high, dtype)
     with pytest.raises(ImageError, match="whole numbers of 0…255, found 300"):
         Normalization(1.0, 300.0, "uint8")
     with pytest.raises(ImageError, match="for uint8 pixels, found uint16"):
