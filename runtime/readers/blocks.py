@@ -20,6 +20,8 @@ from ..errors import ImageError
 Item = TypeVar("Item")
 #: Decoded blocks are kept up to this many bytes, or one and a half rows of blocks where that is more.
 CACHE_BYTES = 64 << 20
+#: What can be done about a file of which a part cannot be decoded, for messages.
+SKIP = "copy the file again, or read such parts as black with --skip-bad-tiles"
 
 
 class ByteSource:

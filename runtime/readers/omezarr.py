@@ -12,7 +12,7 @@ import zarr
 from ..errors import ImageError, UsageError
 from ..tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
-from .blocks import reason
+from .blocks import SKIP, reason
 from .headers import HARMLESS_BYTES
 from .tiff_metadata import to_microns
 
@@ -154,7 +154,7 @@ class OmeZarrReader(SlideReader):
                     f"read: {reason(error)}"
                 )
                 if not self._skip:
-                    raise ImageError(message) from None
+                    raise ImageError(f"{message}; {SKIP}") from None
                 self._bad[message] = None
         return out
 

@@ -18,7 +18,7 @@ import tifffile
 from ..errors import ImageError, UsageError
 from ..tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
-from .blocks import BlockCache, ByteSource, Workers, reason
+from .blocks import SKIP, BlockCache, ByteSource, Workers, reason
 from .tiff_metadata import channel_names, pixel_size
 from .tiff_pages import Page, as_levels, check_page, palette_of, read_segment
 
@@ -97,7 +97,9 @@ class TiffReader(SlideReader):
             raise
         except Exception as error:  # tifffile raises what it likes on damaged files
             self.close()
-            raise ImageError(f"{path}: the TIFF is damaged or not supported: {reason(error)}") from None
+            raise ImageError(
+                f"{path}: the TIFF is damaged or not supported ({reason(error)}); copy or save it again"
+            ) from None
 
     def _open(
         self,
@@ -155,7 +157,9 @@ class TiffReader(SlideReader):
     def _choose_series(self, path: Path, series: int | None) -> int:
         every = self._tiff.series
         if not every:
-            raise ImageError(f"{path}: the TIFF holds no image")
+            raise ImageError(
+                f"{path}: no image is found in the TIFF: it is cut short or damaged; copy or save it again"
+            )
         if series is not None:
             if not 0 <= series < len(every):
                 raise UsageError(f"{path}: there is no series {series}; it has 0 to {len(every) - 1}")
@@ -294,7 +298,7 @@ class TiffReader(SlideReader):
                 found = read_segment(page, index, region, self._cache)
             except ImageError as error:
                 if not self._skip:
-                    raise
+                    raise ImageError(f"{error}; {SKIP}") from None
                 self._bad[str(error)] = None
                 return
             if found is None:

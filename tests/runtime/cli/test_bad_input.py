@@ -102,8 +102,10 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "cut big.tif": (lambda p: half(tiff(p, picture(), bigtiff=True)), ("strips or tiles", CUT, "again")),
     "damaged.tif": (
         lambda p: damaged(tiff(p, picture(), tile=(32, 32), compression="deflate")),
-        ("tile", "cannot be decoded"),
+        ("tile", "cannot be decoded", "--skip-bad-tiles"),
     ),
+    "header.tif": (holding(b"II*\0\x08\0\0\0"), ("no image is found", CUT, "again")),
+    "no page.tif": (holding(b"II*\0\0\0\0\0"), ("no image is found", CUT, "again")),
     "two.tif": (
         lambda p: tiff(p, planes(2), photometric="minisblack", planarconfig="separate"),
         ("has 2 channels", "1 or 3 channels", "--channels 0"),
@@ -133,7 +135,7 @@ def test_cut_slide(tmp_path: Path, shared_data: Path, bright_model: Path, capfd:
         Path(shutil.copyfile(shared_data / "slides" / "CMU-1-Small-Region.svs", tmp_path / "cut.svs"))
     )
     result = run(path, "--engine", bright_model, "-o", tmp_path / "out", "--device", "cpu")
-    refused(result, tmp_path / "out", f"error: {path}: ", capfd=capfd)
+    refused(result, tmp_path / "out", f"error: {path}: ", CUT, "again", capfd=capfd)
 
 
 @pytest.fixture
