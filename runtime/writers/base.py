@@ -108,6 +108,8 @@ def _advice(error: OSError) -> str:
         return "the disk is full; free some space or choose another folder with -o"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) or "read-only" in text:
         return "no permission, or a read-only disk; choose another folder with -o"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "a file is in the way where a folder is needed; choose another folder with -o"
     if error.errno == errno.ENAMETOOLONG:
         return "the name is too long; rename the image"
     return (error.strerror or str(error) or type(error).__name__).lower()

@@ -206,7 +206,13 @@ def test_output_that_is_not_ours_survives(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good"]
 
 
-def test_output_below_a_file(tmp_path: Path, good_picture: Path, bright_model: Path, capfd: Capture) -> None:
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_output_below_a_file(
+    below: str, tmp_path: Path, good_picture: Path, bright_model: Path, capfd: Capture
+) -> None:
     (tmp_path / "file").write_text("x")
-    result = run(good_picture, "--engine", bright_model, "-o", tmp_path / "file")
-    refused(result, tmp_path / "none", f"{tmp_path / 'file'}", "cannot be written", capfd=capfd)
+    out = tmp_path / "file" / below
+    result = run(good_picture, "--engine", bright_model, "-o", out)
+    said = f"{out / 'good'}: cannot be written: a file is in the way"
+    refused(result, tmp_path / "none", said, "another folder with -o", capfd=capfd)
+    assert (tmp_path / "file").read_text() == "x"
