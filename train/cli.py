@@ -11,7 +11,7 @@ from typing import TextIO
 import click
 
 from cellseg.runtime.cli import common
-from cellseg.runtime.errors import CellsegError
+from cellseg.runtime.errors import BackendError, CellsegError
 
 #: Configurations in the package, usable by their bare names.
 SHIPPED = Path(__file__).parent / "configs"
@@ -63,10 +63,16 @@ def main(
         write(picture, draw(CropSource(read_dataset(checked)[0], checked), preview))
         click.echo(picture)
         return
+    import torch
+
     from .loop import train
 
     try:
         best = train(checked, folder, overwrite=overwrite)
+    except torch.OutOfMemoryError:
+        raise BackendError(
+            f"the GPU's memory is full; lower batch_size (now {checked.batch_size}) or crop ({checked.crop})"
+        ) from None
     except CellsegError as error:
         if rank:  # every process fails alike; the first one says why
             raise SystemExit(error.exit_code) from None

@@ -121,9 +121,10 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
             meter.load(saved["meter"], fabric.device)
             fabric.strategy.precision.load_state_dict(saved["precision"])
 
+    end = step if schedule.exhausted else steps  # patience had run out when it was saved
     loader = DataLoader(
         Crops(source),
-        batch_sampler=StepSampler(step, steps, config.batch_size, fabric.global_rank, fabric.world_size),
+        batch_sampler=StepSampler(step, end, config.batch_size, fabric.global_rank, fabric.world_size),
         num_workers=loader_workers(config),
         worker_init_fn=start_worker,
         pin_memory=fabric.device.type == "cuda",
@@ -157,9 +158,9 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
             fabric_optimizer.zero_grad()
             if average is not None:
                 average.update(step)
-            meter.add(
-                step, {"loss": loss.detach(), **parts}, None if config.precision == "fp16" else norm, index
-            )
+            if config.precision == "fp16":
+                norm = None  # its scaling deals with overflows itself
+            meter.add(step, {"loss": loss.detach(), **parts}, norm, index)
             step += 1
             report.progress(step, meter.losses)
 

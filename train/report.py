@@ -81,7 +81,7 @@ class Report:
 
     def progress(self, step: int, losses: dict[str, float]) -> None:
         """Show how far the training is: step, losses, images a second since it was started."""
-        if not self.active:
+        if not (self.active and losses):
             return
         now = time.perf_counter()
         done, seconds = step - self._first, now - self._started
@@ -92,15 +92,9 @@ class Report:
         elif now - self._beat > HEARTBEAT:
             self._beat = now
             minutes = (self.steps - step) * seconds / done / 60
-            loss = losses.get("loss", float("nan"))
-            log.info(
-                "step %d of %d, loss %.4f, %.1f images/s, %.0f min left",
-                step,
-                self.steps,
-                loss,
-                rate,
-                minutes,
-            )
+            loss = losses["loss"]
+            text = "step %d of %d, loss %.4f, %.1f images/s, %.0f min left"
+            log.info(text, step, self.steps, loss, rate, minutes)
 
     def record(self, row: dict[str, float]) -> None:
         """Append one validation to the table, TensorBoard, the log and the curves."""

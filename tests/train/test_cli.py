@@ -9,6 +9,7 @@ import cv2
 import pytest
 import yaml
 
+from cellseg.train import report
 from cellseg.train.cli import SHIPPED, main
 from cellseg.train.config import TrainConfig
 
@@ -19,6 +20,7 @@ Configure = Callable[..., TrainConfig]
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., click.testing.Result]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("cellseg"), "handlers", [])
+    monkeypatch.setattr(report, "curves", lambda *_: None)
     return lambda *arguments: click.testing.CliRunner().invoke(main, [str(a) for a in arguments])
 
 

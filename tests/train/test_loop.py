@@ -296,6 +296,9 @@ def test_patience_ends_a_run(configure: Configure, tmp_path: Path, caplog: pytes
         loop.train(config, tmp_path / "run")
     assert 4 <= len(rows(tmp_path / "run")) < 20
     assert "no better validation" in caplog.text
+    table = rows(tmp_path / "run")
+    loop.train(config.model_copy(update={"resume": True}), tmp_path / "run")
+    assert rows(tmp_path / "run") == table  # it stays ended
 
 
 @pytest.mark.parametrize("best_by", ["ap", "dice", "loss"])
