@@ -1,6 +1,7 @@
 """Results: labels, tables, polygons and pictures, streamed and committed as a whole."""
 
 from .base import Writer
+from .density import DensityMap
 from .folder import OutputFolder, result_name
 from .geojson import GeoJson
 from .labels import LabelsZarr
@@ -10,6 +11,7 @@ from .table import CellTable
 
 __all__ = [
     "CellTable",
+    "DensityMap",
     "GeoJson",
     "LabelsZarr",
     "OutputFolder",

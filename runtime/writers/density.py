@@ -19,6 +19,8 @@ from .base import Writer, write_whole
 MAX_SQUARES = 160
 #: A square holds about so many cells' areas; finer grids show noise.
 MIN_SQUARE = 64
+#: Deviation of the smoothing in squares.
+SMOOTHING = 1.0
 #: Edge of the drawn map in pixels, and of its margins: right (scale), around.
 EDGE, SCALE, MARGIN = 900, 150, 28
 #: From none to many, dark to light, even in brightness (an own blend of violet, teal and yellow).
@@ -55,17 +57,24 @@ class DensityMap(Writer):
 
     @property
     def density(self) -> npt.NDArray[np.float64]:
-        """Cells per mm² (per megapixel without a scale) of each square; squares cut by the border too."""
+        """Cells per mm² (per megapixel without a scale) around each square, smoothed a little.
+
+        Squares that the border cuts count with the area they have.
+        """
         height, width = self._size
         tall = np.minimum(self.square, height - np.arange(self._counts.shape[0]) * self.square)
         wide = np.minimum(self.square, width - np.arange(self._counts.shape[1]) * self.square)
         area = tall[:, None] * wide * (self._pixel_size or 1.0) ** 2 / 1e6
-        return self._counts / area
+        blurred = [
+            cv2.GaussianBlur(np.asarray(plane, np.float64), (0, 0), SMOOTHING, borderType=cv2.BORDER_CONSTANT)
+            for plane in (self._counts, area)
+        ]
+        return np.asarray(blurred[0] / blurred[1])
 
     @property
     def unit(self) -> str:
         """What :attr:`density` counts in."""
-        return "cells / mm²" if self._pixel_size else "cells / Mpx"
+        return "cells per sq. mm" if self._pixel_size else "cells per Mpx"
 
     def commit(self) -> None:
         """Draw the map and write it."""
@@ -95,17 +104,22 @@ def draw(density: npt.NDArray[np.float64], size: tuple[int, int], unit: str) -> 
     top = round_up(float(np.percentile(density, 99.5))) if density.any() else 1.0
     colours = palette()
     level = np.clip(density / top * 255, 0, 255).astype(np.uint8)
-    drawn = cv2.resize(colours[level], (width, height), interpolation=cv2.INTER_NEAREST)
+    drawn = colours[cv2.resize(level, (width, height), interpolation=cv2.INTER_CUBIC)]
     tall = max(height, 160)
     canvas = np.full((tall + 2 * MARGIN, width + SCALE + 2 * MARGIN, 3), 255, np.uint8)
     canvas[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = drawn
     left, bar = MARGIN + width + 24, min(tall - 24, 400)
     ramp = np.linspace(255, 0, bar).astype(np.uint8)
     canvas[MARGIN + 24 : MARGIN + 24 + bar, left : left + 18] = colours[ramp][:, None]
-    _write(canvas, unit.replace("²", "2"), left, MARGIN + 8)
+    _write(canvas, unit, left, MARGIN + 8)
     for part in range(5):
         y = MARGIN + 24 + round((bar - 1) * part / 4)
-        _write(canvas, f"{top * (4 - part) / 4:,.4g}", left + 26, y + 5)
+        _write(
+            canvas,
+            f"{top * (4 - part) / 4:,.4g}" if top < 1000 else f"{top * (4 - part) / 4:,.0f}",
+            left + 26,
+            y + 5,
+        )
     return canvas
 
 

@@ -102,6 +102,18 @@ def test_cut_short(tmp_path, suffix, part, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_a_jpeg_with_bytes_to_spare_is_read_with_a_note(tmp_path, capfd):
+    path = save(tmp_path / "a.jpg", picture((40, 50, 3), "uint8"))
+    sound = whole(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-2] + bytes(5) + data[-2:])
+    with open_slide(path) as reader:
+        assert np.array_equal(reader.read(Region(0, 0, 40, 50)), sound)
+        assert len(reader.notes) == 1
+        assert "extraneous bytes before marker 0xd9" in reader.notes[0]
+    assert capfd.readouterr().err == ""
+
+
 def test_a_thumbnail_does_not_hide_a_missing_end(tmp_path):
     inner = io.BytesIO()
     Image.fromarray(picture((16, 16, 3), "uint8")).save(inner, "JPEG")

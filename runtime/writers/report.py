@@ -1,0 +1,248 @@
+"""``report.html``: one page, complete in itself, that a person would rather look at than JSON.
+
+Pictures are embedded, charts are drawn as SVG, nothing is loaded from elsewhere and no script runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..instances import Strip
+from .base import Writer, write_whole
+from .density import round_up
+from .page import PAGE, STYLE
+
+#: Bins of each histogram while cells are counted, and bars when it is drawn.
+BINS, BARS = 2000, 32
+#: Quality of the embedded overview (JPEG).
+QUALITY = 88
+#: What each file is for.
+FILES = {
+    "labels.ome.zarr": "label image (OME-Zarr 0.5): napari, Fiji, OMERO",
+    "labels.ome.tif": "label image (OME-TIFF): QuPath, Fiji",
+    "labels.png": "label image (16-bit PNG)",
+    "cells.parquet": "table of cells: Python, R",
+    "cells.csv": "table of cells: spreadsheets",
+    "cells.geojson.gz": "outlines and measurements: drag into QuPath",
+    "overview.png": "the picture with the cells' outlines",
+    "density.png": "map of cell density",
+    "run.json": "everything about this run, for programs",
+}
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts of a value between two bounds; what lies beyond counts at the end."""
+
+    low: float
+    high: float
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, low: float, high: float) -> Histogram:
+        """Return a histogram of nothing."""
+        return cls(low, high, np.zeros(BINS, np.int64))
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Count some values; NaN is left out."""
+        values = np.asarray(values, np.float64)
+        values = values[np.isfinite(values)]
+        place = (values - self.low) / (self.high - self.low) * BINS
+        self.counts += np.bincount(np.clip(place, 0, BINS - 1).astype(np.int64), minlength=BINS)
+
+    def quantile(self, part: float) -> float:
+        """Return the value that ``part`` of all lie below, to a bin's width; NaN of nothing."""
+        total = int(self.counts.sum())
+        if not total:
+            return float("nan")
+        bin_ = int(np.searchsorted(np.cumsum(self.counts), max(1, part * total)))
+        return self.low + (bin_ + 0.5) / BINS * (self.high - self.low)
+
+
+class Summary(Writer):
+    """Counts what the report shows; writes nothing and holds a few histograms only."""
+
+    def __init__(self) -> None:
+        #: Diameter of the circle of equal area, in pixels.
+        self.diameter = Histogram.empty(0, 400)
+        self.eccentricity = Histogram.empty(0, 1)
+        self.solidity = Histogram.empty(0, 1)
+        self.probability = Histogram.empty(0, 1)
+        #: Sum of the cells' areas in pixels, and number of cells on the image's border.
+        self.area = 0
+        self.border = 0
+
+    def write(self, strip: Strip) -> None:
+        """Count the cells of the next strip."""
+        columns = strip.cells.columns
+        area = columns["area"].astype(np.float64)
+        self.diameter.add(np.sqrt(area * 4 / np.pi))
+        self.eccentricity.add(columns["eccentricity"])
+        self.solidity.add(columns["solidity"])
+        self.probability.add(columns["mean_probability"])
+        self.area += int(area.sum())
+        self.border += int(np.count_nonzero(columns["touches_border"]))
+
+    def commit(self) -> None:
+        """Nothing is written."""
+
+
+def write_report(path: Path, record: Mapping[str, Any], summary: Summary) -> None:
+    """Write the page of one image.
+
+    Parameters
+    ----------
+    path
+        The file to make; ``overview.png`` and ``density.png`` beside it are embedded where they are.
+    record
+        What goes into ``run.json``.
+    summary
+        Took all strips of the image.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    write_whole(path, page(path.parent, record, summary).encode())
+
+
+def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
+    """Return the page as HTML."""
+    image, counts = record["image"], record["counts"]
+    scale = image.get("pixel_size_um")
+    pixels = image["height"] * image["width"]
+    unit, factor = ("µm", scale) if scale else ("px", 1.0)
+    density = (
+        ("cells per mm²", counts["cells"] / (pixels * scale**2 / 1e6))
+        if scale
+        else ("cells per megapixel", counts["cells"] / (pixels / 1e6))
+    )
+    median = summary.diameter.quantile(0.5)
+    facts = [
+        ("cells", f"{counts['cells']:,}"),
+        (density[0], f"{density[1]:,.0f}"),
+        (
+            "median diameter",
+            f"{median * factor:.1f} {unit}" if counts["cells"] else "–",
+        ),
+        ("of the area is cells", f"{100 * summary.area / pixels:.1f} %"),
+        ("seconds", f"{record['seconds']['total']:,.1f}"),
+    ]
+    charts = [
+        chart("Diameter", summary.diameter, unit, factor),
+        chart("Eccentricity", summary.eccentricity),
+        chart("Solidity", summary.solidity),
+        chart("Probability", summary.probability),
+    ]
+    name = Path(str(image["path"])).name
+    return PAGE.format(
+        style=STYLE,
+        title=html.escape(name),
+        subtitle=html.escape(
+            f"{image['width']:,} × {image['height']:,} pixels"
+            + (f" of {scale:.4g} µm" if scale else ", scale unknown")
+            + f" · {', '.join(image['channels'])} · {image['dtype']}"
+        ),
+        facts="".join(
+            f"<div class=fact><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>"
+            for label, value in facts
+        ),
+        notes="".join(f"<li>{html.escape(str(note))}</li>" for note in record.get("notes", [])),
+        overview=embed(folder / "overview.png", "The picture with the outlines of the cells", as_jpeg=True),
+        density=embed(folder / "density.png", "Map of cell density", as_jpeg=False),
+        charts="".join(charts),
+        stages=stages(record),
+        files="".join(
+            f"<tr><th>{item}<td>{text}" for item, text in FILES.items() if (folder / item).exists()
+        ),
+        settings="".join(details(record)),
+    )
+
+
+def embed(path: Path, text: str, *, as_jpeg: bool) -> str:
+    """Return an ``img`` that holds a picture, or nothing where there is none."""
+    if not path.is_file():
+        return ""
+    data, kind = path.read_bytes(), "png"
+    if as_jpeg:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        data, kind = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes(), "jpeg"
+    source = base64.b64encode(data).decode()
+    return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{source}">'
+
+
+def chart(title: str, histogram: Histogram, unit: str = "", factor: float = 1.0) -> str:
+    """Return a histogram as SVG: bars, three numbers below, a line at the median."""
+    if not histogram.counts.any():
+        return f"<figure><figcaption>{html.escape(title)}</figcaption><p class=none>no cells</p></figure>"
+    low, high = span(histogram, factor)
+    width = (histogram.high - histogram.low) * factor / BINS
+    centres = histogram.low * factor + (np.arange(BINS) + 0.5) * width
+    place = np.clip((centres - low) / (high - low) * BARS, 0, BARS - 1).astype(int)
+    bars = np.bincount(place, histogram.counts, BARS)
+    heights = bars / bars.max() * 100
+    drawn = "".join(
+        f'<rect x="{i * 10 + 0.5}" y="{110 - tall:.1f}" width="9" height="{tall:.1f}"/>'
+        for i, tall in enumerate(heights)
+        if tall > 0
+    )
+    median = histogram.quantile(0.5) * factor
+    at = min(max((median - low) / (high - low), 0), 1) * BARS * 10
+    marks = "".join(
+        f'<text x="{x}" y="128" text-anchor="{anchor}">{low + (high - low) * x / (BARS * 10):.4g}</text>'
+        for x, anchor in ((0, "start"), (BARS * 5, "middle"), (BARS * 10, "end"))
+    )
+    caption = f"{title}{f' ({unit})' if unit else ''} <i>median {median:.3g}</i>"
+    return (
+        f'<figure><figcaption>{caption}</figcaption><svg viewBox="0 0 {BARS * 10} 132" role="img">{drawn}'
+        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="110"/>{marks}</svg></figure>'
+    )
+
+
+def span(histogram: Histogram, factor: float) -> tuple[float, float]:
+    """Return the bounds to draw between: all but half a percent at either end, at round numbers."""
+    if histogram.high == 1:
+        return (0.0, 1.0) if histogram.quantile(0.01) < 0.5 else (0.5, 1.0)
+    return 0.0, round_up(histogram.quantile(0.995) * factor)
+
+
+def stages(record: Mapping[str, Any]) -> str:
+    """Return one bar for each stage: how much of the run it was busy."""
+    run = max(float(record["seconds"].get("run", 0)), 1e-9)
+    rows = []
+    for name, times in record.get("stages", {}).items():
+        part = min(float(times["busy"]) / run, 1)
+        rows.append(
+            f"<tr><th>{html.escape(name)}<td class=bar><span style='width:{100 * part:.1f}%'></span>"
+            f"<td class=number>{times['busy']:.1f} s"
+        )
+    return "".join(rows)
+
+
+def details(record: Mapping[str, Any]) -> Iterable[str]:
+    """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
+    for part in ("model", "engine", "settings", "counts", "seconds", "versions"):
+        for name, value in _flat(record.get(part, {})):
+            yield f"<tr><th>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, float):
+            yield prefix + name, f"{value:.5g}"
+        elif isinstance(value, list | tuple):
+            yield prefix + name, ", ".join(map(str, value))
+        else:
+            yield prefix + name, str(value)
