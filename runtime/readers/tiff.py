@@ -48,6 +48,10 @@ class _Source:
 class TiffReader(SlideReader):
     """A TIFF of any size, decoded segment by segment.
 
+    A damaged segment is found where its codec can tell. JPEG data has no checksum, and the codec used
+    here does not hand on libjpeg's warnings: a JPEG tile with some bytes overwritten may be read as
+    grey or shifted pixels without an error.
+
     Parameters
     ----------
     path

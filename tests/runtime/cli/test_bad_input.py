@@ -78,6 +78,11 @@ def cut_picture(path: Path) -> Path:
     return half(path)
 
 
+def damaged_picture(path: Path) -> Path:
+    assert cv2.imwrite(str(path), picture())
+    return damaged(path)
+
+
 def tiff(path: Path, array: NDArray[np.generic], **options: object) -> Path:
     tifffile.imwrite(path, array, **options)
     return path
@@ -97,6 +102,8 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "cut.jpg": (cut_picture, ("the JPEG is", CUT, "again")),
     "cut.bmp": (cut_picture, ("the BMP is", CUT, "again")),
     "cut.webp": (cut_picture, ("the WebP is", CUT, "again")),
+    "damaged.png": (damaged_picture, ("the PNG is damaged", "again")),
+    "damaged.jpg": (damaged_picture, ("the JPEG is damaged (Corrupt JPEG data: ", "again")),
     "cut strips.tif": (lambda p: half(tiff(p, picture(), rowsperstrip=8)), ("strips or tiles", CUT, "again")),
     "cut tiles.tif": (lambda p: half(tiff(p, picture(), tile=(32, 32))), ("strips or tiles", CUT, "again")),
     "cut big.tif": (lambda p: half(tiff(p, picture(), bigtiff=True)), ("strips or tiles", CUT, "again")),
