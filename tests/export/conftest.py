@@ -73,3 +73,9 @@ def exported(checkpoint: Path, said: list[str], tmp_path_factory: pytest.TempPat
     """The checkpoint as an fp32 model with all heads."""
     output = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     return export(Request(checkpoint=checkpoint, output=output, heads=HEADS), said.append)
+
+
+@pytest.fixture(scope="session")
+def exported_half(checkpoint: Path, said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    output = tmp_path_factory.mktemp("half") / "tiny.onnx"
+    return export(Request(checkpoint=checkpoint, output=output, heads=HEADS, precision="fp16"), said.append)

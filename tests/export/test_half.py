@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from cellseg.export import half, parity, to_onnx
-from cellseg.export.assemble import Exported, Request, export
+from cellseg.export.assemble import Exported
 from cellseg.export.graph import Deployable, choose_heads
 from cellseg.export.network import Trained
 from cellseg.export.tiles import generate
@@ -23,12 +21,6 @@ def images() -> NDArray[np.uint8]:
 @pytest.fixture
 def deployable(trained: Trained) -> Deployable:
     return Deployable(trained.network, choose_heads(HEADS, HEADS))
-
-
-@pytest.fixture(scope="module")
-def exported_half(checkpoint: Path, said: list[str], tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    output = tmp_path_factory.mktemp("half") / "tiny.onnx"
-    return export(Request(checkpoint=checkpoint, output=output, heads=HEADS, precision="fp16"), said.append)
 
 
 def test_parts_cover_every_weight_once(deployable: Deployable) -> None:
