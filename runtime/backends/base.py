@@ -8,19 +8,58 @@ the suite that a new one must pass.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, UsageError
-from ..spec import ModelSpec
+from ..errors import BackendError, ModelError, UsageError
+from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 
 #: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
 Mode = Literal["throughput", "latency"]
 #: ``auto`` leaves the choice to the engine; ``fp32`` forbids it to compute in less than the graph says.
 Precision = Literal["auto", "fp32"]
+
+
+def check_graph(
+    path: Path,
+    spec: ModelSpec,
+    inputs: Mapping[str, Sequence[int | None]],
+    outputs: Mapping[str, Sequence[int | None]],
+) -> None:
+    """Refuse a graph that is not what its specification promises, before an engine stumbles over it.
+
+    Parameters
+    ----------
+    path
+        The model file, for the message.
+    spec
+        Its specification.
+    inputs, outputs
+        Name → shape as the engine found them; ``None`` where a size is free.
+
+    Raises
+    ------
+    ModelError
+        Names, channels or planes differ.
+    """
+    for what, found, name, axis, wanted, unit in (
+        ("input", inputs, INPUT_NAME, 3, spec.channels, "channels"),
+        ("output", outputs, OUTPUT_NAME, 1, len(spec.heads), "planes"),
+    ):
+        shape = found.get(name, ())
+        if set(found) != {name} or len(shape) != 4:
+            held = ", ".join(f"'{key}' of {len(value)} axes" for key, value in found.items())
+            problem = f"needs one {what} '{name}' of 4 axes, found {held or 'none'}"
+        elif shape[axis] not in (None, wanted):
+            problem = f"has an {what} of {shape[axis]} {unit}, its specification names {wanted}"
+        else:
+            continue
+        raise ModelError(f"{path}: its graph {problem}; export the model again with cellseg-export")
 
 
 class Pending(Protocol):

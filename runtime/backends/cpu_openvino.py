@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError
 from ..spec import INPUT_NAME, ModelSpec
-from .base import Backend, Mode, Pending, Precision
+from .base import Backend, Mode, Pending, Precision, check_graph
 
 if TYPE_CHECKING:
     import openvino
@@ -59,6 +59,7 @@ class OpenVino(Backend):
             self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
+        check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": mode.upper()}
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
@@ -142,6 +143,16 @@ class _Running:
         finally:
             self._owner._finished(self)
         return self._planes
+
+
+def _shapes(ports: Any) -> dict[str, list[int | None]]:
+    """Return name → shape of a model's inputs or outputs."""
+    return {
+        port.any_name: [size.get_length() if size.is_static else None for size in port.partial_shape]
+        if port.partial_shape.rank.is_static
+        else []
+        for port in ports
+    }
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError
 from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from .base import Backend, Pending
+from .base import Backend, Pending, check_graph
 
 _INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"
 
@@ -58,6 +58,8 @@ class OnnxRuntime(Backend):
             self._session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # its exceptions share no base class of their own
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from None
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        check_graph(path, spec, _shapes(inputs), _shapes(outputs))
         running = self._session.get_providers()[0]
         if cuda and running != "CUDAExecutionProvider":
             raise BackendError(
@@ -123,6 +125,11 @@ def has_cuda() -> bool:
         return "CUDAExecutionProvider" in load().get_available_providers()
     except BackendError:
         return False
+
+
+def _shapes(values: Any) -> dict[str, list[int | None]]:
+    """Return name → shape of a session's inputs or outputs; free sizes have names there."""
+    return {value.name: [size if isinstance(size, int) else None for size in value.shape] for value in values}
 
 
 def _reason(error: Exception) -> str:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from cellseg.runtime.backends.gpus import Gpu, list_gpus
 from cellseg.runtime.catalog import MODELS, default_model, model_names
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
 from cellseg.runtime.onnx_metadata import seal
-from cellseg.runtime.spec import ModelSpec
+from cellseg.runtime.spec import Head, ModelSpec
 
 
 def test_auto_takes_openvino_without_a_gpu(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +97,34 @@ def test_a_graph_that_an_engine_refuses(
     path.write_bytes(path.read_bytes().replace(b"Conv", b"Cnov"))
     with pytest.raises(ModelError, match=r"odd\.onnx: ONNX Runtime cannot load it: .*Cnov"):
         open_backend(path, "cpu", engine="onnxruntime")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": ("mask", "boundary", "density")}, "an output of 2 planes, its specification names 3"),
+        ({"heads": ("mask",)}, "an output of 2 planes, its specification names 1"),
+        ({"channels": 1}, "an input of 3 channels, its specification names 1"),
+        ({"renamed": b"images"}, "one output 'planes' of 4 axes, found 'images' of 4 axes"),
+    ],
+)
+def test_a_graph_and_its_specification_must_agree(
+    engine: str,
+    change: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    write_model: Callable[..., Path],
+    box_spec: ModelSpec,
+) -> None:
+    change = dict(change)
+    renamed = change.pop("renamed", b"planes")
+    if "heads" in change:
+        change["heads"] = tuple(Head(name=name) for name in change["heads"])
+    path = write_model(tmp_path / "odd.onnx", spec=box_spec.model_copy(update=change))
+    path.write_bytes(path.read_bytes().replace(b"planes", renamed))
+    with pytest.raises(ModelError, match=rf"odd\.onnx: its graph .*{message}; export the model again"):
+        open_backend(path, "cpu", engine=engine)
 
 
 def test_packaged_models(
