@@ -22,7 +22,8 @@ from .errors import ImageError, UsageError
 from .preprocess import Normalization, measure
 from .readers import ArrayReader, SlideReader, open_slide
 from .readers.open import SlideOptions
-from .results import Memory, Report, Result, ResultFolder, Target
+from .readers.scaled import at_scale
+from .results import LabelFormat, Memory, Report, Result, ResultFolder, Target
 from .stages import Progress, Setup, SlideRun
 from .tiling import TileGrid
 
@@ -57,10 +58,14 @@ class SegmentOptions(TypedDict, total=False):
     skip_bad_tiles: bool
     #: Micrometres a pixel, where the file does not say or is wrong.
     pixel_size: float | None
+    #: Bring the image to the scale the model was trained at, where both are known; the default.
+    rescale: bool
     #: Raw values that map to black and white, instead of the slide's percentiles.
     levels: tuple[float, float] | None
     #: With an output folder: write ``cells.csv`` too.
     csv: bool
+    #: With an output folder: format of the label image, ``zarr``, ``tiff`` or ``png``.
+    labels: LabelFormat
     #: With an output folder: replace earlier results.
     overwrite: bool
 
@@ -119,15 +124,20 @@ def segment(
         raise UsageError(f"segment() has no option '{unknown[0]}'; it has {known}")
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(_open_reader(image, options))
+        slide = stack.enter_context(_open_reader(image, options))
         backend = stack.enter_context(_open_model(model, options))
+        pixel_size = options.get("pixel_size") or slide.pixel_size
+        reader = _at_model_scale(slide, pixel_size, backend, options)
         choice = choose(reader.channel_names, backend.spec.channels, reader.path)
         grid = _tiling(reader, backend, options)
         target: Target = (
             Memory()
             if output is None
             else ResultFolder(
-                Path(output), overwrite=options.get("overwrite", False), csv=options.get("csv", False)
+                Path(output),
+                overwrite=options.get("overwrite", False),
+                csv=options.get("csv", False),
+                labels=options.get("labels", "zarr"),
             )
         )
         stack.enter_context(target)
@@ -140,7 +150,8 @@ def segment(
             mapping=_mapping(reader, choice, backend, options),
             split=backend.spec.split,
             workers=options.get("workers") or _cores(),
-            pixel_size=options.get("pixel_size") or reader.pixel_size,
+            pixel_size=pixel_size,
+            unscaled=None if reader is slide else slide,
         )
         run = SlideRun(setup, target.open(setup), target.watch)
         opened = time.perf_counter()
@@ -178,6 +189,16 @@ def _open_model(
     if isinstance(model, Backend):
         return contextlib.nullcontext(model)
     return open_backend(model, options.get("device", "auto"), engine=options.get("engine"))
+
+
+def _at_model_scale(
+    slide: SlideReader, pixel_size: float | None, backend: Backend, options: SegmentOptions
+) -> SlideReader:
+    """Return the slide as the model wants to see it."""
+    wanted = backend.spec.pixel_size
+    if wanted is None or pixel_size is None or not options.get("rescale", True):
+        return slide
+    return at_scale(slide, wanted, pixel_size)
 
 
 def _tiling(reader: SlideReader, backend: Backend, options: SegmentOptions) -> TileGrid:
@@ -227,18 +248,18 @@ def _mapping(
 
 def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
     """Return what the user should know about this run, one line each."""
-    reader, spec = setup.reader, setup.backend.spec
-    notes = [*reader.notes]
+    slide, spec = setup.slide, setup.backend.spec
+    notes = [*slide.notes]
     if setup.backend.note:
         notes.append(setup.backend.note)
     if setup.pixel_size is None:
         notes.append("the image does not say how large a pixel is: sizes are in pixels; give it with --mpp")
-    elif spec.pixel_size is not None and not 0.5 <= setup.pixel_size / spec.pixel_size <= 2:
+    elif setup.unscaled is not None:
         notes.append(
-            f"the image has {setup.pixel_size:g} µm a pixel and the model was trained at "
-            f"{spec.pixel_size:g}: expect worse results"
+            f"the image has {setup.pixel_size:.4g} µm a pixel and was brought to the model's "
+            f"{spec.pixel_size:.4g}; results are in pixels of the image"
         )
-    if bad := reader.bad_blocks:
+    if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
     return tuple(notes)
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
 from .instances import Cells, Stats, Strip
-from .readers import SlideReader
 from .stages import Progress, Setup, Sink
 
+LabelFormat = Literal["zarr", "tiff", "png"]
 #: Packages whose versions stand in the record, where they are installed.
 PACKAGES = (
     "cellseg", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
@@ -45,17 +45,17 @@ class Report:
     def record(self) -> dict[str, Any]:
         """Return all of it as plain values, as in ``run.json``."""
         setup, stats = self.setup, self.stats
-        reader, backend, grid = setup.reader, setup.backend, setup.grid
+        slide, backend, grid = setup.slide, setup.backend, setup.grid
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "image": {
-                "path": str(reader.path),
-                "height": reader.height,
-                "width": reader.width,
-                "channels": list(reader.channel_names),
-                "dtype": reader.dtype.name,
+                "path": str(slide.path),
+                "height": slide.height,
+                "width": slide.width,
+                "channels": list(slide.channel_names),
+                "dtype": slide.dtype.name,
                 "pixel_size_um": setup.pixel_size,
-                "bad_blocks": list(reader.bad_blocks),
+                "bad_blocks": list(slide.bad_blocks),
             },
             "model": {
                 "name": backend.spec.name,
@@ -70,6 +70,7 @@ class Report:
                 "halo": grid.halo,
                 "batch": backend.batch,
                 "useful_fraction": grid.useful_fraction,
+                "scaled_to": [grid.height, grid.width] if setup.unscaled else None,
                 "black": setup.mapping.low,
                 "white": setup.mapping.high,
                 "input_channels": list(setup.choice.pick),
@@ -122,11 +123,10 @@ class Result:
         """int32 (height, width): 0 is background, then one number a cell; read from the folder if need be."""
         if self._labels is not None:
             return self._labels
-        import zarr
+        from .writers.formats import read_labels
 
         assert self.folder is not None
-        array: Any = zarr.open_array(self.folder / "labels.ome.zarr" / "0", mode="r")
-        return np.asarray(array[:], np.int32)
+        return read_labels(self.folder)
 
     @property
     def cells(self) -> Cells:
@@ -177,9 +177,9 @@ class Memory(Target):
 
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Make the label image."""
-        reader = setup.reader
-        self._labels = np.empty((reader.height, reader.width), np.int32)
-        self._tables = [Cells.empty(reader.channels)]
+        slide = setup.slide
+        self._labels = np.empty((slide.height, slide.width), np.int32)
+        self._tables = [Cells.empty(slide.channels)]
         return (self,)
 
     def write(self, strip: Strip) -> None:
@@ -193,7 +193,7 @@ class Memory(Target):
 
 
 class ResultFolder(Target):
-    """Writes labels, table, outlines, overview and record into a folder that appears when complete.
+    """Writes labels, table, outlines, pictures and record into a folder that appears when complete.
 
     Parameters
     ----------
@@ -203,6 +203,8 @@ class ResultFolder(Target):
         Replace earlier results there.
     csv
         Write ``cells.csv`` too.
+    labels
+        Format of the label image.
 
     Raises
     ------
@@ -210,57 +212,70 @@ class ResultFolder(Target):
         The folder exists or cannot be made.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False, csv: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool = False, csv: bool = False, labels: LabelFormat = "zarr"
+    ) -> None:
         from .writers import OutputFolder, Writer
+        from .writers.report import Summary
 
         self._stack = contextlib.ExitStack()
         self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite))
-        self._csv = csv
+        self._csv, self._format = csv, labels
+        self._summary = Summary()
         self._writers: list[Writer] = []
 
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Start every file."""
-        from .writers import CellTable, GeoJson, LabelsZarr, Overview
+        from .writers import CellTable, DensityMap, GeoJson, LabelsZarr, Overview, Writer
 
-        reader, path, scale = setup.reader, self._folder.path, setup.pixel_size
-        names = reader.channel_names
-        space = f"{reader.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
-        size = reader.height, reader.width
-        writers = [
-            LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=reader.path.name),
+        slide, path, scale = setup.slide, self._folder.path, setup.pixel_size
+        names = slide.channel_names
+        space = f"{slide.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
+        size = slide.height, slide.width
+        self._scale = scale
+        writers: list[Writer] = [
+            LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
             GeoJson(path / "cells.geojson.gz", channel_names=names, pixel_size=scale, space=space),
-            Overview(path / "overview.png", self._picture(reader), *size),
+            Overview(path / "overview.png", self._picture(setup), *size),
+            DensityMap(path / "density.png", *size, pixel_size=scale),
+            self._summary,
         ]
         if self._csv:
             writers.append(CellTable(path / "cells.csv", channel_names=names, pixel_size=scale))
         self._writers = [self._stack.enter_context(writer) for writer in writers]
         return self._writers
 
-    def _picture(self, reader: SlideReader) -> NDArray[Any] | Callable[[], NDArray[Any]]:
+    def _picture(self, setup: Setup) -> NDArray[Any] | Callable[[], NDArray[Any]]:
         """Return the reduced picture, or how to get it from the rows of a slide without a pyramid."""
         from .readers.area import Shrinker
         from .writers.overview import MAX_EDGE, reduced_size
 
-        if len(reader.levels) > 1:
-            return reader.overview(MAX_EDGE)
-        size = reader.height, reader.width
-        shrinker = Shrinker(*size, *reduced_size(*size), reader.dtype)
+        slide, seen = setup.slide, setup.reader
+        rows, columns = reduced_size(slide.height, slide.width)
+        if len(slide.levels) > 1 or seen.height < rows or seen.width < columns:
+            return slide.overview(MAX_EDGE)
+        shrinker = Shrinker(seen.height, seen.width, rows, columns, seen.dtype)
         self.watch = shrinker.push
         return shrinker.result
 
     def finish(self) -> None:
         """Finish every file."""
+        from .writers.formats import convert_labels
+
         for writer in self._writers:
             writer.commit()
+        convert_labels(self._folder.path, self._format, pixel_size=self._scale)
 
     def commit(self, report: Report) -> Result:
         """Write the record and give the folder its name."""
         from .writers import write_record
         from .writers.folder import RECORD
+        from .writers.report import write_report
 
         result = make_result(report, self._folder.final, None, None)
         write_record(self._folder.path / RECORD, result.record)
+        write_report(self._folder.path / "report.html", result.record, self._summary)
         self._folder.commit()
         return result
 
@@ -274,11 +289,11 @@ def make_result(
     report: Report, folder: Path | None, labels: NDArray[np.int32] | None, cells: Cells | None
 ) -> Result:
     """Return what :func:`~cellseg.runtime.segment` returns."""
-    reader = report.setup.reader
+    slide = report.setup.slide
     return Result(
-        reader.path,
-        reader.height,
-        reader.width,
+        slide.path,
+        slide.height,
+        slide.width,
         report.stats.cells,
         folder,
         report.progress,

@@ -31,6 +31,7 @@ from .flow import Channel, Flow
 from .instances import InstanceStream, Stats, Strip
 from .preprocess import Normalization
 from .readers import SlideReader
+from .rescale import FullResolution
 from .spec import SplitSettings
 from .tiling import Tile, TileGrid
 
@@ -55,6 +56,7 @@ class Sink(Protocol):
 class Setup:
     """All that has been decided about a slide before its first tile."""
 
+    #: What is read: the slide, at the model's scale where that is known.
     reader: SlideReader
     #: Prepared for ``grid.tile``.
     backend: Backend
@@ -64,8 +66,24 @@ class Setup:
     split: SplitSettings
     #: Threads that split and measure.
     workers: int
-    #: Micrometres a pixel, where known.
+    #: Micrometres a pixel of the slide, where known.
     pixel_size: float | None = None
+    #: The slide, where ``reader`` shows it at another scale.
+    unscaled: SlideReader | None = None
+
+    @property
+    def slide(self) -> SlideReader:
+        """The slide at full resolution, in whose pixels all results are."""
+        return self.unscaled or self.reader
+
+    @property
+    def way_back(self) -> FullResolution | None:
+        """How strips become strips of the slide, where the reader shows it at another scale."""
+        if self.unscaled is None:
+            return None
+        return FullResolution(
+            self.reader.height, self.reader.width, self.unscaled.height, self.unscaled.width
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +339,10 @@ class SlideRun:
         self._strips.close()
 
     def _write(self) -> None:
+        back = self._setup.way_back
         for strip in self._strips:
+            if back is not None:
+                strip = back.strip(strip)
             for sink in self._sinks:
                 sink.write(strip)
             self._cells += len(strip.cells)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ..errors import CellsegError, UsageError
 from . import common
 
 if TYPE_CHECKING:
+    from ..inputs import Input
     from ..pipeline import SegmentOptions
     from ..results import Result
 
@@ -33,8 +33,18 @@ PROGRAM = "cellseg-infer"
 )
 @click.option("--overwrite", is_flag=True, help="Replace earlier results.")
 @click.option("--csv", is_flag=True, help="Write the table as cells.csv too.")
+@click.option(
+    "--labels",
+    type=click.Choice(["zarr", "tiff", "png"]),
+    default="zarr",
+    show_default=True,
+    help="Format of the label image.",
+)
 @click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
+@click.option(
+    "--no-rescale", is_flag=True, help="Take pixels as they are, whatever scale the model was trained at."
+)
 @click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
 @click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
 @click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
@@ -62,9 +72,10 @@ def main(
 ) -> None:
     """Segment the cells of images and whole slides of any size.
 
-    Each IMAGE (TIFF, SVS, PNG, JPEG, OME-Zarr and more) gets a folder with labels.ome.zarr,
-    cells.parquet, cells.geojson.gz for QuPath, overview.png and run.json. An image that fails does not
-    stop the others.
+    An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, or a CSV
+    table with a column 'image'. Each gets a folder with labels.ome.zarr, cells.parquet,
+    cells.geojson.gz for QuPath, report.html, overview.png, density.png and run.json. An image that
+    fails does not stop the others.
     """
     if devices:
         print_devices()
@@ -73,18 +84,21 @@ def main(
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     if engine is not None and model is not None:
         raise UsageError("--engine and --model exclude each other; give one of them")
-    folders = result_folders(images, output)
+    from ..inputs import expand, result_names
+
+    inputs = expand(images)
+    names = result_names(inputs)
+    options = segment_options(choices)
 
     from ..backends import open_backend
 
-    options = segment_options(choices)
     failed = 0
     with open_backend(engine or model, device, engine=backend) as opened:
-        for image, folder in zip(images, folders, strict=True):
+        for item, name in zip(inputs, names, strict=True):
             try:
-                result = run_one(image, folder, opened, options, quiet)
+                result = run_one(item, output / name, opened, options, quiet)
             except CellsegError as error:
-                if len(images) == 1:
+                if len(inputs) == 1:
                     raise
                 failed += 1
                 click.echo(f"{PROGRAM}: error: {' '.join(str(error).split())}", err=True)
@@ -92,12 +106,13 @@ def main(
                 if not quiet:
                     click.echo(summary(result))
     if failed:
-        raise CellsegError(f"{failed} of {len(images)} images failed; the others are done")
+        raise CellsegError(f"{failed} of {len(inputs)} images failed; the others are done")
 
 
 def segment_options(choices: dict[str, Any]) -> SegmentOptions:
     """Return the options of :func:`~cellseg.runtime.segment` that were given on the command line."""
     options = {name: value for name, value in choices.items() if value is not None}
+    options["rescale"] = not options.pop("no_rescale")
     if "mpp" in options:
         options["pixel_size"] = options.pop("mpp")
     if "channels" in options:
@@ -105,38 +120,22 @@ def segment_options(choices: dict[str, Any]) -> SegmentOptions:
     return options  # type: ignore[return-value]  # the names are those of the command's parameters
 
 
-def result_folders(images: Sequence[str], output: Path) -> list[Path]:
-    """Return the folder of each image's results.
-
-    Raises
-    ------
-    UsageError
-        Two images would share one.
-    """
-    from ..writers.folder import result_name
-
-    folders: dict[Path, str] = {}
-    for image in images:
-        folder = output / result_name(image)
-        if folder in folders:
-            raise UsageError(
-                f"{folders[folder]} and {image} would both be written to {folder}; "
-                "run them apart, each with its own -o"
-            )
-        folders[folder] = image
-    return list(folders)
-
-
-def run_one(image: str, folder: Path, backend: Any, options: SegmentOptions, quiet: bool) -> Result:
+def run_one(item: Input, folder: Path, backend: Any, options: SegmentOptions, quiet: bool) -> Result:
     """Segment one image, with a progress bar where someone is looking."""
     from ..pipeline import segment
     from .progress import ProgressBar
 
+    if "roi" in item.options:
+        raise UsageError(f"{item.image}: regions of interest are not supported yet; leave out column 'roi'")
+    own: Any = {name: value for name, value in item.options.items() if name not in ("name", "mpp")}
+    if "mpp" in item.options:
+        own["pixel_size"] = item.options["mpp"]
+    merged: SegmentOptions = {**options, **own}
     console = common.console(stderr=True)
     if quiet or not console.is_terminal:
-        return segment(image, backend, output=folder, **options)
-    with ProgressBar(Path(image).name, console) as bar:
-        return segment(image, backend, output=folder, progress=bar.update, **options)
+        return segment(item.image, backend, output=folder, **merged)
+    with ProgressBar(Path(item.image).name, console) as bar:
+        return segment(item.image, backend, output=folder, progress=bar.update, **merged)
 
 
 def summary(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,43 @@ def labels_to_png(labels: Path, path: Path) -> None:
         )
     _, data = cv2.imencode(".png", array.astype(np.uint16))
     write_whole(path, data.tobytes())
+
+
+def convert_labels(folder: Path, kind: str, *, pixel_size: float | None = None) -> None:
+    """Replace ``labels.ome.zarr`` in a folder of results by another format.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    kind
+        ``tiff`` or ``png``; ``zarr`` leaves it as it is.
+    pixel_size
+        Micrometres a pixel, where known.
+
+    Raises
+    ------
+    OutputError
+        The labels do not fit the format, or cannot be written.
+    """
+    source = folder / "labels.ome.zarr"
+    if kind == "zarr":
+        return
+    if kind == "tiff":
+        labels_to_tiff(source, folder / "labels.ome.tif", pixel_size=pixel_size)
+    else:
+        labels_to_png(source, folder / "labels.png")
+    shutil.rmtree(source)
+
+
+def read_labels(folder: Path) -> npt.NDArray[np.int32]:
+    """Return the label image of a folder of results, whatever its format."""
+    if (folder / "labels.ome.tif").is_file():
+        return np.asarray(tifffile.imread(folder / "labels.ome.tif"), np.int32)
+    if (folder / "labels.png").is_file():
+        return np.asarray(cv2.imread(str(folder / "labels.png"), cv2.IMREAD_UNCHANGED), np.int32)
+    level: Any = zarr.open_array(folder / "labels.ome.zarr" / "0", mode="r")
+    return np.asarray(level[:], np.int32)
 
 
 def _tiles(level: Any) -> Iterator[npt.NDArray[np.int32]]:

@@ -166,8 +166,25 @@ def test_floats_with_holes(image: np.ndarray, engine: LocalEngine, tmp_path: Pat
 def test_notes(image: np.ndarray, engine: LocalEngine) -> None:
     assert "--mpp" in segment(image, engine).notes[0]
     assert segment(image, engine, pixel_size=0.5).notes == ()
-    trained = LocalEngine(engine.spec.model_copy(update={"pixel_size": 0.25}), 2)
-    assert "trained at 0.25" in segment(image, trained, pixel_size=2.0).notes[0]
+
+
+def test_images_are_brought_to_the_models_scale(
+    image: np.ndarray, engine: LocalEngine, tmp_path: Path
+) -> None:
+    """Cells keep their places when the same scene comes at twice the resolution."""
+    trained = LocalEngine(engine.spec.model_copy(update={"pixel_size": 0.5}), 2)
+    plain = segment(image, trained, pixel_size=0.5)
+    assert plain.record["settings"]["scaled_to"] is None
+    fine = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+    scaled = segment(fine, trained, pixel_size=0.25, output=tmp_path / "out")
+    assert scaled.record["settings"]["scaled_to"] == [150, 170]
+    assert "brought to the model's 0.5" in scaled.notes[0]
+    assert scaled.labels.shape == fine.shape == (scaled.height, scaled.width)
+    agree = (scaled.labels > 0) == np.repeat(np.repeat(plain.labels > 0, 2, axis=0), 2, axis=1)
+    assert agree.mean() > 0.99
+    assert abs(scaled.count - plain.count) <= 1
+    untouched = segment(fine, trained, pixel_size=0.25, rescale=False)
+    assert untouched.record["settings"]["scaled_to"] is None
 
 
 def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> None:

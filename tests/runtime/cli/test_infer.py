@@ -19,8 +19,17 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from cellseg.runtime.cli import infer
+from cellseg.runtime.writers.formats import read_labels
 
-FILES = ["cells.geojson.gz", "cells.parquet", "labels.ome.zarr", "overview.png", "run.json"]
+FILES = [
+    "cells.geojson.gz",
+    "cells.parquet",
+    "density.png",
+    "labels.ome.zarr",
+    "overview.png",
+    "report.html",
+    "run.json",
+]
 
 
 def run(*arguments: object) -> Result:
@@ -105,6 +114,28 @@ def test_a_bad_image_does_not_stop_the_others(slide: Path, bright_model: Path, t
     assert run(odd, "--engine", bright_model, "-o", out, "--channels", "1").exit_code == 0
 
 
+def test_folders_and_tables_of_images(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"image,mpp,name\n{slide.name},0.25,first\n{slide.name},,second\n")
+    common = ("--engine", bright_model, "--mpp", 0.5)
+    assert run(table, *common, "-o", tmp_path / "a").exit_code == 0
+    records = [json.loads((tmp_path / "a" / name / "run.json").read_text()) for name in ("first", "second")]
+    assert [record["image"]["pixel_size_um"] for record in records] == [0.25, 0.5]
+    assert run(tmp_path, *common, "-o", tmp_path / "b").exit_code == 0
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["slide one"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tiff", "labels.ome.tif"), ("png", "labels.png")])
+def test_labels_in_other_formats(
+    kind: str, name: str, slide: Path, bright_model: Path, tmp_path: Path
+) -> None:
+    result = run(slide, "--engine", bright_model, "-o", tmp_path / "out", "--labels", kind)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out" / "slide one"
+    assert sorted(path.name for path in folder.glob("labels*")) == [name]
+    assert read_labels(folder).max() == 12
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -119,16 +150,19 @@ def test_a_bad_image_does_not_stop_the_others(slide: Path, bright_model: Path, t
         (["SLIDE", "--engine", "ENGINE", "--tile", "16"], 2, "smallest tile is 24"),
         (["SLIDE", "--engine", "ENGINE", "--batch", "0"], 2, "--batch"),
         (["SLIDE", "--engine", "ENGINE", "--mpp", "0"], 2, "--mpp"),
-        (["SLIDE", "--engine", "ENGINE", "--levels", "9", "3"], 1, "low < high"),
+        (["SLIDE", "--engine", "ENGINE", "--levels", "9", "3"], 2, "low < high"),
         (["SLIDE", "--engine", "ENGINE", "--channels", "7"], 2, "no channel '7'"),
-        (["SLIDE", "SLIDE", "--engine", "ENGINE"], 2, "would both be written to"),
+        (["SLIDE", "EMPTY", "--engine", "ENGINE"], 2, "holds no image"),
+        (["TABLE", "--engine", "ENGINE"], 2, "regions of interest"),
         (["SLIDE", "--engine", "SLIDE"], 2, "unknown kind of model '.tif'"),
     ],
 )
 def test_mistakes_are_one_line(
     arguments: list[str], code: int, message: str, slide: Path, bright_model: Path, tmp_path: Path
 ) -> None:
-    names = {"SLIDE": slide, "ENGINE": bright_model}
+    names = {"SLIDE": slide, "ENGINE": bright_model, "EMPTY": tmp_path / "e", "TABLE": tmp_path / "t.csv"}
+    names["EMPTY"].mkdir()
+    names["TABLE"].write_text(f"image,roi\n{slide.name},a.geojson\n")
     result = run(*[names.get(a, a) for a in arguments], "-o", tmp_path / "out")
     assert result.exit_code == code, result.output
     assert message in result.stderr
