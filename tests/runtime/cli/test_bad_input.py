@@ -122,10 +122,15 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         ("has 5 channels", "1 or 3 channels", "--channels 0"),
     ),
     "complex.tif": (lambda p: tiff(p, picture()[..., 0].astype(np.complex64)), ("complex64", "give 8-bit")),
-    "folder.tif": (folder, ("not a readable OME-Zarr image",)),
     "other.gif": (holding(b"GIF89a" + bytes(50)), ("a GIF file", "readable are")),
     "absent.tif": (lambda p: p, ("no such file", "check the path")),
 }
+
+
+def test_a_folder_without_images(tmp_path: Path, bright_model: Path, capfd: Capture) -> None:
+    out = tmp_path / "out"
+    result = run(folder(tmp_path / "folder.tif"), "--engine", bright_model, "-o", out)
+    refused(result, out, "folder.tif: this folder holds no image", "/**/*.tif", capfd=capfd, code=2)
 
 
 @pytest.mark.parametrize("name", IMAGES)
