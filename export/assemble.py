@@ -18,6 +18,7 @@ import torch
 
 from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.errors import ModelError, UsageError
+from cellseg.runtime.onnx_metadata import seal
 from cellseg.runtime.spec import Head, ModelSpec, SplitSettings
 
 from . import files, half, halo, network, parity, report, sizes, tiles, to_onnx
@@ -117,6 +118,7 @@ def export(request: Request, say: Say) -> Exported:
             )
         spec = spec.model_copy(update={"parity": _record(figures, measured, passed)})
         files.write(partial, to_onnx.finish(model, spec))
+        seal(partial)
     size = output.stat().st_size / 1e6
     say(line("written", f"{output} ({size:.2f} MB, {spec.precision}, heads {', '.join(spec.head_names)})"))
     return Exported(output, load_spec(output))

@@ -80,6 +80,9 @@ def load_spec(path: Path) -> ModelSpec:
 def seal(path: Path) -> None:
     """Append the checksum of an ONNX file to its metadata; the last thing an exporter does.
 
+    :func:`load_spec` checks it. It finds damage and edits by accident; it is no signature. Where the
+    file is edited with other tools on purpose, remove the entry :data:`SEAL_KEY`.
+
     Raises
     ------
     ModelError
@@ -93,6 +96,8 @@ def seal(path: Path) -> None:
     entry = b"".join(bytes((field << 3 | _BYTES, len(text))) + text for field, text in pairs)
     with path.open("ab") as file:
         file.write(bytes((_METADATA << 3 | _BYTES, len(entry))) + entry)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _read(path: Path) -> tuple[dict[str, str], int]:

@@ -119,7 +119,8 @@ class ModelSpec(Record):
     pixel_size: float | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     split: SplitSettings = SplitSettings()
-    #: SHA-256 of the weights (names and bytes of every initializer), to tell two models apart.
+    #: SHA-256 of the weights (names and bytes of every initializer): the identity of a model in reports
+    #: and in cells' ids. It is not what finds damage: that is the seal of :mod:`.onnx_metadata`.
     weights_sha256: str = ""
     #: Versions, checkpoint and command that made the file.
     provenance: dict[str, str] = {}

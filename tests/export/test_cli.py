@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from cellseg.export import assemble, cli, parity, to_onnx
 from cellseg.export.assemble import Exported
-from cellseg.runtime.onnx_metadata import load_spec
+from cellseg.runtime.errors import ModelError
+from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata
 from cellseg.runtime.spec import METADATA_KEY, ModelSpec, SplitSettings
 from cellseg.train import checkpoint as checkpoints
 from cellseg.train.models import build_model
@@ -49,6 +50,16 @@ def test_an_export_tells_what_it_did(exported: Exported, said: list[str]) -> Non
     assert exported.spec.halo == exported.spec.parity["halo_exact"] <= 44
     assert exported.spec.receptive_field == 43
     assert exported.spec.tile > 2 * exported.spec.halo
+
+
+def test_an_export_is_sealed(exported: Exported, tmp_path: Path) -> None:
+    assert SEAL_KEY in read_metadata(exported.path)
+    onnx.checker.check_model(onnx.load(exported.path), full_check=True)
+    data = bytearray(exported.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match=r"m\.onnx: changed or damaged since it was exported"):
+        load_spec(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("halo", [0, 8, 64, 96, 200])
