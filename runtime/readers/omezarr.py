@@ -56,16 +56,17 @@ class OmeZarrReader(SlideReader):
     ) -> None:
         self._skip = skip_bad_tiles
         self._bad: dict[str, None] = {}
-        where = Path(path)
+        #: As given: a Path would make one slash of the two in a URL.
+        self._name = str(path)
         try:
             group = zarr.open_group(str(path), mode="r")
             attributes = _attributes(group)
             if "multiscales" not in attributes:
-                group = _descend(group, attributes, where, series)
+                group = _descend(group, attributes, self._name, series)
                 attributes = _attributes(group)
             elif series:
                 raise UsageError(f"{path}: there is no series {series}; it has 0 only")
-            self._open(where, group, attributes, {"z": z, "t": t}, channels)
+            self._open(self._name, group, attributes, {"z": z, "t": t}, channels)
         except (ImageError, UsageError):
             raise
         except Exception as error:  # zarr and its stores raise what they like
@@ -75,7 +76,7 @@ class OmeZarrReader(SlideReader):
 
     def _open(
         self,
-        path: Path,
+        path: str,
         group: Any,
         attributes: Any,
         wanted: dict[str, int | None],
@@ -119,12 +120,11 @@ class OmeZarrReader(SlideReader):
             if len(labels) == count and all(labels)
             else default_channel_names(count, colour=count == 3)
         )
-        self._has_channels = "c" in names
-        self._selection = choose_channels(named, channels, path)
+        self._selection = choose_channels(named, channels, Path(path))
         height, width = first.shape[-2:]
         super().__init__(
-            path,
-            dtype=readable(first.dtype, path),
+            Path(path),
+            dtype=readable(first.dtype, Path(path)),
             channel_names=[named[i] for i in self._selection],
             levels=[
                 Level(
@@ -150,7 +150,7 @@ class OmeZarrReader(SlideReader):
                 out[:, :, channel] = _values(self._arrays[level][(*index, *window)])
             except Exception as error:  # codecs and stores raise what they like
                 message = (
-                    f"{self.path}: a chunk within rows {region.y} to {region.y1} of level {level} cannot be "
+                    f"{self._name}: a chunk within rows {region.y} to {region.y1} of level {level} cannot be "
                     f"read: {reason(error)}"
                 )
                 if not self._skip:
@@ -165,7 +165,7 @@ def _attributes(group: Any) -> Any:
     return attributes.get("ome", attributes)
 
 
-def _descend(group: Any, attributes: Any, path: Path, series: int | None) -> Any:
+def _descend(group: Any, attributes: Any, path: str, series: int | None) -> Any:
     """Return one image of a folder that holds several."""
     if "plate" in attributes or "well" in attributes:
         raise ImageError(f"{path}: this is a plate; name one of its fields, for example {path}/A/1/0")

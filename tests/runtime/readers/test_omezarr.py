@@ -113,3 +113,15 @@ def test_bad_records(tmp_path, record, message):
     zarr.open_group(tmp_path / "a.zarr", mode="w").attrs["ome"] = record
     with pytest.raises(ImageError, match=message):
         open_slide(tmp_path / "a.zarr")
+
+
+def test_url(tmp_path):
+    pytest.importorskip("fsspec")
+    array = picture((40, 50, 1), "uint8")[:, :, 0]
+    write(tmp_path / "a.zarr", array, "yx")
+    with open_slide(f"file://{tmp_path}/a.zarr") as reader:
+        assert reader.path.name == "a.zarr"
+        assert np.array_equal(reader.read(Region(3, 4, 20, 30))[:, :, 0], array[3:23, 4:34])
+    for url in (f"file://{tmp_path}/none.zarr", "nonsense://host/a.zarr"):
+        with pytest.raises(ImageError, match=url):
+            open_slide(url)

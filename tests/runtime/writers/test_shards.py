@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from zarr.codecs import ZstdCodec
+
+from cellseg.runtime.writers.shards import LEVEL, crc32c, shard, write_row
+
+
+@given(st.binary(max_size=300))
+def test_checksum(data: bytes) -> None:
+    assert crc32c(data) == google_crc32c.value(data)
+
+
+def test_zarr_reads_it_and_writes_the_same(tmp_path: Path) -> None:
+    """Also chunks that are empty, cut at the border, or a whole shard of nothing."""
+    labels = np.zeros((40, 150), np.int32)
+    labels[3:20, 5:30], labels[30:, 100:150] = 7, 2_000_000_000
+    ours, theirs = (
+        zarr.create_array(
+            tmp_path / name,
+            shape=labels.shape,
+            dtype=np.int32,
+            chunks=(16, 16),
+            shards=(16, 48),
+            fill_value=0,
+            compressors=ZstdCodec(level=LEVEL),
+        )
+        for name in ("ours", "theirs")
+    )
+    theirs[:] = labels
+    for row in range(3):
+        write_row(tmp_path / "ours", row, labels[16 * row : 16 * row + 16], 16, 3)
+    assert (ours[:] == labels).all()
+    files = [
+        {
+            path.relative_to(tmp_path / name): path.stat().st_size
+            for path in (tmp_path / name / "c").rglob("*")
+        }
+        for name in ("ours", "theirs")
+    ]
+    assert files[0].keys() == files[1].keys()
+
+
+def test_an_index_entry_says_where_a_chunk_lies() -> None:
+    made = shard([b"abc", None, b"de"])
+    assert made[:5] == b"abcde"
+    index = np.frombuffer(made[5:-4], "<u8").tolist()
+    assert index == [0, 3, 2**64 - 1, 2**64 - 1, 3, 2]
