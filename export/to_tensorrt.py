@@ -200,7 +200,7 @@ class _Build:
         network = builder.create_network(self._flags())
         parser = engine.OnnxParser(network, self.log)
         if not parser.parse(onnx.read_bytes()):
-            words = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+            words = [_parser_words(parser.get_error(index)) for index in range(parser.num_errors)]
             raise ModelError(f"{onnx}: {self.title} cannot parse it: {'; '.join(words) or self._words()}")
         config = builder.create_builder_config()
         if self.settings.workspace is not None:
@@ -271,6 +271,11 @@ class _Build:
         telling = [text for text in self.log.words if _NO_GPU_NOISE not in text]
         chosen = telling or self.log.words or ["it gave no reason"]
         return "; ".join(dict.fromkeys(" ".join(text.split()) for text in chosen[:3]))
+
+
+def _parser_words(error: Any) -> str:
+    where = f" (node {error.node_name()}, {error.node_operator()})" if error.node_operator() else ""
+    return " ".join(error.desc().split()) + where
 
 
 def _capabilities(engine: Any) -> dict[str, Any]:

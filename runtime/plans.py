@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from .backends.gpus import Gpu, list_gpus
+from .backends.gpus import Gpu
 from .errors import ModelError
 from .spec import Format, ModelSpec, Record, complaint
 
@@ -146,7 +145,7 @@ def installed_release(flavour: Flavour) -> str | None:
         return "of unknown release"
 
 
-def misfit(plan: Path, record: PlanRecord, gpu: Gpu | None = None) -> str | None:
+def misfit(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = False) -> str | None:
     """Return why a plan does not fit this machine, in one line that begins with its name; or ``None``.
 
     Parameters
@@ -156,23 +155,24 @@ def misfit(plan: Path, record: PlanRecord, gpu: Gpu | None = None) -> str | None
     record
         Its sidecar.
     gpu
-        The GPU that should run it; ``None`` takes the first there is.
+        The GPU that should run it; ``None`` for none.
+    trust
+        Take the plan's bytes for what the sidecar describes.
     """
-    for problem in (tampering(plan, record), _engine(record), _gpu(record, gpu), stale(plan, record)):
+    tampered = None if trust else _tampering(plan, record)
+    for problem in (tampered, _engine(record), _gpu(record, gpu), _stale(plan, record)):
         if problem is not None:
             return f"{plan}: {problem}"
     return None
 
 
-def tampering(plan: Path, record: PlanRecord) -> str | None:
-    """Return whether the plan is another file than its sidecar describes."""
+def _tampering(plan: Path, record: PlanRecord) -> str | None:
     if sha256(plan) != record.plan_sha256:
         return "its bytes are not those that its sidecar describes"
     return None
 
 
-def stale(plan: Path, record: PlanRecord) -> str | None:
-    """Return whether the ONNX file beside the plan has changed since it was built."""
+def _stale(plan: Path, record: PlanRecord) -> str | None:
     onnx = plan.with_name(record.onnx)
     if onnx.is_file() and sha256(onnx) != record.onnx_sha256:
         return f"{onnx.name} has changed since it was built"
@@ -190,13 +190,12 @@ def _engine(record: PlanRecord) -> str | None:
 
 
 def _gpu(record: PlanRecord, gpu: Gpu | None) -> str | None:
-    gpus: Sequence[Gpu] = list_gpus() if gpu is None else (gpu,)
     wanted = " or ".join(record.capabilities)
-    if not gpus:
+    if gpu is None:
         return f"built for an NVIDIA GPU of compute capability {wanted}, and there is none here"
-    found = ".".join(map(str, gpus[0].capability))
+    found = ".".join(map(str, gpu.capability))
     if found not in record.capabilities:
-        return f"built for compute capability {wanted}, but {gpus[0].name} has {found}"
+        return f"built for compute capability {wanted}, but {gpu.name} has {found}"
     return None
 
 

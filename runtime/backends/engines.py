@@ -35,6 +35,13 @@ class Options:
     #: CPU threads; ``None`` for all cores.
     threads: int | None = None
     precision: Precision = "auto"
+    #: What to do with a TensorRT plan that does not fit: ``auto`` builds it anew or runs the ONNX file
+    #: beside it, ``none`` stops.
+    fallback: Literal["auto", "none"] = "auto"
+    #: Run a TensorRT plan whose sidecar is missing or describes another file.
+    trust_plan: bool = False
+    #: Told how far the rebuild of a plan is, 0…1, and what it does.
+    rebuilding: Callable[[float, str], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,29 @@ def _open_ort(path: Path, spec: ModelSpec, device: str, options: Options) -> Bac
     return OnnxRuntime(path, spec, device=device, threads=options.threads)
 
 
+def _plan_spec(path: Path) -> ModelSpec:
+    from ..plans import load_spec
+
+    return load_spec(path)
+
+
+def _open_plan(path: Path, spec: ModelSpec | None, device: str, options: Options) -> Backend:
+    from .plan_opening import open_plan
+
+    return open_plan(
+        path,
+        _parse_device(device)[1],
+        fallback=options.fallback == "auto",
+        trust=options.trust_plan,
+        open_onnx=lambda onnx: open_backend(onnx, options=options),
+        progress=options.rebuilding,
+    )
+
+
+def _plans_missing(package: str, extra: str) -> str | None:
+    return _installed(package, extra) if list_gpus() else "no NVIDIA GPU"
+
+
 def _installed(package: str, extra: str = "") -> str | None:
     if importlib.util.find_spec(package) is not None:
         return None
@@ -97,6 +127,17 @@ def _ort_cuda_missing() -> str | None:
 
 
 ENGINES: tuple[Engine, ...] = (
+    *(
+        Engine(
+            name,
+            ".plan",
+            "cuda",
+            functools.partial(_plans_missing, name, extra),
+            _plan_spec,
+            _open_plan,
+        )
+        for name, extra in (("tensorrt", "[tensorrt]"), ("tensorrt_rtx", "[rtx]"))
+    ),
     Engine("onnxruntime", ".onnx", "cuda", _ort_cuda_missing, onnx_metadata.load_spec, _open_ort),
     Engine(
         "openvino",
@@ -129,7 +170,7 @@ def open_backend(
     Parameters
     ----------
     model
-        A file (``.onnx``), the name of a packaged model, or ``None`` for the default one.
+        A file (``.onnx`` or ``.plan``), the name of a packaged model, or ``None`` for the default one.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     engine
@@ -155,6 +196,8 @@ def open_backend(
     path = resolve_model(model)
     kind, index = _parse_device(device)
     rows = _rows(path, engine, kind, device)
+    if path.suffix == ".plan":  # its sidecar says which engine, and what to do where that is missing
+        return _open_plan(path, None, f"cuda:{index}", options or Options())
     spec = rows[0].load_spec(path)
     refused: list[str] = []
     for row in rows:

@@ -104,6 +104,7 @@ class TestFailures:
     def test_parser_words_are_passed_on(self, exported: Exported, target: Path) -> None:
         model = onnx.load(exported.path)
         next(node for node in model.graph.node if node.op_type == "Relu").op_type = "Frobnicate"
+        del model.metadata_props[1:]  # the seal: the file is changed on purpose
         path = target.with_name("bad.onnx")
         onnx.save(model, path)
         with pytest.raises(ModelError, match=r"bad\.onnx: TensorRT-RTX .* cannot parse it: .*Frobnicate"):
