@@ -7,6 +7,7 @@ import datetime
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -255,16 +256,28 @@ class ResultFolder(Target):
         rows, columns = reduced_size(slide.height, slide.width)
         if len(slide.levels) > 1 or seen.height < rows or seen.width < columns:
             return slide.overview(MAX_EDGE)
-        shrinker = Shrinker(seen.height, seen.width, rows, columns, seen.dtype)
-        self.watch = shrinker.push
+        # A picture to look at need not average every pixel: two to four samples a side do.
+        step = max(1, max(seen.height // rows, seen.width // columns) // 2)
+        shrinker = Shrinker(-(-seen.height // step), -(-seen.width // step), rows, columns, seen.dtype)
+        position = 0
+
+        def watch(band: NDArray[Any]) -> None:
+            nonlocal position
+            if len(thinned := band[-position % step :: step, ::step]):
+                shrinker.push(thinned)
+            position += len(band)
+
+        self.watch = watch
         return shrinker.result
 
     def finish(self) -> None:
         """Finish every file."""
         from .writers.formats import convert_labels
 
-        for writer in self._writers:
-            writer.commit()
+        # Pictures, tables and outlines are finished side by side: nothing else is running any more.
+        with ThreadPoolExecutor(len(self._writers), "cellseg-finish") as pool:
+            for done in [pool.submit(writer.commit) for writer in self._writers]:
+                done.result()
         convert_labels(self._folder.path, self._format, pixel_size=self._scale)
 
     def commit(self, report: Report) -> Result:

@@ -63,8 +63,11 @@ class Shrinker:
         part.
         """
         assert self._total is not None
+        if self.dtype == np.uint8:  # one pass; sums of bytes are never negative
+            return np.asarray(cv2.convertScaleAbs(self._total)).reshape(self._total.shape)
         if self.dtype.kind in "iu":
-            return np.clip(np.rint(self._total), 0, np.iinfo(self.dtype).max).astype(self.dtype)
+            np.rint(self._total, out=self._total)
+            np.clip(self._total, 0, np.iinfo(self.dtype).max, out=self._total)
         return self._total.astype(self.dtype)
 
 

@@ -52,7 +52,8 @@ def shard(chunks: Sequence[bytes | None]) -> bytes:
     chunks
         Compressed chunks in C order; ``None`` for those that are all fill value.
     """
-    index, offset = [], 0
+    index: list[int] = []
+    offset = 0
     for chunk in chunks:
         index += (ABSENT, ABSENT) if chunk is None else (offset, len(chunk))
         offset += 0 if chunk is None else len(chunk)
@@ -85,7 +86,7 @@ def write_row(folder: Path, row: int, rows: npt.NDArray[np.int32], chunk: int, p
             continue
         if block.shape != (chunk, chunk):
             block = np.pad(block, ((0, chunk - height), (0, chunk - block.shape[1])))
-        parts.append(imagecodecs.zstd_encode(block.astype("<i4", order="C").tobytes(), level=LEVEL))
+        parts.append(bytes(imagecodecs.zstd_encode(block.astype("<i4", order="C").tobytes(), level=LEVEL)))
     target = folder / "c" / str(row)
     for number, start in enumerate(range(0, len(parts), per_shard)):
         here = parts[start : start + per_shard]
