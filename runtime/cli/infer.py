@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -52,7 +52,15 @@ PROGRAM = "cellseg-infer"
 @click.option("--t", type=click.IntRange(0), help="Which time.")
 @click.option("--skip-bad-tiles", is_flag=True, help="Read damaged tiles as black and list them.")
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu or cuda:N.")
-@click.option("--backend", metavar="NAME", help="Insist on openvino or onnxruntime.")
+@click.option("--backend", metavar="NAME", help="Insist on an engine, see --devices.")
+@click.option(
+    "--fallback",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Where a TensorRT plan does not fit: build it anew or run its ONNX file, or stop.",
+)
+@click.option("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
 @click.option("--tile", type=click.IntRange(1), help="Edge of a tile in pixels, halo included.")
 @click.option("--batch", type=click.IntRange(1), help="Tiles in a batch.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that split and measure cells.")
@@ -66,6 +74,8 @@ def main(
     output: Path,
     device: str,
     backend: str | None,
+    fallback: Literal["auto", "none"],
+    trust_plan: bool,
     devices: bool,
     quiet: bool,
     **choices: Any,
@@ -90,10 +100,11 @@ def main(
     names = result_names(inputs)
     options = segment_options(choices)
 
-    from ..backends import open_backend
+    from ..backends import Options, open_backend
 
+    running = Options(fallback=fallback, trust_plan=trust_plan, rebuilding=None if quiet else _rebuilding)
     failed = 0
-    with open_backend(engine or model, device, engine=backend) as opened:
+    with open_backend(engine or model, device, engine=backend, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):
             try:
                 result = run_one(item, output / name, opened, options, quiet)
@@ -118,6 +129,10 @@ def segment_options(choices: dict[str, Any]) -> SegmentOptions:
     if "channels" in options:
         options["channels"] = [item.strip() for item in options["channels"].split(",")]
     return options  # type: ignore[return-value]  # the names are those of the command's parameters
+
+
+def _rebuilding(done: float, phase: str) -> None:
+    click.echo(f"\rbuilding the plan anew: {done:4.0%}", nl=done >= 1, err=True)
 
 
 def run_one(item: Input, folder: Path, backend: Any, options: SegmentOptions, quiet: bool) -> Result:
