@@ -118,7 +118,8 @@ def loader_workers(config: TrainConfig) -> int:
     """Return how many processes cut crops."""
     if config.workers is not None:
         return config.workers
-    return max(1, min(8, len(os.sched_getaffinity(0)) // max(1, config.devices) - 1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // config.devices - 1))
 
 
 def start_worker(_: int) -> None:

@@ -49,6 +49,7 @@ class Report:
         self.metrics = folder / "metrics.csv"
         self._first, self._started, self._beat = step, time.perf_counter(), time.perf_counter()
         self._drawn = self._started
+        self._columns: list[str] = []
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
@@ -100,6 +101,9 @@ class Report:
         """Append one validation to the table, TensorBoard, the log and the curves."""
         if not self.active:
             return
+        if self._columns and self._columns != list(row):  # an earlier release measured other things
+            self.metrics.rename(self.metrics.with_name("metrics_before.csv"))
+        self._columns = list(row)
         new = not self.metrics.exists()
         with self.metrics.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, row)
@@ -126,9 +130,9 @@ class Report:
         with self.metrics.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if float(row["step"]) <= self._first]
-            names = reader.fieldnames or []
+            self._columns = list(reader.fieldnames or [])
         with self.metrics.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
+            writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
 

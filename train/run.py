@@ -19,6 +19,7 @@ KEPT = (
     "best.pt",
     "config.yml",
     "metrics.csv",
+    "metrics_before.csv",
     "curves.png",
     "train.log",
     "tensorboard",

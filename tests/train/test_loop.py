@@ -70,7 +70,7 @@ def test_a_training_learns_and_leaves_everything_behind(configure: Configure, tm
     )
     best = loop.train(config, folder)
     assert best == folder / "best.pt"
-    assert {path.name for path in folder.iterdir()} == set(run.KEPT)
+    assert {path.name for path in folder.iterdir()} == set(run.KEPT) - {"metrics_before.csv"}
     assert (folder / "overlays" / "step_0000060.png").is_file()
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
     assert cv2.imread(str(folder / "curves.png")).shape[2] == 3
@@ -184,8 +184,11 @@ def test_a_checkpoint_without_the_later_additions_can_be_resumed(
     for key in ("meter", "precision", "cellseg_checkpoint"):
         del state[key]
     checkpoint.save(folder / "last.pt", state)
+    (folder / "metrics.csv").write_text("step,train_loss\n4,1.5\n")
     loop.train(configure(iters=8, resume=str(folder / "last.pt")), folder)
     assert checkpoint.load(folder / "last.pt")["step"] == 8
+    assert [row["step"] for row in rows(folder)] == ["8"]  # the old columns are kept beside
+    assert (folder / "metrics_before.csv").read_text().startswith("step,train_loss")
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_up(configure: Configure, tmp_path: Path) -> None:

@@ -177,3 +177,29 @@ def test_planes_are_the_bytes_that_the_specification_describes() -> None:
     assert byte[:2].tolist() == [0, 255]
     value = head.full_scale * (float(byte[2]) / 255) ** head.power
     assert value == pytest.approx(float(nn.functional.softplus(torch.tensor(2.5))) / 100, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_it_is_exported_with_its_norms_folded(model: str) -> None:
+    """The whole way to ONNX, any head, any size: within a byte of PyTorch."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from cellseg.export.graph import Deployable, Reference, choose_heads
+    from cellseg.export.to_onnx import trace
+
+    net = build(model, init_channel_number=2)
+    with torch.no_grad():
+        for _ in range(3):
+            net(image(32))
+    net.eval()
+    heads = choose_heads(("mask", "boundary", "density"), ("mask", "boundary", "density"))
+    graph = trace(Deployable(net, heads), channels=3, multiple=net.multiple)
+    assert "BatchNormalization" not in {node.op_type for node in graph.graph.node}
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    pixels = torch.randint(
+        0, 256, (3, 24, 40, 3), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
+    )
+    planes = torch.from_numpy(session.run(None, {"image": pixels.numpy()})[0])
+    with torch.inference_mode():
+        expected = Reference(net, heads)(pixels)
+    assert (planes.int() - expected.int()).abs().max() <= 1
