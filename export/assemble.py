@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.errors import ModelError, UsageError
@@ -72,6 +73,9 @@ class Exported:
 
     path: Path
     spec: ModelSpec
+    #: The tiles it was compared on, uint8 (n, T, T, C), and the trained network's planes of them.
+    images: NDArray[np.uint8] = field(repr=False, compare=False)
+    planes: NDArray[np.uint8] = field(repr=False, compare=False)
 
 
 def export(request: Request, say: Say) -> Exported:
@@ -121,7 +125,7 @@ def export(request: Request, say: Say) -> Exported:
         seal(partial)
     size = output.stat().st_size / 1e6
     say(line("written", f"{output} ({size:.2f} MB, {spec.precision}, heads {', '.join(spec.head_names)})"))
-    return Exported(output, load_spec(output))
+    return Exported(output, load_spec(output), images.images, wanted)
 
 
 def _check_sizes(request: Request, multiple: int) -> None:

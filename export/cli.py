@@ -40,6 +40,18 @@ FILE = click.Path(path_type=Path)
 @click.option("--batch", type=click.IntRange(1), default=1, help="Preferred batch size.", show_default=True)
 @click.option("--pixel-size", type=float, help="Micrometres a pixel of the training data.")
 @click.option("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
+@click.option("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; beside the ONNX by default.")
+@click.option("--no-plan", is_flag=True, help="Build no TensorRT plan.")
+@click.option(
+    "--flavour", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Engine that builds the plan."
+)
+@click.option("--batch-sizes", metavar="MIN,OPT,MAX", help="Batch sizes that the plan serves.")
+@click.option("--tile-sizes", metavar="MIN,OPT,MAX", help="Tile edges that the plan serves.")
+@click.option("--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Builder's memory.")
+@click.option("--timing-cache", type=FILE, help="File of the builder's timings (TensorRT).")
+@click.option(
+    "--capability", "capabilities", multiple=True, metavar="X.Y", help="Build for it (TensorRT-RTX)."
+)
 @click.option("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
 @click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
 @common.version_option()
@@ -49,6 +61,14 @@ def export_command(
     halo: str,
     tile: str | None,
     split: Path | None,
+    plan: Path | None,
+    no_plan: bool,
+    flavour: str | None,
+    batch_sizes: str | None,
+    tile_sizes: str | None,
+    workspace: float | None,
+    timing_cache: Path | None,
+    capabilities: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Turn CHECKPOINT into one ONNX file that every engine runs, proven equal to the trained network.
@@ -58,6 +78,9 @@ def export_command(
     kept = None if heads is None else tuple(name.strip() for name in heads.split(",") if name.strip())
     wanted_halo = _size("--halo", halo, ("exact", "near"))
     wanted_tile = None if tile is None else _size("--tile", tile, ("auto",))
+    if plan is not None and (no_plan or plan.suffix != ".plan"):
+        raise UsageError(f"--plan {plan}: must end in .plan, and excludes --no-plan")
+    sizes = _sizes("--batch-sizes", batch_sizes), _sizes("--tile-sizes", tile_sizes)
     from .assemble import Request, export
 
     request = Request(
@@ -69,14 +92,35 @@ def export_command(
         command=shlex.join(["cellseg-export", *sys.argv[1:]]),
         **options,
     )
-    export(request, click.echo)
+    exported = export(request, click.echo)
+    if no_plan:
+        return
+    from cellseg.runtime.plans import Profile
+
+    from .plan import add_plan
+    from .to_tensorrt import Settings, default_profile
+
+    usual = default_profile(exported.spec)
+    settings = Settings(
+        flavour,
+        Profile(batch=sizes[0] or usual.batch, tile=sizes[1] or usual.tile),
+        None if workspace is None else int(workspace * 2**30),
+        timing_cache,
+        capabilities,
+    )
+    add_plan(exported, plan, settings, click.echo, force=request.force, progress=_progress())
 
 
 @click.command("cellseg-export inspect", cls=common.Command)
 @click.argument("file", type=FILE)
 def inspect_command(file: Path) -> None:
-    """Print the specification of FILE, an exported ONNX model."""
-    from cellseg.runtime.backends import load_spec
+    """Print the specification of FILE, an exported ONNX model, or the sidecar of a plan."""
+    if file.suffix == ".plan":
+        from cellseg.runtime.plans import load_record
+
+        click.echo(load_record(file).model_dump_json(indent=1))
+        return
+    from cellseg.runtime.onnx_metadata import load_spec
 
     click.echo(load_spec(file).to_json())
 
@@ -87,6 +131,22 @@ def main() -> None:
         inspect_command(args=sys.argv[2:])
     else:
         export_command()
+
+
+def _progress() -> Any:
+    """Return what draws the builder's progress where someone is looking."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda done, phase: click.echo(f"\rbuilding the plan: {done:4.0%}", nl=done >= 1, err=True)
+
+
+def _sizes(option: str, text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise UsageError(f"{option} {text}: wanted three numbers: smallest, preferred, largest")
+    return int(parts[0]), int(parts[1]), int(parts[2])
 
 
 def _size(option: str, text: str, words: tuple[str, ...]) -> int | str:

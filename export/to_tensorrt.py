@@ -80,7 +80,8 @@ def usable_flavour(name: str | None = None) -> Flavour:
 
 def default_profile(spec: ModelSpec) -> Profile:
     """Return sizes that serve small pictures, the preferred tile, and room above it."""
-    smallest = 2 * spec.halo + spec.multiple
+    # 256 and up, rounded to the multiple, is also what an export is compared on.
+    smallest = min(2 * spec.halo + spec.multiple, -(-256 // spec.multiple) * spec.multiple)
     return Profile(
         batch=(1, spec.batch, max(8, spec.batch)), tile=(smallest, spec.tile, max(1024, spec.tile))
     )

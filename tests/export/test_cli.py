@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from cellseg.export import assemble, cli, parity, to_onnx
 from cellseg.export.assemble import Exported
+from cellseg.runtime import plans
 from cellseg.runtime.errors import ModelError
 from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata
 from cellseg.runtime.spec import METADATA_KEY, ModelSpec, SplitSettings
@@ -19,7 +20,9 @@ from .conftest import small_config, write_checkpoint
 
 
 def run(*args: object) -> tuple[int, str]:
-    result = CliRunner().invoke(cli.export_command, [str(arg) for arg in args])
+    chosen = [] if "--plan" in args or "--default-plan" in args else ["--no-plan"]
+    words = [str(arg) for arg in args if arg != "--default-plan"]
+    result = CliRunner().invoke(cli.export_command, [*words, *chosen])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -204,3 +207,42 @@ class TestBadInput:
 def folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+class TestPlan:
+    @pytest.fixture(autouse=True)
+    def _traced(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+
+    def test_a_named_plan_is_built_and_inspected(self, checkpoint: Path, tmp_path: Path) -> None:
+        pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+        output, plan = tmp_path / "m.onnx", tmp_path / "m.plan"
+        options = ("--capability", "8.9", "--batch-sizes", "1,2,4", "--tile-sizes", "128,256,512")
+        code, text = run(
+            checkpoint, "-o", output, "--plan", plan, "--flavour", "tensorrt_rtx", *options, *ALL
+        )
+        assert code == 0, text
+        assert f"plan        {plan}" in text
+        shown = CliRunner().invoke(cli.inspect_command, [str(plan)])
+        record = plans.PlanRecord.model_validate_json(shown.output)
+        assert (record.profile.batch, record.profile.tile) == ((1, 2, 4), (128, 256, 512))
+        assert record.capabilities == ("8.9",)
+
+    def test_a_plan_that_was_not_asked_for_may_be_missing(
+        self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(plans, "installed_release", lambda flavour: None)
+        output = tmp_path / "m.onnx"
+        code, text = run(checkpoint, "-o", output, "--default-plan", *ALL)
+        assert code == 0, text
+        assert "plan        none: TensorRT is not installed (pip install" in text
+        assert list(tmp_path.iterdir()) == [output]
+        line = refuses(checkpoint, "-o", output, "--plan", tmp_path / "m.plan", *ALL)
+        assert "TensorRT is not installed" in line
+
+    def test_options(self, checkpoint: Path, tmp_path: Path) -> None:
+        plan = tmp_path / "m.plan"
+        assert "must end in .plan" in refuses(checkpoint, "--plan", tmp_path / "m.engine", code=2)
+        assert "excludes --no-plan" in refuses(checkpoint, "--plan", plan, "--no-plan", code=2)
+        assert "wanted three numbers" in refuses(checkpoint, "--batch-sizes", "1,2", code=2)
+        assert "wanted three numbers" in refuses(checkpoint, "--tile-sizes", "a,b,c", code=2)
