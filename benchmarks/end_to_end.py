@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from slides import Fluorescence, place, write
 
 from cellseg.runtime.backends import Backend, Pending, open_backend
+from cellseg.runtime.heap import steady_heap
 from cellseg.runtime.pipeline import segment
 from cellseg.runtime.readers import Level, SlideReader
 from cellseg.runtime.results import Result
@@ -203,6 +204,7 @@ def parse_size(text: str) -> tuple[int, int]:
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures.")
 def main(size: str, engine: Path | None, device: str, null_engine: bool, target: Path | None) -> None:
     """Measure the pipeline on an image of one size."""
+    steady_heap()  # as the command does
     height, width = parse_size(size)
     found: dict[str, Any] = {"height": height, "width": width}
     with tempfile.TemporaryDirectory() as temporary:

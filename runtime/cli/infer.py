@@ -94,7 +94,10 @@ def main(
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     if engine is not None and model is not None:
         raise UsageError("--engine and --model exclude each other; give one of them")
+    from ..heap import steady_heap
     from ..inputs import expand, result_names
+
+    steady_heap()
 
     inputs = expand(images)
     names = result_names(inputs)
