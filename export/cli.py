@@ -29,6 +29,8 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (default).")
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision where measurement allows it.")
+@click.option("--int8", "precision", flag_value="int8", help="Eight bits, calibrated on real pictures.")
+@click.option("--calib", "calibration", type=FILE, metavar="DIR", help="Pictures that calibrate --int8.")
 @click.option("--name", help="Name that the model goes by; the training run's by default.")
 @click.option("--parity", type=FILE, metavar="DIR", help="Pictures to compare with PyTorch on.")
 @click.option(
