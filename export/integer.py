@@ -7,6 +7,8 @@ the sums of parallel branches; which parts of the network must is measured on th
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterable
@@ -166,7 +168,7 @@ def _with_nncf(model: onnx.ModelProto, calibration: Bytes, floating: list[str]) 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # NNCF may work in place
     data = nncf.Dataset([tile[None] for tile in calibration], lambda tile: {"image": tile})
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         warnings.simplefilter("ignore")
         quantised: onnx.ModelProto = nncf.quantize(
             copy,
