@@ -249,23 +249,19 @@ class ResultFolder(Target):
 
     def _picture(self, setup: Setup) -> NDArray[Any] | Callable[[], NDArray[Any]]:
         """Return the reduced picture, or how to get it from the rows of a slide without a pyramid."""
-        from .readers.area import Shrinker
+        from .readers.area import Shrinker, Thinner
         from .writers.overview import MAX_EDGE, reduced_size
 
         slide, seen = setup.slide, setup.reader
         rows, columns = reduced_size(slide.height, slide.width)
         if len(slide.levels) > 1 or seen.height < rows or seen.width < columns:
             return slide.overview(MAX_EDGE)
-        # A picture to look at need not average every pixel: two to four samples a side do.
-        step = max(1, max(seen.height // rows, seen.width // columns) // 2)
-        shrinker = Shrinker(-(-seen.height // step), -(-seen.width // step), rows, columns, seen.dtype)
-        position = 0
+        thinned = Thinner(seen.height, seen.width, rows, columns)
+        shrinker = Shrinker(*thinned.size, rows, columns, seen.dtype)
 
         def watch(band: NDArray[Any]) -> None:
-            nonlocal position
-            if len(thinned := band[-position % step :: step, ::step]):
-                shrinker.push(thinned)
-            position += len(band)
+            if len(fewer := thinned(band)):
+                shrinker.push(fewer)
 
         self.watch = watch
         return shrinker.result

@@ -52,8 +52,12 @@ class Shrinker:
         first = self._top * self.out_height // self.height
         last = -(-(self._top + rows) * self.out_height // self.height)
         weights = row_weights(self._top, rows, self.height, first, last, self.out_height)
-        added = weights @ narrow.reshape(rows, -1)
-        self._total[first:last] += added.reshape(last - first, self.out_width, channels)
+        # Row by row: a matrix product would be mostly zeros, and wake a thread of BLAS on every core.
+        for target, part in zip(self._total[first:last], weights, strict=True):
+            used = np.flatnonzero(part)
+            if used.size:
+                source = slice(used[0], used[-1] + 1)
+                target += (part[source, None, None] * narrow[source]).sum(axis=0)
         self._top += rows
 
     def result(self) -> npt.NDArray[Any]:
@@ -69,6 +73,32 @@ class Shrinker:
             np.rint(self._total, out=self._total)
             np.clip(self._total, 0, np.iinfo(self.dtype).max, out=self._total)
         return self._total.astype(self.dtype)
+
+
+class Thinner:
+    """Passes on as many rows and columns as a picture to look at needs.
+
+    Such a picture need not average every pixel: two to four samples a side of each of its own do.
+
+    Parameters
+    ----------
+    height, width
+        Size of the picture in pixels.
+    out_height, out_width
+        Size that it will be reduced to.
+    """
+
+    def __init__(self, height: int, width: int, out_height: int, out_width: int) -> None:
+        self._step = max(1, min(height // out_height, width // out_width) // 2)
+        self._row = 0
+        #: Height and width of what is passed on.
+        self.size = -(-height // self._step), -(-width // self._step)
+
+    def __call__(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return what is passed on of the next rows, shape (rows, width, channels); possibly no row."""
+        first = -self._row % self._step
+        self._row += len(rows)
+        return rows[first :: self._step, :: self._step]
 
 
 def row_weights(

@@ -154,11 +154,11 @@ class Overview(Writer):
         if shown.shape[:2] != self._shape:
             shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
         colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
-        drawn = cv2.cvtColor(shown, cv2.COLOR_RGB2BGR)
-        where = np.nonzero(self._cover)  # outlines cover little of the picture
-        part = self._cover[where].astype(np.float32)[:, None] / 255
-        line = colours[self._colour[where] % len(colours), ::-1]
-        drawn[where] = np.rint(drawn[where] * (1 - part) + line * part).astype(np.uint8)
+        palette = np.zeros((1, 256, 3), np.uint8)
+        palette[0] = colours[np.arange(256) % len(colours), ::-1]
+        lines = cv2.LUT(cv2.merge([self._colour] * 3), palette)
+        part = self._cover.astype(np.float32) / 255
+        drawn = cv2.blendLinear(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), lines, 1 - part, part)
         found, data = cv2.imencode(".png", drawn)
         assert found
         write_whole(self.path, data.tobytes())
