@@ -58,7 +58,7 @@ types: $(VENV)/dev.stamp
 # One process for each part: training loads PyTorch, TensorBoard and Matplotlib, and after the other
 # parts' engines in the same process its tests ended in a segmentation fault of a foreign library.
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest tests/csrc tests/runtime tests/test_*.py
+	$(BIN)/python -m pytest tests --ignore tests/export --ignore tests/train
 	$(BIN)/python -m pytest tests/export
 	$(BIN)/python -m pytest tests/train
 
