@@ -54,6 +54,12 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--capability", "capabilities", multiple=True, metavar="X.Y", help="Build for it (TensorRT-RTX)."
 )
+@click.option("--triton", type=FILE, metavar="DIR", help="Write a model repository for NVIDIA Triton.")
+@click.option("--bioimageio", is_flag=True, help="Write a bioimage.io package beside the ONNX file.")
+@click.option("--author", "authors", multiple=True, metavar="NAME", help="Author in that package.")
+@click.option(
+    "--license", "license_id", metavar="SPDX", default="Apache-2.0", help="Licence in that package."
+)
 @click.option("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
 @click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
 @common.version_option()
@@ -71,6 +77,10 @@ def export_command(
     workspace: float | None,
     timing_cache: Path | None,
     capabilities: tuple[str, ...],
+    triton: Path | None,
+    bioimageio: bool,
+    authors: tuple[str, ...],
+    license_id: str,
     **options: Any,
 ) -> None:
     """Turn CHECKPOINT into one ONNX file that every engine runs, proven equal to the trained network.
@@ -95,22 +105,26 @@ def export_command(
         **options,
     )
     exported = export(request, click.echo)
-    if no_plan:
-        return
-    from cellseg.runtime.plans import Profile
+    built: Path | None = None
+    if not no_plan:
+        from cellseg.runtime.plans import Profile
 
-    from .plan import add_plan
-    from .to_tensorrt import Settings, default_profile
+        from .plan import add_plan
+        from .to_tensorrt import Settings, default_profile
 
-    usual = default_profile(exported.spec)
-    settings = Settings(
-        flavour,
-        Profile(batch=sizes[0] or usual.batch, tile=sizes[1] or usual.tile),
-        None if workspace is None else int(workspace * 2**30),
-        timing_cache,
-        capabilities,
-    )
-    add_plan(exported, plan, settings, click.echo, force=request.force, progress=_progress())
+        usual = default_profile(exported.spec)
+        settings = Settings(
+            flavour,
+            Profile(batch=sizes[0] or usual.batch, tile=sizes[1] or usual.tile),
+            None if workspace is None else int(workspace * 2**30),
+            timing_cache,
+            capabilities,
+        )
+        built = add_plan(exported, plan, settings, click.echo, force=request.force, progress=_progress())
+    if triton is not None or bioimageio:
+        from .bundle import add_bundles
+
+        add_bundles(exported, built, click.echo, triton, bioimageio, authors, license_id)
 
 
 @click.command("cellseg-export inspect", cls=common.Command)
