@@ -51,7 +51,7 @@ def torch_predictor(engine: Path, spec: ModelSpec) -> Predictor:
 
     model = onnx.load(str(engine))
     weights = {
-        tensor.name.removeprefix("network."): torch.from_numpy(
+        tensor.name.removeprefix("network.").replace(".part.", "."): torch.from_numpy(
             onnx.numpy_helper.to_array(tensor).astype(np.float32)
         )
         for tensor in model.graph.initializer
