@@ -64,7 +64,9 @@ unit: $(VENV)/dev.stamp
 
 test: lint types unit
 
+# MONAI without what it would bring: PyTorch and NumPy are there already.
 bench: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --no-deps monai
 	$(BIN)/python benchmarks/kernels.py --json benchmarks/results/kernels.json
 	$(BIN)/python benchmarks/end_to_end.py --size 8192 --json benchmarks/results/end_to_end.json
 	$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json

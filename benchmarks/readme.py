@@ -48,7 +48,17 @@ def peers(figures: dict[str, Any]) -> str:
     return table(["", "Mpx/s", "relative to cellseg"], rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality, "peers": peers}
+def kernels(figures: dict[str, Any]) -> str:
+    """List each kernel beside what one would call instead, on one core."""
+    rows = [
+        [case["kernel"], f"{case['mpx_s']:.0f}", name, f"{found['mpx_s']:.1f}", f"{found['ratio']:.2f}"]
+        for case in figures["cases"]
+        for name, found in case["rivals"].items()
+    ]
+    return table(["kernel", "Mpx/s", "against", "Mpx/s", "ratio"], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality, "peers": peers, "kernels": kernels}
 
 
 def fill(text: str) -> str:
