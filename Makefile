@@ -55,8 +55,8 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# One process for each part: training loads PyTorch, TensorBoard and Matplotlib, and after the other
-# parts' engines in the same process its tests ended in a segmentation fault of a foreign library.
+# One process for each part: in a single one the training tests, which come last, end in a segmentation
+# fault whose cause is not found yet; in one of their own they pass.
 unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests --ignore tests/export --ignore tests/train
 	$(BIN)/python -m pytest tests/export
