@@ -76,6 +76,9 @@ class TrainConfig(BaseModel):
     pred_result: str = ""
 
     # -- ours -------------------------------------------------------------------------------
+    #: Checkpoint whose network to start from (fine-tuning); steps, optimiser and schedule begin anew.
+    #: Heads that it lacks begin anew too.
+    weights: str | None = None
     #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
     heads: tuple[HeadName, ...] = ()
     norm: Literal["batch", "group"] = "batch"

@@ -34,7 +34,7 @@ from .models import build_model
 from .models.nets import UNet
 from .pictures import overlay
 from .report import Report
-from .run import prepare, starting_point
+from .run import adopt, prepare, starting_point
 from .schedule import Ema, Schedule
 from .validate import evaluate, predict
 
@@ -74,6 +74,9 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
 
     torch.manual_seed(config.randseed)
     model = build_model(config)
+    if config.weights and saved is None:
+        anew = adopt(model, Path(config.weights))
+        log.info("starting from %s%s", config.weights, f"; new heads: {', '.join(anew)}" if anew else "")
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = share_norms(model, fabric)
