@@ -68,6 +68,9 @@ class SegmentOptions(TypedDict, total=False):
     labels: LabelFormat
     #: With an output folder: replace earlier results.
     overwrite: bool
+    #: With an output folder: go on from what a stopped run left there, and leave the finished bands
+    #: of this one if it is stopped.
+    resume: bool
 
 
 def segment(
@@ -138,6 +141,7 @@ def segment(
                 overwrite=options.get("overwrite", False),
                 csv=options.get("csv", False),
                 labels=options.get("labels", "zarr"),
+                resume=options.get("resume", False),
             )
         )
         stack.enter_context(target)
@@ -153,13 +157,14 @@ def segment(
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
         )
-        run = SlideRun(setup, target.open(setup), target.watch)
+        sinks = target.open(setup)
+        run = SlideRun(setup, sinks, target.watch, target.journal)
         opened = time.perf_counter()
         last = run.run(progress)
         ran = time.perf_counter()
         target.finish()
         seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
-        report = Report(setup, last, run.stats, seconds, _notes(setup, options))
+        report = Report(setup, last, run.stats, seconds, _notes(setup, last))
         return target.commit(report)
 
 
@@ -246,7 +251,7 @@ def _mapping(
         ) from None
 
 
-def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
+def _notes(setup: Setup, last: Progress) -> tuple[str, ...]:
     """Return what the user should know about this run, one line each."""
     slide, spec = setup.slide, setup.backend.spec
     notes = [*slide.notes]
@@ -259,6 +264,8 @@ def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
             f"the image has {setup.pixel_size:.4g} µm a pixel and was brought to the model's "
             f"{spec.pixel_size:.4g}; results are in pixels of the image"
         )
+    if last.resumed:
+        notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")
     if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
     return tuple(notes)

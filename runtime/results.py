@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .errors import UsageError
 from .instances import Cells, Stats, Strip
+from .journal import Journal, file_identity
 from .stages import Progress, Setup, Sink
 
 LabelFormat = Literal["zarr", "tiff", "png"]
@@ -90,6 +91,7 @@ class Report:
             "stages": {
                 name: {"busy": busy, "wait": wait} for name, (busy, wait) in self.progress.stages.items()
             },
+            "resumed_pixels": self.progress.resumed,
             "mpx_s": self.progress.mpx_s,
             "bottleneck": self.progress.bottleneck,
             "notes": list(self.notes),
@@ -151,6 +153,8 @@ class Target(ABC):
 
     #: Wants to see the raw rows as they are read, or ``None``.
     watch: Callable[[NDArray[Any]], None] | None = None
+    #: Keeps finished bands, or ``None``.
+    journal: Journal | None = None
 
     @abstractmethod
     def open(self, setup: Setup) -> Sequence[Sink]:
@@ -206,6 +210,8 @@ class ResultFolder(Target):
         Write ``cells.csv`` too.
     labels
         Format of the label image.
+    resume
+        Go on from the bands that a stopped run left there, and leave those of this one if it fails.
 
     Raises
     ------
@@ -214,13 +220,19 @@ class ResultFolder(Target):
     """
 
     def __init__(
-        self, path: Path, *, overwrite: bool = False, csv: bool = False, labels: LabelFormat = "zarr"
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        csv: bool = False,
+        labels: LabelFormat = "zarr",
+        resume: bool = False,
     ) -> None:
         from .writers import OutputFolder, Writer
         from .writers.report import Summary
 
         self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite))
+        self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite, resume=resume))
         self._csv, self._format = csv, labels
         self._summary = Summary()
         self._writers: list[Writer] = []
@@ -228,12 +240,15 @@ class ResultFolder(Target):
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Start every file."""
         from .writers import CellTable, DensityMap, GeoJson, LabelsZarr, Overview, Writer
+        from .writers.folder import JOURNAL
 
         slide, path, scale = setup.slide, self._folder.path, setup.pixel_size
         names = slide.channel_names
         space = f"{slide.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
         size = slide.height, slide.width
         self._scale = scale
+        if setup.grid.rows > 1:  # with one band there is nothing to go on from
+            self.journal = Journal(path / JOURNAL, planes_identity(setup))
         writers: list[Writer] = [
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
@@ -292,6 +307,26 @@ class ResultFolder(Target):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def planes_identity(setup: Setup) -> dict[str, Any]:
+    """Return all that the network's planes of a slide depend on, as plain values."""
+    slide, backend, grid = setup.slide, setup.backend, setup.grid
+    spec = backend.spec
+    return {
+        "version": metadata.version("cellseg"),
+        "image": file_identity(slide.path),
+        "size": [slide.height, slide.width],
+        "model": spec.weights_sha256 or spec.name,
+        "heads": list(spec.head_names),
+        "engine": [backend.name, backend.device, backend.description, spec.precision],
+        "scaled to": [grid.height, grid.width],
+        "tile": grid.tile,
+        "halo": grid.halo,
+        "batch": backend.batch,
+        "channels": list(setup.choice.pick),
+        "black and white": [setup.mapping.low, setup.mapping.high],
+    }
 
 
 def make_result(

@@ -14,6 +14,7 @@ memory stays what it was after the first bands. This module knows nothing of fil
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -29,11 +30,12 @@ from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
 from .channels import ChannelChoice
 from .flow import Channel, Flow
 from .instances import InstanceStream, Stats, Strip
+from .journal import Journal
 from .preprocess import Normalization
 from .readers import SlideReader
 from .rescale import FullResolution
 from .spec import SplitSettings
-from .tiling import Tile, TileGrid
+from .tiling import Band, Tile, TileGrid
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
 #: split.
@@ -99,16 +101,19 @@ class Progress:
     seconds: float
     #: Stage → (seconds busy, seconds waiting).
     stages: dict[str, tuple[float, float]]
+    #: Pixels whose planes an earlier run had left.
+    resumed: int = 0
 
     @property
     def mpx_s(self) -> float:
         """Megapixels of the slide a second, so far."""
-        return self.done / 1e6 / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.resumed) / 1e6 / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the last tile at this rate; ``None`` before the first one."""
-        return self.seconds * (self.total - self.done) / self.done if self.done else None
+        computed = self.done - self.resumed
+        return self.seconds * (self.total - self.done) / computed if computed else None
 
     @property
     def bottleneck(self) -> str:
@@ -169,6 +174,8 @@ class SlideRun:
         Take every strip, in order, in one thread.
     watch
         Called with each band's raw rows, shape (rows, W, channels), in order, as they are read.
+    journal
+        Has the planes of some bands, and takes those of the others.
     """
 
     def __init__(
@@ -176,14 +183,17 @@ class SlideRun:
         setup: Setup,
         sinks: Iterable[Sink],
         watch: Callable[[NDArray[Any]], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._setup = setup
+        self._journal = journal
+        self._kept = frozenset[int]() if journal is None else journal.bands
         self._sinks = tuple(sinks)
         self._watch = watch
         self._flow = Flow()
         self._engine = _EngineClock()
         self._started = time.perf_counter()
-        self._rows_done = self._cells = 0
+        self._rows_done = self._rows_resumed = self._cells = 0
         self._flying: deque[_Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
@@ -195,7 +205,8 @@ class SlideRun:
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
-        self._flights: Channel[_Flight] = flow.channel(slots)
+        #: Batches on their way, and bands whose planes are in the journal.
+        self._flights: Channel[_Flight | BandRows] = flow.channel(slots)
         self._whole: Channel[tuple[BandRows, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
         )
@@ -248,7 +259,12 @@ class SlideRun:
         }
         grid = self._setup.grid
         return Progress(
-            grid.height * grid.width, self._rows_done * grid.width, self._cells, seconds, order | stages
+            grid.height * grid.width,
+            self._rows_done * grid.width,
+            self._cells,
+            seconds,
+            order | stages,
+            self._rows_resumed * grid.width,
         )
 
     def _pool(self, count: int, make: Callable[[], Any]) -> Channel[Any]:
@@ -269,6 +285,12 @@ class SlideRun:
         gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
         flight: _Flight | None = None
         for source in self._bands:
+            if source.band.index in self._kept:
+                if flight is not None:  # tiles of bands above come first
+                    self._launch(flight)
+                    flight = None
+                self._flights.put(source)
+                continue
             left = list(source.band.tiles)
             while left:
                 flight = flight or _Flight(self._slots.get())
@@ -292,9 +314,12 @@ class SlideRun:
         self._flights.put(flight)
 
     def _stitch(self) -> None:
-        grid, heads = self._setup.grid, len(self._setup.backend.spec.heads)
+        grid = self._setup.grid
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
+            if isinstance(flight, BandRows):
+                self._restore(flight)
+                continue
             assert flight.pending is not None
             with self._flow.waiting():  # for the engine
                 result = flight.pending.result()
@@ -305,16 +330,32 @@ class SlideRun:
                 band = source.band
                 if buffer is None:
                     buffer = self._planes.get()
-                shape = (heads, band.region.height, grid.width)
-                planes = buffer[: heads * band.region.height * grid.width].reshape(shape)
+                planes = self._shaped(buffer, band)
                 stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
                 begin += len(tiles)
                 if tiles[-1] is band.tiles[-1]:
+                    if self._journal is not None:
+                        self._journal.keep(band.index, planes)
                     self._rows_done = band.region.y1
                     self._whole.put((source, planes, buffer))
                     buffer = None
             self._slots.put(flight.slot)
         self._whole.close()
+
+    def _restore(self, source: BandRows) -> None:
+        """Take the planes of a band from the journal."""
+        assert self._journal is not None
+        buffer = self._planes.get()
+        planes = self._shaped(buffer, source.band)
+        self._journal.load(source.band.index, planes)
+        self._rows_done = source.band.region.y1
+        self._rows_resumed += source.band.region.height
+        self._whole.put((source, planes, buffer))
+
+    def _shaped(self, buffer: NDArray[np.uint8], band: Band) -> NDArray[np.uint8]:
+        """Return the beginning of a buffer as the planes of a band, (K, rows, W)."""
+        shape = (len(self._setup.backend.spec.heads), band.region.height, self._setup.grid.width)
+        return buffer[: math.prod(shape)].reshape(shape)
 
     def _split(self) -> None:
         setup = self._setup

@@ -11,6 +11,7 @@ from ..errors import CellsegError, UsageError
 from . import common
 
 if TYPE_CHECKING:
+    from ..backends import Backend
     from ..inputs import Input
     from ..pipeline import SegmentOptions
     from ..results import Result
@@ -32,6 +33,11 @@ PROGRAM = "cellseg-infer"
     help="Results go into DIR/<image name>/.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace earlier results.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a stopped run was: skip finished images, keep finished bands of the others.",
+)
 @click.option("--csv", is_flag=True, help="Write the table as cells.csv too.")
 @click.option(
     "--labels",
@@ -110,6 +116,10 @@ def main(
     with open_backend(engine or model, device, engine=backend, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):
             try:
+                if options["resume"] and not options["overwrite"] and is_done(item, output / name, opened):
+                    if not quiet:
+                        click.echo(f"{item.image}: done already, in {output / name}")
+                    continue
                 result = run_one(item, output / name, opened, options, quiet)
             except CellsegError as error:
                 if len(inputs) == 1:
@@ -132,6 +142,34 @@ def segment_options(choices: dict[str, Any]) -> SegmentOptions:
     if "channels" in options:
         options["channels"] = [item.strip() for item in options["channels"].split(",")]
     return options  # type: ignore[return-value]  # the names are those of the command's parameters
+
+
+def is_done(item: Input, folder: Path, backend: Backend) -> bool:
+    """Whether ``folder`` holds the finished results of this image by this model.
+
+    Raises
+    ------
+    UsageError
+        It holds those of another image or model.
+    """
+    import json
+
+    from ..writers.folder import RECORD
+
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        was = str(record["image"]["path"]), str(record["model"]["weights_sha256"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{folder}: its {RECORD} cannot be read; replace it with --overwrite") from None
+    now = str(item.image), str(backend.spec.weights_sha256)
+    if Path(was[0]).name == Path(now[0]).name and was[1] == now[1]:
+        return True
+    raise UsageError(
+        f"{folder}: holds results of {was[0]}, of another image or model than these; replace them with "
+        "--overwrite or choose another folder with -o"
+    )
 
 
 def _rebuilding(done: float, phase: str) -> None:

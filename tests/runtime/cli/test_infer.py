@@ -208,3 +208,82 @@ def test_interrupted(bright_model: Path, tmp_path: Path) -> None:
     assert error == "cellseg-infer: error: interrupted\n"
     assert not list(out.iterdir())
     assert time.monotonic() - started < 30
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file but those that say when and how fast."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", "report.html")
+    }
+
+
+#: The command, keeping every band, and slow enough to be killed somewhere in the middle.
+SLOW = """
+import sys, time
+from cellseg.runtime import journal
+from cellseg.runtime.cli import infer
+from cellseg.runtime.backends import base
+journal.WORTH = 0.0
+submit = base.Backend.submit
+def slow(self, *arguments):
+    time.sleep(0.02)
+    return submit(self, *arguments)
+base.Backend.submit = slow
+print("running", flush=True)
+infer.main(prog_name="cellseg-infer")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
+def test_killed_at_any_moment_and_resumed_is_the_same(bright_model: Path, tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for number in range(2):
+        tifffile.imwrite(slides / f"s{number}.tif", np.tile(picture(12 - number), (6, 2)))
+    options = ["--engine", bright_model, "--tile", 64, "--batch", 2, "--csv", "--device", "cpu"]
+    assert run(slides, *options, "-o", tmp_path / "whole").exit_code == 0
+    whole = everything(tmp_path / "whole")
+
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", SLOW, slides, *map(str, options), "-o", out, "--resume"]
+    rng = np.random.default_rng(int(time.time()))
+    kills = 0
+    for _ in range(50):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            try:
+                _, error = process.communicate(timeout=rng.uniform(0.3, 1 + kills))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+                continue
+        assert process.returncode == 0, error
+        break
+    assert kills
+    assert everything(out) == whole
+    again = run(slides, *options, "-o", out, "--resume")
+    assert again.exit_code == 0
+    assert [line.partition(": ")[2] for line in again.stdout.splitlines()] == [
+        f"done already, in {out / name}" for name in ("s0", "s1")
+    ]
+
+
+def test_resume_takes_no_other_results_for_its_own(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(slide, "--engine", bright_model, "-o", out).exit_code == 0
+    other = tmp_path / "elsewhere" / "slide one.png"
+    other.parent.mkdir()
+    cv2.imwrite(str(other), picture())
+    result = run(other, "--engine", bright_model, "-o", out, "--resume")
+    assert result.exit_code == 2
+    assert f"{out / slide.stem}: holds results of {slide}, of another image or model" in result.stderr
+    (out / slide.stem / "run.json").write_text("[]")
+    result = run(slide, "--engine", bright_model, "-o", out, "--resume")
+    assert result.exit_code == 2
+    assert "run.json cannot be read; replace it with --overwrite" in result.stderr
+    assert run(slide, "--engine", bright_model, "-o", out, "--resume", "--overwrite").exit_code == 0
