@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from .backends import Backend, Pending
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
 from .channels import ChannelChoice
+from .coverage import Coverage
 from .flow import Channel, Flow
 from .instances import InstanceStream, Stats, Strip
 from .preprocess import Normalization
@@ -70,6 +71,13 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
+    #: What is looked at, where that is not everything.
+    coverage: Coverage | None = None
+
+    @property
+    def covered(self) -> Coverage:
+        """Which tiles are computed."""
+        return self.coverage or Coverage.of(self.grid)
 
     @property
     def slide(self) -> SlideReader:
@@ -126,10 +134,12 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Flight:
-    """A batch on its way through the engine; its tiles may belong to two bands."""
+    """A batch on its way through the engine; its tiles may belong to several bands."""
 
-    slot: _Slot
-    parts: list[tuple[BandRows, list[Tile]]] = field(default_factory=list)
+    #: ``None`` while there is no tile in it.
+    slot: _Slot | None = None
+    #: Tiles of one band each, and whether the band has no more after these.
+    parts: list[tuple[BandRows, list[Tile], bool]] = field(default_factory=list)
     count: int = 0
     pending: Pending | None = None
 
@@ -168,7 +178,10 @@ class SlideRun:
     sinks
         Take every strip, in order, in one thread.
     watch
-        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read.
+        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read. The
+        whole slide is read for it.
+    planes
+        Called with each band's planes, uint8 (K, rows, W), in order.
     """
 
     def __init__(
@@ -176,10 +189,13 @@ class SlideRun:
         setup: Setup,
         sinks: Iterable[Sink],
         watch: Callable[[NDArray[Any]], None] | None = None,
+        planes: Callable[[NDArray[np.uint8]], None] | None = None,
     ) -> None:
         self._setup = setup
         self._sinks = tuple(sinks)
         self._watch = watch
+        self._show = planes
+        self._covered = setup.covered
         self._flow = Flow()
         self._engine = _EngineClock()
         self._started = time.perf_counter()
@@ -190,6 +206,8 @@ class SlideRun:
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
+        # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
+        self._most_bands = rows - 1 if rows < grid.rows else rows
         size = len(backend.spec.heads) * min(grid.core, grid.height) * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
@@ -258,7 +276,9 @@ class SlideRun:
         return pool
 
     def _read(self) -> None:
-        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get):
+        partial = self._covered.focus is not None and self._watch is None
+        columns = self._covered.columns if partial else None
+        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns):
             if self._watch is not None:
                 self._watch(source.core)
             self._bands.put(source)
@@ -267,27 +287,36 @@ class SlideRun:
     def _gather(self) -> None:
         setup = self._setup
         gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
-        flight: _Flight | None = None
+        flight = _Flight()
         for source in self._bands:
-            left = list(source.band.tiles)
-            while left:
-                flight = flight or _Flight(self._slots.get())
+            left = list(self._covered.tiles(source.band))
+            while True:
                 room = setup.backend.batch - flight.count
                 tiles, left = left[:room], left[room:]
-                gatherer(source, tiles, flight.slot.batch[flight.count :])
-                flight.parts.append((source, tiles))
+                if tiles:
+                    flight.slot = flight.slot or self._slots.get()
+                    gatherer(source, tiles, flight.slot.batch[flight.count :])
+                flight.parts.append((source, tiles, not left))
                 flight.count += len(tiles)
-                if flight.count == setup.backend.batch:
+                if self._ready(flight):
                     self._launch(flight)
-                    flight = None
-        if flight is not None:
+                    flight = _Flight()
+                if not left:
+                    break
+        if flight.parts:
             self._launch(flight)
         self._flights.close()
 
+    def _ready(self, flight: _Flight) -> bool:
+        """Return whether a batch must not wait for more tiles: it is full, or holds too many bands."""
+        whole = sum(last for _, _, last in flight.parts)
+        return flight.count in (0, self._setup.backend.batch) or whole >= self._most_bands
+
     def _launch(self, flight: _Flight) -> None:
-        self._engine.change(+1)
-        with self._flow.waiting():  # for a free place in the engine
-            flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
+        if flight.slot is not None:
+            self._engine.change(+1)
+            with self._flow.waiting():  # for a free place in the engine
+                flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
         self._flying.append(flight)
         self._flights.put(flight)
 
@@ -295,25 +324,35 @@ class SlideRun:
         grid, heads = self._setup.grid, len(self._setup.backend.spec.heads)
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
-            assert flight.pending is not None
-            with self._flow.waiting():  # for the engine
-                result = flight.pending.result()
+            result = None
+            if flight.pending is not None:
+                with self._flow.waiting():  # for the engine
+                    result = flight.pending.result()
+                self._engine.change(-1)
             self._flying.popleft()
-            self._engine.change(-1)
             begin = 0
-            for source, tiles in flight.parts:
+            for source, tiles, last in flight.parts:
                 band = source.band
+                shape = (heads, band.region.height, grid.width)
+                fresh = buffer is None
                 if buffer is None:
                     buffer = self._planes.get()
-                shape = (heads, band.region.height, grid.width)
                 planes = buffer[: heads * band.region.height * grid.width].reshape(shape)
-                stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                if fresh:
+                    self._covered.blank(planes, band)
+                if result is not None and tiles:
+                    stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                    for tile in tiles:
+                        self._covered.cut(planes, tile)
                 begin += len(tiles)
-                if tiles[-1] is band.tiles[-1]:
+                if last:
                     self._rows_done = band.region.y1
+                    if self._show is not None:
+                        self._show(planes)
                     self._whole.put((source, planes, buffer))
                     buffer = None
-            self._slots.put(flight.slot)
+            if flight.slot is not None:
+                self._slots.put(flight.slot)
         self._whole.close()
 
     def _split(self) -> None:

@@ -128,7 +128,8 @@ def test_tissue_is_found_and_glass_is_not():
     assert not tissue.touches(Region(2500, 100, 400, 2500))
     assert tissue.touches(Region(-50, 1400, 3000, 100))
     assert 0.1 < tissue.part < 0.2
-    assert tissue.inside(Region(0, 0, 9, 9)) is None
+    assert not tissue.inside(Region(0, 0, 9, 9)).any()
+    assert tissue.inside(Region(1200, 1500, 9, 9)) is None
 
 
 def test_glass_alone_has_none():
