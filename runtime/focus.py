@@ -60,9 +60,12 @@ class Polygons(Focus):
     polygons
         Each a list of rings, shape (n, 2): x and y in pixels, from the image's corner. A point is
         inside where it lies within an odd number of a polygon's rings.
+    source
+        The file they come from.
     """
 
-    def __init__(self, polygons: Sequence[Sequence[Ring]]) -> None:
+    def __init__(self, polygons: Sequence[Sequence[Ring]], source: str | None = None) -> None:
+        self.source = source
         self.polygons = tuple(tuple(rings) for rings in polygons)
         # Edges from every vertex to the next, as rows of (x0, y0, x1, y1).
         self._edges = [
@@ -98,7 +101,7 @@ class Polygons(Focus):
             raise UsageError(
                 f"roi: wanted a path or polygons, each an array of (n, 2) x and y in pixels: {error}"
             ) from None
-        return cls._checked(polygons, "roi", height, width)
+        return cls._checked(polygons, None, height, width)
 
     @classmethod
     def read(cls, path: str | Path, height: int, width: int) -> Polygons:
@@ -127,10 +130,11 @@ class Polygons(Focus):
         return cls._checked(polygons, str(path), height, width)
 
     @classmethod
-    def _checked(cls, polygons: list[list[Ring]], name: str, height: int, width: int) -> Polygons:
+    def _checked(cls, polygons: list[list[Ring]], source: str | None, height: int, width: int) -> Polygons:
+        name = source or "roi"
         if not polygons:
             raise UsageError(f"{name}: holds no polygon; draw an area and export it as GeoJSON")
-        made = cls(polygons)
+        made = cls(polygons, source)
         if not made.touches(Region(0, 0, height, width)):
             raise UsageError(
                 f"{name}: none of its {len(polygons)} areas lies inside the image of {height}×{width} "
@@ -140,7 +144,8 @@ class Polygons(Focus):
 
     def scaled(self, tall: float, wide: float) -> Polygons:
         """Return the polygons in pixels of another size: y times ``tall``, x times ``wide``."""
-        return Polygons([[ring * np.array([wide, tall]) for ring in rings] for rings in self.polygons])
+        factors = np.array([wide, tall])
+        return Polygons([[ring * factors for ring in rings] for rings in self.polygons], self.source)
 
     def touches(self, region: Region) -> bool:
         """Return whether any polygon and a rectangle overlap."""

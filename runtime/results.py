@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from .errors import UsageError
 from .instances import Cells, Stats, Strip
 from .stages import Progress, Setup, Sink
+
+if TYPE_CHECKING:
+    from .writers.planes import PlanesZarr
 
 LabelFormat = Literal["zarr", "tiff", "png"]
 #: Packages whose versions stand in the record, where they are installed.
@@ -47,6 +50,7 @@ class Report:
         """Return all of it as plain values, as in ``run.json``."""
         setup, stats = self.setup, self.stats
         slide, backend, grid = setup.slide, setup.backend, setup.grid
+        covered, regions = setup.covered, setup.regions
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "image": {
@@ -77,6 +81,14 @@ class Report:
                 "input_channels": list(setup.choice.pick),
                 "workers": setup.workers,
                 "split": setup.split.model_dump(),
+            },
+            "focus": {
+                "roi": None if regions is None else regions.source,
+                "regions": 0 if regions is None else len(regions.polygons),
+                "tissue_part": None if setup.tissue is None else setup.tissue.part,
+                "looked_at_part": covered.part,
+                "tiles_skipped": len(grid) - covered.count,
+                "skipped_part": 1 - covered.count / len(grid),
             },
             "counts": {
                 "cells": stats.cells,
@@ -151,6 +163,8 @@ class Target(ABC):
 
     #: Wants to see the raw rows as they are read, or ``None``.
     watch: Callable[[NDArray[Any]], None] | None = None
+    #: Wants to see the planes of each band, or ``None``.
+    show: Callable[[NDArray[np.uint8]], None] | None = None
 
     @abstractmethod
     def open(self, setup: Setup) -> Sequence[Sink]:
@@ -206,6 +220,8 @@ class ResultFolder(Target):
         Write ``cells.csv`` too.
     labels
         Format of the label image.
+    probabilities
+        Write ``planes.ome.zarr`` too, at the scale of the model.
 
     Raises
     ------
@@ -214,16 +230,23 @@ class ResultFolder(Target):
     """
 
     def __init__(
-        self, path: Path, *, overwrite: bool = False, csv: bool = False, labels: LabelFormat = "zarr"
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        csv: bool = False,
+        labels: LabelFormat = "zarr",
+        probabilities: bool = False,
     ) -> None:
         from .writers import OutputFolder, Writer
         from .writers.report import Summary
 
         self._stack = contextlib.ExitStack()
         self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite))
-        self._csv, self._format = csv, labels
+        self._csv, self._format, self._probabilities = csv, labels, probabilities
         self._summary = Summary()
         self._writers: list[Writer] = []
+        self._planes: PlanesZarr | None = None
 
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Start every file."""
@@ -238,14 +261,31 @@ class ResultFolder(Target):
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
             GeoJson(path / "cells.geojson.gz", channel_names=names, pixel_size=scale, space=space),
-            Overview(path / "overview.png", self._picture(setup), *size),
+            Overview(path / "overview.png", self._picture(setup), *size, regions=setup.regions),
             DensityMap(path / "density.png", *size, pixel_size=scale),
             self._summary,
         ]
         if self._csv:
             writers.append(CellTable(path / "cells.csv", channel_names=names, pixel_size=scale))
         self._writers = [self._stack.enter_context(writer) for writer in writers]
+        if self._probabilities:
+            self._planes = self._stack.enter_context(self._open_planes(setup))
+            self.show = self._planes.push
         return self._writers
+
+    def _open_planes(self, setup: Setup) -> PlanesZarr:
+        """Start the network's planes; their pixels are the model's."""
+        from .writers.planes import PlanesZarr
+
+        seen, slide, scale = setup.reader, setup.slide, setup.pixel_size
+        return PlanesZarr(
+            self._folder.path / "planes.ome.zarr",
+            setup.backend.spec.head_names,
+            seen.height,
+            seen.width,
+            pixel_size=scale,
+            full_size=(slide.height, slide.width),
+        )
 
     def _picture(self, setup: Setup) -> NDArray[Any] | Callable[[], NDArray[Any]]:
         """Return the reduced picture, or how to get it from the rows of a slide without a pyramid."""
@@ -271,8 +311,11 @@ class ResultFolder(Target):
         from .writers.formats import convert_labels
 
         # Pictures, tables and outlines are finished side by side: nothing else is running any more.
-        with ThreadPoolExecutor(len(self._writers), "cellseg-finish") as pool:
-            for done in [pool.submit(writer.commit) for writer in self._writers]:
+        commits = [writer.commit for writer in self._writers]
+        if self._planes is not None:
+            commits.append(self._planes.commit)
+        with ThreadPoolExecutor(len(commits), "cellseg-finish") as pool:
+            for done in [pool.submit(commit) for commit in commits]:
                 done.result()
         convert_labels(self._folder.path, self._format, pixel_size=self._scale)
 

@@ -29,6 +29,7 @@ from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
 from .channels import ChannelChoice
 from .coverage import Coverage
 from .flow import Channel, Flow
+from .focus import Polygons, Tissue
 from .instances import InstanceStream, Stats, Strip
 from .preprocess import Normalization
 from .readers import SlideReader
@@ -73,6 +74,9 @@ class Setup:
     unscaled: SlideReader | None = None
     #: What is looked at, where that is not everything.
     coverage: Coverage | None = None
+    #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
+    regions: Polygons | None = None
+    tissue: Tissue | None = None
 
     @property
     def covered(self) -> Coverage:

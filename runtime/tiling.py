@@ -165,10 +165,10 @@ class TileGrid:
 
 
 def seen(start: int, stop: int, size: int) -> tuple[int, int]:
-    """Return the pixels ``[first, last)`` of a line of ``size`` that reflection of ``[start, stop)`` refers to.
+    """Return the pixels ``[first, last)`` of a line that reflection of ``[start, stop)`` refers to.
 
-    Beyond the line's last pixel the read goes on with pixels before it, so a short last tile may refer
-    to pixels before its own halo.
+    Beyond the last of the line's ``size`` pixels the read goes on with pixels before it, so a short last
+    tile may refer to pixels before its own halo.
     """
     first, last = max(start, 0), min(stop, size)
     if start < 0:  # pixel -k is pixel k, or anything where it bounces more than once
