@@ -54,7 +54,7 @@ class Report:
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "image": {
-                "path": str(slide.path),
+                "path": slide.location,
                 "height": slide.height,
                 "width": slide.width,
                 "channels": list(slide.channel_names),

@@ -170,7 +170,7 @@ def summary(result: Result) -> str:
     files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
     stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
     lines = [
-        f"{result.image}: {result.count:,} cells in {result.folder}",
+        f"{result.record['image']['path']}: {result.count:,} cells in {result.folder}",
         f"  files    {files}",
         f"  seconds  {seconds['total']:.1f} in all: open {seconds['open']:.1f}, run {seconds['run']:.1f}, "
         f"finish {seconds['finish']:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",
