@@ -22,6 +22,7 @@ from .instances import Cells, Stats, Strip
 from .stages import Progress, Setup, Sink
 
 if TYPE_CHECKING:
+    from .layers import Layer
     from .writers.planes import PlanesZarr
 
 LabelFormat = Literal["zarr", "tiff", "png"]
@@ -156,6 +157,35 @@ class Result:
                 "without output to have them in memory"
             )
         return self._cells
+
+    def to_napari(self, *, outlines: bool = True) -> list[Layer]:
+        """Return layers for napari: labels, centres of cells with their table, outlines.
+
+        Parameters
+        ----------
+        outlines
+            Whether to make the layer of outlines; napari draws tens of thousands of them slowly.
+
+        Returns
+        -------
+        list of (data, keyword arguments, kind)
+            LayerData tuples with kinds ``labels``, ``points`` and ``shapes``, as a reader plugin returns
+            them. The labels of a folder with ``labels.ome.zarr`` are its levels, read as they are looked
+            at. napari itself is not needed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cellseg.runtime import segment
+        >>> layers = segment(np.zeros((64, 64), np.uint8)).to_napari()
+        >>> [kind for _, _, kind in layers]
+        ['labels', 'points', 'shapes']
+
+        With napari: ``for layer in layers: viewer.add_layer(napari.layers.Layer.create(*layer))``.
+        """
+        from .layers import layers
+
+        return layers(self, outlines=outlines)
 
 
 class Target(ABC):
