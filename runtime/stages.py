@@ -28,7 +28,9 @@ from numpy.typing import NDArray
 from .backends import Backend, Pending
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
 from .channels import ChannelChoice
+from .coverage import Coverage
 from .flow import Channel, Flow
+from .focus import Polygons, Tissue
 from .instances import InstanceStream, Stats, Strip
 from .journal import Journal
 from .preprocess import Normalization
@@ -72,6 +74,16 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
+    #: What is looked at, where that is not everything.
+    coverage: Coverage | None = None
+    #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
+    regions: Polygons | None = None
+    tissue: Tissue | None = None
+
+    @property
+    def covered(self) -> Coverage:
+        """Which tiles are computed."""
+        return self.coverage or Coverage.of(self.grid)
 
     @property
     def slide(self) -> SlideReader:
@@ -131,10 +143,12 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Flight:
-    """A batch on its way through the engine; its tiles may belong to two bands."""
+    """A batch on its way through the engine; its tiles may belong to several bands."""
 
-    slot: _Slot
-    parts: list[tuple[BandRows, list[Tile]]] = field(default_factory=list)
+    #: ``None`` while there is no tile in it.
+    slot: _Slot | None = None
+    #: Tiles of one band each, and whether the band has no more after these.
+    parts: list[tuple[BandRows, list[Tile], bool]] = field(default_factory=list)
     count: int = 0
     pending: Pending | None = None
 
@@ -173,7 +187,10 @@ class SlideRun:
     sinks
         Take every strip, in order, in one thread.
     watch
-        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read.
+        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read. The
+        whole slide is read for it.
+    planes
+        Called with each band's planes, uint8 (K, rows, W), in order.
     journal
         Has the planes of some bands, and takes those of the others.
     """
@@ -183,6 +200,7 @@ class SlideRun:
         setup: Setup,
         sinks: Iterable[Sink],
         watch: Callable[[NDArray[Any]], None] | None = None,
+        planes: Callable[[NDArray[np.uint8]], None] | None = None,
         journal: Journal | None = None,
     ) -> None:
         self._setup = setup
@@ -190,6 +208,8 @@ class SlideRun:
         self._kept = frozenset[int]() if journal is None else journal.bands
         self._sinks = tuple(sinks)
         self._watch = watch
+        self._show = planes
+        self._covered = setup.covered
         self._flow = Flow()
         self._engine = _EngineClock()
         self._started = time.perf_counter()
@@ -200,13 +220,14 @@ class SlideRun:
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
+        # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
+        self._most_bands = rows - 1 if rows < grid.rows else rows
         size = len(backend.spec.heads) * min(grid.core, grid.height) * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
-        #: Batches on their way, and bands whose planes are in the journal.
-        self._flights: Channel[_Flight | BandRows] = flow.channel(slots)
+        self._flights: Channel[_Flight] = flow.channel(slots)
         self._whole: Channel[tuple[BandRows, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
         )
@@ -274,7 +295,9 @@ class SlideRun:
         return pool
 
     def _read(self) -> None:
-        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get):
+        partial = self._covered.focus is not None and self._watch is None
+        columns = self._covered.columns if partial else None
+        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns):
             if self._watch is not None:
                 self._watch(source.core)
             self._bands.put(source)
@@ -283,33 +306,37 @@ class SlideRun:
     def _gather(self) -> None:
         setup = self._setup
         gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
-        flight: _Flight | None = None
+        flight = _Flight()
         for source in self._bands:
-            if source.band.index in self._kept:
-                if flight is not None:  # tiles of bands above come first
-                    self._launch(flight)
-                    flight = None
-                self._flights.put(source)
-                continue
-            left = list(source.band.tiles)
-            while left:
-                flight = flight or _Flight(self._slots.get())
+            kept = source.band.index in self._kept
+            left = [] if kept else list(self._covered.tiles(source.band))
+            while True:
                 room = setup.backend.batch - flight.count
                 tiles, left = left[:room], left[room:]
-                gatherer(source, tiles, flight.slot.batch[flight.count :])
-                flight.parts.append((source, tiles))
+                if tiles:
+                    flight.slot = flight.slot or self._slots.get()
+                    gatherer(source, tiles, flight.slot.batch[flight.count :])
+                flight.parts.append((source, tiles, not left))
                 flight.count += len(tiles)
-                if flight.count == setup.backend.batch:
+                if self._ready(flight):
                     self._launch(flight)
-                    flight = None
-        if flight is not None:
+                    flight = _Flight()
+                if not left:
+                    break
+        if flight.parts:
             self._launch(flight)
         self._flights.close()
 
+    def _ready(self, flight: _Flight) -> bool:
+        """Return whether a batch must not wait for more tiles: it is full, or holds too many bands."""
+        whole = sum(last for _, _, last in flight.parts)
+        return flight.count in (0, self._setup.backend.batch) or whole >= self._most_bands
+
     def _launch(self, flight: _Flight) -> None:
-        self._engine.change(+1)
-        with self._flow.waiting():  # for a free place in the engine
-            flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
+        if flight.slot is not None:
+            self._engine.change(+1)
+            with self._flow.waiting():  # for a free place in the engine
+                flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
         self._flying.append(flight)
         self._flights.put(flight)
 
@@ -317,40 +344,49 @@ class SlideRun:
         grid = self._setup.grid
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
-            if isinstance(flight, BandRows):
-                self._restore(flight)
-                continue
-            assert flight.pending is not None
-            with self._flow.waiting():  # for the engine
-                result = flight.pending.result()
+            result = None
+            if flight.pending is not None:
+                with self._flow.waiting():  # for the engine
+                    result = flight.pending.result()
+                self._engine.change(-1)
             self._flying.popleft()
-            self._engine.change(-1)
             begin = 0
-            for source, tiles in flight.parts:
+            for source, tiles, last in flight.parts:
                 band = source.band
+                fresh = buffer is None
                 if buffer is None:
                     buffer = self._planes.get()
                 planes = self._shaped(buffer, band)
-                stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                if fresh:
+                    self._begin(planes, band)
+                if result is not None and tiles:
+                    stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                    for tile in tiles:
+                        self._covered.cut(planes, tile)
                 begin += len(tiles)
-                if tiles[-1] is band.tiles[-1]:
-                    if self._journal is not None:
-                        self._journal.keep(band.index, planes)
-                    self._rows_done = band.region.y1
+                if last:
+                    self._end(planes, band)
                     self._whole.put((source, planes, buffer))
                     buffer = None
-            self._slots.put(flight.slot)
+            if flight.slot is not None:
+                self._slots.put(flight.slot)
         self._whole.close()
 
-    def _restore(self, source: BandRows) -> None:
-        """Take the planes of a band from the journal."""
-        assert self._journal is not None
-        buffer = self._planes.get()
-        planes = self._shaped(buffer, source.band)
-        self._journal.load(source.band.index, planes)
-        self._rows_done = source.band.region.y1
-        self._rows_resumed += source.band.region.height
-        self._whole.put((source, planes, buffer))
+    def _begin(self, planes: NDArray[np.uint8], band: Band) -> None:
+        """Fill a band's planes with what is known before any tile."""
+        if self._journal is not None and band.index in self._kept:
+            self._journal.load(band.index, planes)
+            self._rows_resumed += band.region.height
+        else:
+            self._covered.blank(planes, band)
+
+    def _end(self, planes: NDArray[np.uint8], band: Band) -> None:
+        """Hand a band's finished planes to whoever wants to see them."""
+        if self._journal is not None and band.index not in self._kept:
+            self._journal.keep(band.index, planes)
+        self._rows_done = band.region.y1
+        if self._show is not None:
+            self._show(planes)
 
     def _shaped(self, buffer: NDArray[np.uint8], band: Band) -> NDArray[np.uint8]:
         """Return the beginning of a buffer as the planes of a band, (K, rows, W)."""

@@ -46,12 +46,21 @@ PROGRAM = "cellseg-infer"
     show_default=True,
     help="Format of the label image.",
 )
+@click.option("--probabilities", is_flag=True, help="Write the network's planes as planes.ome.zarr too.")
 @click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
 @click.option(
     "--no-rescale", is_flag=True, help="Take pixels as they are, whatever scale the model was trained at."
 )
 @click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
+@click.option("--roi", metavar="FILE", help="Look only inside the areas of a GeoJSON file, as from QuPath.")
+@click.option(
+    "--tissue",
+    type=click.Choice(["auto", "none"]),
+    default="none",
+    show_default=True,
+    help="Skip empty glass on stained slides, or look everywhere.",
+)
 @click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
 @click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
 @click.option("--z", type=click.IntRange(0), help="Which depth.")
@@ -181,8 +190,6 @@ def run_one(item: Input, folder: Path, backend: Any, options: SegmentOptions, qu
     from ..pipeline import segment
     from .progress import ProgressBar
 
-    if "roi" in item.options:
-        raise UsageError(f"{item.image}: regions of interest are not supported yet; leave out column 'roi'")
     own: Any = {name: value for name, value in item.options.items() if name not in ("name", "mpp")}
     if "mpp" in item.options:
         own["pixel_size"] = item.options["mpp"]
@@ -201,7 +208,7 @@ def summary(result: Result) -> str:
     files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
     stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
     lines = [
-        f"{result.image}: {result.count:,} cells in {result.folder}",
+        f"{result.record['image']['path']}: {result.count:,} cells in {result.folder}",
         f"  files    {files}",
         f"  seconds  {seconds['total']:.1f} in all: open {seconds['open']:.1f}, run {seconds['run']:.1f}, "
         f"finish {seconds['finish']:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",

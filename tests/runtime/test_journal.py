@@ -173,3 +173,19 @@ def test_only_the_same_run_goes_on(image: np.ndarray, tmp_path: Path) -> None:
         segment(image, engine(), output=out, resume=True, **{**OPTIONS, "levels": (0, 250)})
     result = segment(image, engine(), output=out, resume=True, **OPTIONS)
     assert result.progress.resumed > 0
+
+
+def test_regions_of_interest_belong_to_the_run(image: np.ndarray, tmp_path: Path) -> None:
+    def region(right: float) -> list[np.ndarray]:
+        return [np.array([(10.0, 15.0), (right, 15.0), (right, 180.0), (10.0, 180.0)])]
+
+    options = {**OPTIONS, "roi": region(70), "probabilities": True}
+    segment(image, engine(), output=tmp_path / "whole", **options)
+    out = tmp_path / "out"
+    with pytest.raises(BackendError):
+        segment(image, engine(fail_at=9), output=out, resume=True, **options)
+    with pytest.raises(UsageError, match="was begun with regions"):
+        segment(image, engine(), output=out, resume=True, **{**options, "roi": region(60)})
+    result = segment(image, engine(), output=out, resume=True, **options)
+    assert result.progress.resumed > 0
+    assert contents(out) == contents(tmp_path / "whole")

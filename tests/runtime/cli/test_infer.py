@@ -77,6 +77,39 @@ def test_a_slide_becomes_a_folder(slide: Path, bright_model: Path, tmp_path: Pat
     assert [path.name for path in out.iterdir()] == ["slide one"]
 
 
+def test_a_part_of_a_slide(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    """Twelve discs at x, y = 25 + 45·i: the area holds the second column and cuts nothing."""
+    area = {"type": "Polygon", "coordinates": [[[50, 0], [90, 0], [90, 200], [50, 200], [50, 0]]]}
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
+    out = tmp_path / "out"
+    common = (slide, "--engine", bright_model, "--tile", 32, "--mpp", 0.5, "--device", "cpu")
+    result = run(*common, "-o", out, "--roi", roi, "--probabilities")
+    assert result.exit_code == 0, result.output
+    assert "20.0% of the image was looked at" in result.stdout
+    folder = out / "slide one"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["counts"]["cells"] == 3
+    assert record["focus"]["roi"] == str(roi)
+    assert record["focus"]["looked_at_part"] == pytest.approx(0.2)
+    assert record["focus"]["skipped_part"] == pytest.approx(record["focus"]["tiles_skipped"] / 169)
+    assert record["focus"]["tiles_skipped"] > 100
+    assert "cells per mm² looked at" in (folder / "report.html").read_text()
+    planes = zarr.open_array(folder / "planes.ome.zarr" / "0", mode="r")[:]
+    inside = np.zeros((200, 200), bool)
+    inside[:, 50:90] = True
+    assert planes.shape == (1, 200, 200)
+    assert not planes[:, ~inside].any()
+    assert planes[0, 25, 70] > 200
+    table = tmp_path / "t.csv"
+    table.write_text(f"image,roi\n{slide.name},roi.geojson\n")
+    assert run(table, *common[1:], "-o", tmp_path / "again").exit_code == 0
+    again = read_labels(tmp_path / "again" / "slide one")
+    assert (again == read_labels(folder)).all()
+    outlined = cv2.imread(str(folder / "overview.png"))
+    assert outlined[400, 198:203].min(axis=1).max() > 200  # the area's left edge, enlarged four times
+
+
 def test_missing_scale_is_said_once(slide: Path, bright_model: Path, tmp_path: Path) -> None:
     result = run(slide, "--engine", bright_model, "-o", tmp_path / "out")
     assert result.stdout.count("--mpp") == 1
@@ -153,7 +186,9 @@ def test_labels_in_other_formats(
         (["SLIDE", "--engine", "ENGINE", "--levels", "9", "3"], 2, "low < high"),
         (["SLIDE", "--engine", "ENGINE", "--channels", "7"], 2, "no channel '7'"),
         (["SLIDE", "EMPTY", "--engine", "ENGINE"], 2, "holds no image"),
-        (["TABLE", "--engine", "ENGINE"], 2, "regions of interest"),
+        (["TABLE", "--engine", "ENGINE"], 2, "a.geojson: cannot be read as GeoJSON: No such file"),
+        (["SLIDE", "--engine", "ENGINE", "--roi", "none.json"], 2, "none.json: cannot be read as GeoJSON"),
+        (["SLIDE", "--engine", "ENGINE", "--tissue", "yes"], 2, "--tissue"),
         (["SLIDE", "--engine", "SLIDE"], 2, "unknown kind of model '.tif'"),
     ],
 )
