@@ -81,6 +81,7 @@ class Range:
 RANGES = {
     "mask_threshold": Range(48, 208),
     "boundary_weight": Range(0, 1, whole=False),
+    "density_weight": Range(0, 1, whole=False),
     "distance_weight": Range(0, 24, whole=False),
     "smoothing": Range(0, 4, whole=False),
     "persistence": Range(1, 128, logarithmic=True),
@@ -90,7 +91,7 @@ RANGES = {
     "min_seed_density": Range(0, 0.9, whole=False),
 }
 #: Settings that only matter where the model has that head.
-NEEDS_HEAD = {"boundary_weight": "boundary", "min_seed_density": "density"}
+NEEDS_HEAD = {"boundary_weight": "boundary", "density_weight": "density", "min_seed_density": "density"}
 
 
 @dataclass(frozen=True, slots=True)

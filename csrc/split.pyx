@@ -34,7 +34,10 @@ cdef class Splitter:
     threshold
         Smallest mask byte that is foreground; only used to tell holes from other components.
     boundary_factor : ndarray of uint8, shape (256,) or None
-        What is left of the mask (of 255) by boundary byte; ``None`` leaves the mask out.
+        What is left of the mask (of 255) by boundary byte; ``None``: all of it.
+    density_factor : ndarray of uint8, shape (256,) or None
+        What is left of that (of 255) by density byte; ``None``: all of it. Without either table the
+        mask is left out of the landscape.
     distance_height : ndarray of uint8, shape (4097,) or None
         What the landscape gains by squared distance to the outside in pixels; ``None`` leaves
         distance out.
@@ -50,8 +53,9 @@ cdef class Splitter:
 
     cdef Rules rules
     cdef int32_t threshold, min_area, max_hole_area, hole_neighbours, radius, pad
-    cdef bint use_boundary, use_distance
+    cdef bint use_boundary, use_density, use_distance
     cdef uint8_t[256] factor
+    cdef uint8_t[256] density_factor
     cdef uint16_t[MAX_RADIUS + 1] weights
     cdef double[256] probability
     cdef double[256] mass
@@ -73,7 +77,7 @@ cdef class Splitter:
 
     def __cinit__(
         self, *, int threshold, const uint8_t[::1] boundary_factor,
-        const uint8_t[::1] distance_height, const uint16_t[::1] weights,
+        const uint8_t[::1] density_factor, const uint8_t[::1] distance_height, const uint16_t[::1] weights,
         const double[::1] probability, const double[::1] mass, int persistence, int min_seed_area,
         double min_seed_mass, int min_area, int max_hole_area, int hole_connectivity,
     ):
@@ -86,6 +90,7 @@ cdef class Splitter:
         self.rules.min_area = min_seed_area
         self.rules.min_mass = min_seed_mass
         self.use_boundary = boundary_factor is not None
+        self.use_density = density_factor is not None
         if not 1 <= weights.shape[0] <= MAX_RADIUS + 1:
             raise ValueError(f"{weights.shape[0]} Gaussian weights; wanted 1 to {MAX_RADIUS + 1}")
         self.radius = <int32_t>weights.shape[0] - 1
@@ -94,6 +99,7 @@ cdef class Splitter:
             self.weights[i] = weights[i]
         for i in range(256):
             self.factor[i] = boundary_factor[i] if self.use_boundary else 255
+            self.density_factor[i] = density_factor[i] if self.use_density else 255
             self.probability[i] = probability[i]
             self.mass[i] = mass[i]
         self.use_distance = distance_height is not None
@@ -171,7 +177,8 @@ cdef class Splitter:
         sources.kind = image_kind
         sources.channels = channels if image_kind != NO_IMAGE else 0
         cdef const uintptr_t* boundary = &boundary_rows[0] if self.use_boundary else NULL
-        cdef const uintptr_t* density = &density_rows[0] if self.rules.min_mass > 0 else NULL
+        cdef bint dense = self.use_density or self.rules.min_mass > 0
+        cdef const uintptr_t* density = &density_rows[0] if dense else NULL
         cdef Results* results = &self.results
         results.size = results.runs.size = results.outline.size = self.held.size = 0
         self.dropped = self.filled = 0
@@ -210,9 +217,6 @@ cdef class Splitter:
         cdef const int32_t* run
         cdef int64_t i, at
         cdef int32_t x, y, n_basins, n_cells
-        cdef const uint8_t* mask
-        cdef const uint8_t* border
-        cdef uint8_t* source
         if <int64_t>height * width < self.min_area and limits == NULL:
             self.dropped += 1  # a speck: it holds no cell, however it is filled and split
             return 0
@@ -227,20 +231,17 @@ cdef class Splitter:
         if component[6] != 0 and self.max_hole_area > 0:
             self._fill_holes(y0, x0, height, width, stride, begin, sources)
         # 2. Landscape.
-        if self.use_boundary:
+        if self.use_boundary or self.use_density:
             for i in range(component[0], component[1]):
                 run = runs + 3 * i
-                mask = <const uint8_t*>sources.mask[run[0] - sources.row0] + run[1]
-                border = <const uint8_t*>boundary[run[0] - sources.row0] + run[1]
-                source = self.source + begin + (run[0] - y0) * stride + run[1] - x0
-                for x in range(run[2] - run[1]):
-                    source[x] = combine(mask[x], self.factor[border[x]])
+                self._shade(
+                    self.source + begin + (run[0] - y0) * stride + run[1] - x0,
+                    run[0], run[1], run[2] - run[1], boundary, density, sources,
+                )
             for i in range(self.maxima.size):
                 at = self.maxima.data[i] - begin
                 y, x = <int32_t>(at // stride), <int32_t>(at % stride)
-                mask = <const uint8_t*>sources.mask[y0 + y - sources.row0] + x0
-                border = <const uint8_t*>boundary[y0 + y - sources.row0] + x0
-                self.source[begin + at] = combine(mask[x], self.factor[border[x]])
+                self._shade(self.source + begin + at, y0 + y, x0 + x, 1, boundary, density, sources)
         if self.use_distance:
             distance(self.inside, self.level, self.across, stride, begin, end, self.heights)
             rise(self.source, self.level, begin, end)
@@ -252,7 +253,7 @@ cdef class Splitter:
             )
         else:
             floor_one(self.source, self.inside, self.level, size)
-        if density != NULL:
+        if self.rules.min_mass > 0:
             for y in range(height):
                 memcpy(
                     self.density + begin + y * stride,
@@ -274,6 +275,26 @@ cdef class Splitter:
             sources, &self.results,
         )
         return 0
+
+    cdef void _shade(
+        self, uint8_t* out, int32_t y, int32_t x, int32_t n, const uintptr_t* boundary,
+        const uintptr_t* density, const Sources* sources,
+    ) noexcept nogil:
+        """Put what boundary and density leave of the mask into ``n`` pixels from (y, x) on."""
+        cdef int64_t row = y - sources.row0
+        cdef const uint8_t* mask = <const uint8_t*>sources.mask[row] + x
+        cdef const uint8_t* plane
+        cdef int32_t i
+        if self.use_boundary:
+            plane = <const uint8_t*>boundary[row] + x
+            for i in range(n):
+                out[i] = combine(mask[i], self.factor[plane[i]])
+        else:
+            memcpy(out, mask, n)
+        if self.use_density:
+            plane = <const uint8_t*>density[row] + x
+            for i in range(n):
+                out[i] = combine(out[i], self.density_factor[plane[i]])
 
     cdef int _fill_holes(
         self, int32_t y0, int32_t x0, int32_t height, int32_t width, int64_t stride, int64_t begin,

@@ -65,15 +65,20 @@ class Head(Record):
 class SplitSettings(Record):
     """How planes become cells; tuned on validation data and shipped with the model.
 
-    The landscape that is flooded is ``mask * (255 - boundary_weight * boundary) / 255 +
-    distance_weight * distance`` where the model has a boundary plane, and the distance to the
-    background alone, in quarter pixels, where it has none.
+    The landscape that is flooded is ``mask * (1 - boundary_weight * boundary / 255) * (1 -
+    density_weight * (1 - d)) + distance_weight * distance``, where ``d`` grows with the density plane,
+    see :attr:`density_weight`. Where the model has neither plane, it is the distance to the background
+    alone, in quarter pixels.
     """
 
     #: Foreground is ``mask >= mask_threshold`` (byte).
     mask_threshold: Byte = 128
     #: Weight of the boundary plane in the landscape, 0…1.
     boundary_weight: float = Field(default=1.0, ge=0.0, le=1.0)
+    #: Weight of the density plane in the landscape, 0…1: ``d`` is the fourth root of the density over 0.1
+    #: cells a pixel (the peak of a cell of 2.5 pixels radius), at most 1. The root makes the peaks of
+    #: small and large cells alike.
+    density_weight: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Levels that the landscape rises for each pixel of distance to the background, up to 255 in all:
     #: separates cells by their outline where the network saw no boundary between them.
     distance_weight: float = Field(default=0.0, ge=0.0, le=64.0)
