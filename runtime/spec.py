@@ -12,6 +12,7 @@ The graph's contract is fixed, so that one runtime serves every model:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -96,6 +97,27 @@ class SplitSettings(Record):
     #: Two basins join when the lower one holds less than this many cells by the density plane
     #: (cells; ignored without that plane; 0 switches the rule off).
     min_seed_density: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @classmethod
+    def suited(cls, heads: Collection[str]) -> Self:
+        """Return settings that suit a model with these heads, where nothing has been tuned for it.
+
+        They are what ``benchmarks/tune_split.py`` finds for the default model, rounded. Sizes are in
+        pixels, for cells of about 5 to 70 pixels across.
+        """
+        common = {"min_seed_area": 9, "min_area": 30, "max_hole_area": 200}
+        if "boundary" in heads and "density" in heads:
+            return cls(
+                mask_threshold=190,
+                density_weight=0.4,
+                distance_weight=4,
+                smoothing=1.6,
+                persistence=28,
+                **common,
+            )
+        if "boundary" in heads:
+            return cls(mask_threshold=190, distance_weight=8, smoothing=2, persistence=12, **common)
+        return cls(mask_threshold=190, smoothing=2, persistence=4, **common)
 
 
 class ModelSpec(Record):

@@ -57,3 +57,11 @@ def test_what_does_not_fit_is_named(change: dict[str, object], part: str) -> Non
     assert f"(format 1): {part}" in message
     assert "Value error" not in message
     assert "\n" not in message
+
+
+def test_settings_suit_the_heads() -> None:
+    assert SplitSettings.suited(("mask", "boundary", "density")).density_weight > 0
+    assert SplitSettings.suited(("mask", "boundary")).density_weight == 0
+    assert (
+        SplitSettings.suited(("mask",)).persistence < SplitSettings.suited(("mask", "boundary")).persistence
+    )
