@@ -105,19 +105,13 @@ class SplitSettings(Record):
         They are what ``benchmarks/tune_split.py`` finds for the default model, rounded. Sizes are in
         pixels, for cells of about 5 to 70 pixels across.
         """
-        common = {"min_seed_area": 9, "min_area": 30, "max_hole_area": 200}
-        if "boundary" in heads and "density" in heads:
-            return cls(
-                mask_threshold=190,
-                density_weight=0.4,
-                distance_weight=4,
-                smoothing=1.6,
-                persistence=28,
-                **common,
-            )
+        own: dict[str, float] = {"smoothing": 2, "persistence": 4}
         if "boundary" in heads:
-            return cls(mask_threshold=190, distance_weight=8, smoothing=2, persistence=12, **common)
-        return cls(mask_threshold=190, smoothing=2, persistence=4, **common)
+            own = {"distance_weight": 8, "smoothing": 2, "persistence": 12}
+            if "density" in heads:
+                own = {"density_weight": 0.4, "distance_weight": 4, "smoothing": 1.6, "persistence": 28}
+        common = {"mask_threshold": 190, "min_seed_area": 9, "min_area": 30, "max_hole_area": 200}
+        return cls.model_validate(common | own)
 
 
 class ModelSpec(Record):

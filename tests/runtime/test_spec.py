@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.spec import Head, ModelSpec
+from cellseg.runtime.spec import Head, ModelSpec, SplitSettings
 
 SPEC = ModelSpec(
     name="n",
@@ -60,8 +60,8 @@ def test_what_does_not_fit_is_named(change: dict[str, object], part: str) -> Non
 
 
 def test_settings_suit_the_heads() -> None:
+    alone = SplitSettings.suited(("mask",))
+    bounded = SplitSettings.suited(("mask", "boundary"))
     assert SplitSettings.suited(("mask", "boundary", "density")).density_weight > 0
-    assert SplitSettings.suited(("mask", "boundary")).density_weight == 0
-    assert (
-        SplitSettings.suited(("mask",)).persistence < SplitSettings.suited(("mask", "boundary")).persistence
-    )
+    assert bounded.density_weight == 0
+    assert alone.persistence < bounded.persistence
