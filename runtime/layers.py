@@ -62,7 +62,8 @@ def _labels(result: Result) -> tuple[Any, bool]:
     import zarr
 
     group: Any = zarr.open_group(pyramid, mode="r")
-    return [group[name] for name in sorted(group.array_keys(), key=int)], True
+    levels = [group[name] for name in sorted(group.array_keys(), key=int)]
+    return (levels, True) if len(levels) > 1 else (levels[0], False)  # a list of one is no pyramid to napari
 
 
 def _cells(result: Result, outlines: bool) -> tuple[dict[str, NDArray[Any]], list[NDArray[np.float64]]]:

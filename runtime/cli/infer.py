@@ -46,20 +46,24 @@ PROGRAM = "cellseg-infer"
     show_default=True,
     help="Format of the label image.",
 )
-@click.option("--probabilities", is_flag=True, help="Write the network's planes as planes.ome.zarr too.")
+@click.option("--probabilities", is_flag=True, help="Write planes.ome.zarr too: the network's planes.")
 @click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
 @click.option(
     "--no-rescale", is_flag=True, help="Take pixels as they are, whatever scale the model was trained at."
 )
 @click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
-@click.option("--roi", metavar="FILE", help="Look only inside the areas of a GeoJSON file, as from QuPath.")
+@click.option(
+    "--roi",
+    metavar="FILE",
+    help="Look only inside the areas of a GeoJSON file, as from QuPath; cells are cut at their edge.",
+)
 @click.option(
     "--tissue",
     type=click.Choice(["auto", "none"]),
     default="none",
     show_default=True,
-    help="Skip empty glass on stained slides, or look everywhere.",
+    help="auto skips the empty glass of large stained slides; none looks everywhere.",
 )
 @click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
 @click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
@@ -97,8 +101,9 @@ def main(
 ) -> None:
     """Segment the cells of images and whole slides of any size.
 
-    An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, or a CSV
-    table with a column 'image'. Each gets a folder with labels.ome.zarr, cells.parquet,
+    An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, the URL of
+    an OME-Zarr image, or a CSV table with a column 'image' and any of mpp, channels, levels, series,
+    page, z, t, roi, tissue and name. Each gets a folder with labels.ome.zarr, cells.parquet,
     cells.geojson.gz for QuPath, report.html, overview.png, density.png and run.json. An image that
     fails does not stop the others.
     """

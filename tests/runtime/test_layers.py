@@ -20,8 +20,10 @@ def image():
     return picture
 
 
-@pytest.mark.parametrize("where", ["memory", "folder", "tiff"])
-def test_layers_lie_on_each_other(image, tmp_path, where):
+@pytest.mark.parametrize("where", ["memory", "folder", "pyramid", "tiff"])
+def test_layers_lie_on_each_other(image, tmp_path, where, monkeypatch):
+    if where == "pyramid":
+        monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 50)
     tifffile.imwrite(tmp_path / "a.tif", image)
     output = None if where == "memory" else tmp_path / "out"
     with LocalEngine(local_spec(1), 1) as engine:
@@ -33,8 +35,8 @@ def test_layers_lie_on_each_other(image, tmp_path, where):
         "a.tif labels", "a.tif cells", "a.tif outlines",
     ]  # fmt: skip
     assert all(given["scale"] == (0.5, 0.5) for _, given, _ in (labels, points, shapes))
-    assert labels[1].get("multiscale", False) == (where == "folder")
-    found = np.asarray(labels[0][0] if where == "folder" else labels[0])
+    assert labels[1].get("multiscale", False) == (where == "pyramid")
+    found = np.asarray(labels[0][0] if where == "pyramid" else labels[0])
     assert np.array_equal(found, result.labels)
     assert found.max() == 4
     numbers = points[1]["features"]["label"]

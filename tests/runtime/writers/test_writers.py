@@ -304,3 +304,35 @@ def test_coordinates_between_pixels(tmp_path):
     features = json.loads((tmp_path / "a.geojson").read_bytes())["features"]
     for i, feature in enumerate(features):
         assert np.array_equal(feature["geometry"]["coordinates"][0][:-1], half.ring(i))
+
+
+@pytest.mark.slow
+def test_a_file_of_many_cells_loads(tmp_path):
+    """A quarter of a million outlines: one JSON document, every outline a valid polygon in its place."""
+    given = scene(300, 500, discs=100)
+    repeats, rows = 2500, given.height
+    path = tmp_path / "cells.geojson.gz"
+    with GeoJson(path, channel_names=given.channel_names, pixel_size=0.5) as writer:
+        for number in range(repeats):
+            moved = dict(given.cells.columns)
+            moved["label"] = moved["label"] + number * len(given.cells)
+            for name in ("y0", "y1", "centroid_y"):
+                moved[name] = moved[name] + number * rows
+            outline = given.cells.outline + np.array([0, number * rows], np.int32)
+            writer.write(Strip(number * rows, given.labels, Cells(moved, outline, given.cells.outline_start)))
+        writer.commit()
+    rings = []
+
+    def keep(found):
+        if found.get("type") == "Polygon":
+            rings.append(np.array(found["coordinates"][0]))
+        return found if found.get("type") == "FeatureCollection" else {}
+
+    record = json.loads(gzip.decompress(path.read_bytes()), object_hook=keep)
+    assert len(record["features"]) == len(rings) == repeats * len(given.cells)
+    owners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    polygons = shapely.polygons(shapely.linearrings(np.concatenate(rings).astype(float), indices=owners))
+    assert shapely.is_valid(polygons).all()
+    assert np.array_equal(shapely.area(polygons), np.tile(given.cells.columns["area"], repeats))
+    bounds = shapely.bounds(polygons[-len(given.cells) :])
+    assert np.array_equal(bounds[:, 1], given.cells.columns["y0"] + (repeats - 1) * rows)
