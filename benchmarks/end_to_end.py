@@ -26,8 +26,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import click
 import numpy as np
@@ -37,7 +38,7 @@ from slides import Fluorescence, place, write
 
 from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.heap import steady_heap
-from cellseg.runtime.pipeline import segment
+from cellseg.runtime.pipeline import SegmentOptions, segment
 from cellseg.runtime.readers import Level, SlideReader
 from cellseg.runtime.results import Result
 from cellseg.runtime.spec import Head, ModelSpec
@@ -155,36 +156,48 @@ def run_host(height: int, width: int, folder: Path) -> tuple[float, Result]:
     return height * width / 1e6 / (seconds["run"] + seconds["finish"]), result
 
 
-def run_engine(height: int, width: int, model: Path | None, device: str, folder: Path) -> dict[str, Any]:
-    """Run a slide through an engine, and the engine alone before and after."""
-    slide = folder / "slide.tif"
+def make_slide(height: int, width: int, path: Path) -> None:
+    """Write nuclei in fluorescence, 1,000 a megapixel, as a tiled and compressed TIFF."""
     canvas = Fluorescence(place(height, width, round(height * width * 1e-3), 0), height, width, 0)
-    write(slide, canvas, np.dtype(np.uint8), compression="zlib")
-    megapixels = height * width / 1e6
-    with open_backend(model, device) as backend:
-        warm = segment(slide, backend)  # first use: memory, threads, compilation
-        settings = warm.record["settings"]
-        batches = -(-warm.record["counts"]["tiles"] // settings["batch"])
-        _, before, cpu_before = timed(lambda: engine_alone(backend, batches))
-        result, _, cpu = timed(lambda: segment(slide, backend, output=folder / "out"))
-        _, after, cpu_after = timed(lambda: engine_alone(backend, batches))
-        seconds = result.record["seconds"]
-        alone = (before + after) / 2
-        spent = seconds["run"] + seconds["finish"]
-        return {
-            "engine": backend.description,
-            "model": backend.spec.name,
-            "tile": settings["tile"],
-            "batch": settings["batch"],
-            "useful_fraction": settings["useful_fraction"],
-            "cells": result.count,
-            "engine_mpx_s": megapixels / alone,
-            "end_to_end_mpx_s": megapixels / spent,
-            "ratio": alone / spent,
-            "cpu_ratio": (cpu_before + cpu_after) / 2 / cpu,
-            "seconds": seconds,
-            "stages": result.record["stages"],
-        }
+    write(path, canvas, np.dtype(np.uint8), compression="zlib")
+
+
+def run_engine(
+    slide: Path,
+    backend: Backend,
+    output: Path,
+    during: AbstractContextManager[object] | None = None,
+    **options: Unpack[SegmentOptions],
+) -> dict[str, Any]:
+    """Run a slide through an engine, and the engine alone before and after.
+
+    ``during`` is entered while the slide runs; ``options`` are :func:`segment`'s.
+    """
+    warm = segment(slide, backend, **options)  # first use: memory, threads, compilation
+    settings = warm.record["settings"]
+    batches = -(-warm.record["counts"]["tiles"] // settings["batch"])
+    _, before, cpu_before = timed(lambda: engine_alone(backend, batches))
+    with during or nullcontext():
+        result, _, cpu = timed(lambda: segment(slide, backend, output=output, **options))
+    _, after, cpu_after = timed(lambda: engine_alone(backend, batches))
+    seconds = result.record["seconds"]
+    megapixels = result.height * result.width / 1e6
+    alone = (before + after) / 2
+    spent = seconds["run"] + seconds["finish"]
+    return {
+        "engine": backend.description,
+        "model": backend.spec.name,
+        "tile": settings["tile"],
+        "batch": settings["batch"],
+        "useful_fraction": settings["useful_fraction"],
+        "cells": result.count,
+        "engine_mpx_s": megapixels / alone,
+        "end_to_end_mpx_s": megapixels / spent,
+        "ratio": alone / spent,
+        "cpu_ratio": (cpu_before + cpu_after) / 2 / cpu,
+        "seconds": seconds,
+        "stages": result.record["stages"],
+    }
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -210,7 +223,9 @@ def main(size: str, engine: Path | None, device: str, null_engine: bool, target:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if not null_engine:
-            found |= run_engine(height, width, engine, device, folder)
+            make_slide(height, width, folder / "slide.tif")
+            with open_backend(engine, device) as backend:
+                found |= run_engine(folder / "slide.tif", backend, folder / "out")
         found["host_mpx_s"], host = run_host(height, width, folder / "host")
     if null_engine:
         found |= {

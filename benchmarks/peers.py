@@ -46,6 +46,21 @@ Predictor = Callable[[Any], Any]
 
 def torch_predictor(engine: Path, spec: ModelSpec) -> Predictor:
     """PyTorch with the weights of the ONNX file: floats (N, 3, H, W) to the mask byte plane."""
+    import torch
+
+    network = torch_network(engine, spec)
+
+    def predict(x: Any) -> Any:
+        return torch.sigmoid(network(x)[:, :1])
+
+    return predict
+
+
+def torch_network(engine: Path, spec: ModelSpec) -> Any:
+    """Return the network of an ONNX file that was exported from the default architecture, in fp32.
+
+    It maps floats (N, 3, H, W) to the logits of all heads, (N, K, H, W).
+    """
     import onnx
     import torch
 
@@ -60,12 +75,7 @@ def torch_predictor(engine: Path, spec: ModelSpec) -> Predictor:
     width = weights["decoders.0.branches.0.0.0.weight"].shape[0]
     network = folded_network(width, len(spec.heads))
     network.load_state_dict(weights)
-    network.eval().requires_grad_(False)
-
-    def predict(x: Any) -> Any:
-        return torch.sigmoid(network(x)[:, :1])
-
-    return predict
+    return network.eval().requires_grad_(False)
 
 
 def folded_network(width: int, planes: int) -> Any:

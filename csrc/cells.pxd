@@ -25,6 +25,7 @@ cdef struct Results:
     double* intensity  # cells × channels: sums, then means
     int64_t size  # cells
     int64_t capacity
+    int64_t intensities  # capacity of `intensity`: batches may differ in channels
     Ints runs  # y, x0, x1, cell
     Ints outline  # x, y
     # scratch, by cell of one crop or by row of one cell
@@ -68,12 +69,14 @@ cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels)
             with gil:
                 raise MemoryError(f"no memory for {capacity} cells")
         results.cells = <Cell*>memory
-        memory = realloc(results.intensity, max(capacity * channels, 1) * sizeof(double))
+        results.capacity = capacity
+    if results.capacity * channels > results.intensities:
+        memory = realloc(results.intensity, results.capacity * channels * sizeof(double))
         if memory == NULL:
             with gil:
-                raise MemoryError(f"no memory for {capacity} cells")
+                raise MemoryError(f"no memory for the intensities of {results.capacity} cells")
         results.intensity = <double*>memory
-        results.capacity = capacity
+        results.intensities = results.capacity * channels
     if extra > results.scratch_cells:
         capacity = max(extra, 2 * results.scratch_cells, 64)
         memory = realloc(results.moments, capacity * sizeof(Moments))

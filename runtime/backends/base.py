@@ -7,15 +7,15 @@ the suite that a new one must pass.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..closing import Closing
 from ..errors import BackendError, ModelError, UsageError
 from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 
@@ -79,7 +79,7 @@ class Pending(Protocol):
         ...
 
 
-class Backend(ABC):
+class Backend(Closing):
     """An engine that has loaded a model: a context manager that owns its memory and threads.
 
     The order of use is: construct, :meth:`prepare` for a tile and batch size, then any number of
@@ -202,17 +202,9 @@ class Backend(ABC):
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
         """Start a batch; both arrays have been checked."""
 
-    def _close(self) -> None:  # noqa: B027  (most engines are freed by forgetting them)
+    def _close(self) -> None:
         """Give everything back; called once."""
 
     def _open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name}: the engine has been closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,17 +9,22 @@ from __future__ import annotations
 import contextlib
 import queue
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import openvino
 from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError
 from ..spec import INPUT_NAME, ModelSpec
 from .base import Backend, Mode, Pending, Precision, check_graph
 
-if TYPE_CHECKING:
-    import openvino
+#: OpenVINO's one core in this process, which must never go. Its CPU plug-in gives the thread that loads it
+#: another stack for signal handlers, and takes that away with the core. If a second core was made before
+#: the first one went, or they go in another thread, the thread is left with a stack that is no longer
+#: there, and the next signal that Python handles (Ctrl-C, the end of a child) ends the process without a
+#: word: ``SigAltStackSetup`` in OpenVINO up to 2026.4.1 at least.
+CORE = openvino.Core()
 
 
 class OpenVino(Backend):
@@ -51,12 +56,9 @@ class OpenVino(Backend):
         threads: int | None = None,
         precision: Precision = "auto",
     ) -> None:
-        import openvino
-
         super().__init__(spec)
-        self._core = openvino.Core()
         try:
-            self._model = self._core.read_model(path)
+            self._model = CORE.read_model(path)
         except RuntimeError as error:
             raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
         check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
@@ -82,7 +84,7 @@ class OpenVino(Backend):
     def _prepare(self, tile: int, batch: int) -> None:
         try:
             self._model.reshape({INPUT_NAME: [batch, tile, tile, self.spec.channels]})
-            self._compiled = self._core.compile_model(self._model, "CPU", self._options)
+            self._compiled = CORE.compile_model(self._model, "CPU", self._options)
             count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             # One batch computes per stream; one more is ready when a stream falls free.
             requests = [self._compiled.create_infer_request() for _ in range(count + 1)]
@@ -96,8 +98,6 @@ class OpenVino(Backend):
             self._free.put(request)
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
-        import openvino
-
         request = self._free.get()
         try:
             request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))

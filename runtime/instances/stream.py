@@ -17,12 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..closing import Closing
 from ..errors import UsageError
 from ..label import RunLabeler, paint
 from ..measure import take_rings
@@ -74,7 +73,7 @@ class Stats:
     max_rows: int = 0
 
 
-class InstanceStream:
+class InstanceStream(Closing):
     """Planes of one image, pushed in rows from top to bottom, into strips of cells.
 
     Parameters
@@ -130,14 +129,6 @@ class InstanceStream:
         self._dtype: np.dtype[np.generic] | None = None
         self._batches: list[Batch] = []
         self._emitted = 0  # rows that have left
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the worker threads; :meth:`finish` does so too."""

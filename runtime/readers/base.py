@@ -7,16 +7,16 @@ float32). It does not normalise, pad or rescale; it knows nothing of tiles, mode
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..closing import Closing
 from ..errors import ImageError, UsageError
 from ..tiling import Region
 from .area import Shrinker
@@ -38,7 +38,7 @@ class Level:
     downsample: float
 
 
-class SlideReader(ABC):
+class SlideReader(Closing):
     """A picture of any size that is read region by region.
 
     Readers are context managers. :meth:`read` may be called from several threads at once.
@@ -144,17 +144,6 @@ class SlideReader(ABC):
     def close(self) -> None:
         """Give back files and threads; a second call does nothing."""
         return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def overview(self, max_edge: int) -> Pixels:
         """Read the whole picture, reduced by area averaging.

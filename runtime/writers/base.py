@@ -14,26 +14,12 @@ from ..errors import OutputError
 from ..instances import Strip
 
 
-class Writer(ABC):
-    """Takes the strips of one image from top to bottom and writes one result.
-
-    A writer is a context manager. :meth:`commit` finishes its file; leaving without it, by an error or
-    not, removes what there is. Each strip is passed once, in order, from one thread at a time.
-    """
-
-    @abstractmethod
-    def write(self, strip: Strip) -> None:
-        """Take the next strip.
-
-        Raises
-        ------
-        OutputError
-            It cannot be written.
-        """
+class Discarding(ABC):
+    """A context manager: left before :meth:`commit`, by an error or not, it removes what there is."""
 
     @abstractmethod
     def commit(self) -> None:
-        """Finish the result; all strips have been written.
+        """Finish the result; all of it has been written.
 
         Raises
         ------
@@ -49,12 +35,26 @@ class Writer(ABC):
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
+
+
+class Writer(Discarding):
+    """Takes the strips of one image from top to bottom and writes one result.
+
+    Each strip is passed once, in order, from one thread at a time.
+    """
+
+    @abstractmethod
+    def write(self, strip: Strip) -> None:
+        """Take the next strip.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,14 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import UsageError
-from .base import writing
+from .base import Discarding, writing
 from .labels import CHUNK, SHARD_WIDTH, pyramid_shapes
 
 #: Colours in which viewers show the planes, as RRGGBB.
 COLOURS = {"mask": "FFFFFF", "boundary": "FF8800", "density": "00C0FF"}
 
 
-class PlanesZarr:
+class PlanesZarr(Discarding):
     """Writes bytes of every head as a multiscale OME-Zarr image, axes c, y and x.
 
     It takes rows of planes instead of strips of labels; else it behaves as a
@@ -100,14 +99,6 @@ class PlanesZarr:
         """Remove the folder, unless committed."""
         if not self._committed:
             shutil.rmtree(self.path, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
 
 
 class _Level:

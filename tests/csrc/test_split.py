@@ -10,12 +10,17 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from cellseg.runtime.instances import split_planes
-from cellseg.runtime.instances.rules import gaussian_weights, head_values
+from cellseg.runtime.instances.rules import SplitRules, gaussian_weights, head_values
+from cellseg.runtime.label import RunLabeler
 from cellseg.runtime.spec import Head, SplitSettings
 
 MASK, BOUNDARY = Head(name="mask"), Head(name="boundary")
 DENSITY = Head(name="density", full_scale=0.05, power=2.0)
 SQUARE = np.ones((3, 3), int)
+
+
+def addresses(rows):
+    return np.uintp(rows.ctypes.data) + np.arange(len(rows), dtype=np.uintp) * np.uintp(rows.strides[0])
 
 
 def smoothed(values, sigma):
@@ -276,3 +281,23 @@ def test_a_cell_in_the_hole_of_another_is_left_alone():
     assert labels.max() == 2
     assert labels[8, 8] == 0
     assert labels[14, 14] == 2
+
+
+def test_a_worker_may_measure_other_channels_in_its_next_batch():
+    """Its memory grows with the cells and with the channels, whichever comes later."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[::4, ::4] = 255
+    image = np.random.default_rng(0).random((64, 64, 20), np.float32)
+    labeler = RunLabeler(64, 1)
+    labeler.push(addresses(mask))
+    components, runs = labeler.take(True)
+    settings = SplitSettings(min_area=1, min_seed_area=1, smoothing=0.0)
+    splitter = SplitRules.of([MASK], settings, 8).splitter()
+
+    def intensity(rows, kind, channels):
+        planes = addresses(mask), None, None
+        return splitter.process(components, runs, None, 0, *planes, rows, kind, channels)[1]
+
+    assert intensity(None, 0, 0).shape == (256, 0)
+    assert np.array_equal(intensity(addresses(image), 3, 20), image[::4, ::4].reshape(256, 20))
+    assert intensity(None, 0, 0).shape == (256, 0)
