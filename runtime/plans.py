@@ -135,15 +135,26 @@ def load_record(plan: Path) -> PlanRecord:
     if not plan.is_file():
         raise ModelError(f"{plan}: no such plan; cellseg-export builds one from an ONNX file")
     path = sidecar(plan)
+    if not path.is_file():
+        raise ModelError(
+            f"{plan}: refused, because it has no sidecar {path.name} and a plan is executable input; "
+            "build it with cellseg-export, or run it with --trust-plan if you know who made it"
+        )
+    return read_sidecar(path)
+
+
+def read_sidecar(path: Path) -> PlanRecord:
+    """Read a sidecar, whether or not its plan is there.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or is not one of this release.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         _Formats.model_validate_json(text)
         return PlanRecord.model_validate_json(text)
-    except FileNotFoundError:
-        raise ModelError(
-            f"{plan}: refused, because it has no sidecar {path.name} and a plan is executable input; "
-            "build it with cellseg-export, or run it with --trust-plan if you know who made it"
-        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path}: cannot be read ({error}); build the plan again with cellseg-export"
