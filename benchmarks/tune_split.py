@@ -27,7 +27,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.runtime.backends import open_backend
+from cellseg.runtime.backends import Backend, open_backend
 from cellseg.runtime.evaluate import Score, score, summarise
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.overlap import Labels
@@ -105,27 +105,23 @@ class Case:
     truth: Labels
 
 
-def run_model(
-    files: dict[str, Path], engine: Path | None, device: str
-) -> tuple[dict[str, NDArray[np.uint8]], ModelSpec]:
-    """Return the planes of each picture, uint8 (K, H, W), and the model's specification."""
-    planes = {}
-    with open_backend(engine, device) as backend:
-        spec = backend.spec
-        images = {stem: read_bytes(path, spec) for stem, path in files.items()}
-        # By size, because each new size is compiled anew.
-        for stem, image in sorted(images.items(), key=lambda item: max(item[1].shape)):
-            height, width = image.shape[:2]
-            edge = max(height, width) + 2 * spec.halo
-            edge += -edge % spec.multiple
-            after = edge - spec.halo
-            pad = ((spec.halo, after - height), (spec.halo, after - width), (0, 0))
-            backend.prepare(edge, 1)
-            batch = np.ascontiguousarray(np.pad(image, pad, mode="reflect")[None])
-            whole = backend.submit(batch).result()[0]
-            rows, columns = slice(spec.halo, spec.halo + height), slice(spec.halo, spec.halo + width)
-            planes[stem] = whole[:, rows, columns].copy()
-        return planes, spec
+def run_model(backend: Backend, files: dict[str, Path]) -> dict[str, NDArray[np.uint8]]:
+    """Return the planes of each picture, uint8 (K, H, W)."""
+    planes, spec = {}, backend.spec
+    images = {stem: read_bytes(path, spec) for stem, path in files.items()}
+    # By size, because each new size is compiled anew.
+    for stem, image in sorted(images.items(), key=lambda item: max(item[1].shape)):
+        height, width = image.shape[:2]
+        edge = max(height, width) + 2 * spec.halo
+        edge += -edge % spec.multiple
+        after = edge - spec.halo
+        pad = ((spec.halo, after - height), (spec.halo, after - width), (0, 0))
+        backend.prepare(edge, 1)
+        batch = np.ascontiguousarray(np.pad(image, pad, mode="reflect")[None])
+        whole = backend.submit(batch).result()[0]
+        rows, columns = slice(spec.halo, spec.halo + height), slice(spec.halo, spec.halo + width)
+        planes[stem] = whole[:, rows, columns].copy()
+    return planes
 
 
 def read_bytes(path: Path, spec: ModelSpec) -> NDArray[np.uint8]:
@@ -133,7 +129,7 @@ def read_bytes(path: Path, spec: ModelSpec) -> NDArray[np.uint8]:
     with open_slide(path) as slide:
         image = slide.read(Region(0, 0, slide.height, slide.width))
         if spec.normalization == "percentile":
-            image = measure(slide.overview(2048)).apply(image)
+            image = measure(slide.sample()).apply(image)
     return to_channels(image, spec.channels)
 
 
@@ -245,7 +241,8 @@ def main(
     wanted = {stem: files[stem] for stem in truth.files if not only or group_of.get(stem) in only}
     if not wanted:
         raise click.UsageError(f"no image belongs to {', '.join(only)}")
-    planes, spec = run_model(wanted, engine, device)
+    with open_backend(engine, device) as backend:
+        planes, spec = run_model(backend, wanted), backend.spec
     used = [head for head in spec.heads if not heads or head.name in heads.split(",")]
     kept = [spec.heads.index(head) for head in used]
     cases = [Case(group_of.get(stem, "all"), planes[stem][kept], truth.read(stem)) for stem in sorted(wanted)]

@@ -93,6 +93,8 @@ def export(request: Request, say: Say) -> Exported:
         Nothing has been written, and what stood at the output before still does.
     """
     to_onnx.check_opset(request.opset)
+    if request.precision == "int8":
+        integer.check_installed()
     path = request.checkpoint or network.newest()
     trained = network.load(path)
     heads = choose_heads(trained.config.heads, request.heads)
@@ -123,6 +125,8 @@ def export(request: Request, say: Say) -> Exported:
         wanted = parity.reference_planes(Reference(trained.network, heads), images.images)
         figures = parity.check(partial, spec, wanted, images.images)
         passed = report.comparison(figures, images.source, say)
+        if request.precision == "fp16" and not parity.rounds_to_half():
+            say(line("", "fp16 was summed in single: onnxruntime, which rounds to half, is not installed"))
         if not passed and not request.force:
             raise ModelError(
                 f"{output}: not written, because the exported model differs from the trained one beyond its "
@@ -177,7 +181,7 @@ def _in_int8(
         folder, trained.config, count=CALIBRATION_TILES, edge=PARITY_EDGE, minimum=FEWEST_CALIBRATION_TILES
     )
     step = max(1, len(images) // HALF_TILES)
-    found = integer.quantise(model, shown.images, images.images[::step], _run_graph)
+    found = integer.quantise(model, shown.images, images.images[::step], run_graph)
     kept = f"{', '.join(found.kept)} in floating point" if found.kept else "every part in INT8"
     say(line("int8", f"{kept}; calibrated on {shown.source}"))
     say(
@@ -191,7 +195,7 @@ def _in_int8(
     return found.model
 
 
-def _run_graph(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Run a graph that has no specification yet on the runtime's default engine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.onnx"

@@ -85,6 +85,10 @@ def triton(model: Path, repository: Path) -> Path:
             f"{model}: Triton runs plans of TensorRT, this one is {record.title}; name the ONNX file"
         )
     spec = record.spec if record is not None else load_spec(model)
+    if not spec.name or Path(spec.name).name != spec.name or spec.name.startswith("."):
+        raise UsageError(
+            f"{model}: model name '{spec.name}' cannot be a folder's; export it with another --name"
+        )
     batch = record.profile.batch[2] if record is not None else max(TRITON_BATCH, spec.batch)
     target = repository / spec.name
     if target.exists():
@@ -107,7 +111,11 @@ def triton(model: Path, repository: Path) -> Path:
 
 
 def triton_config(spec: ModelSpec, batch: int, *, is_plan: bool) -> str:
-    """Return the text of ``config.pbtxt``; the batch is Triton's, so it is not among the dimensions."""
+    """Return the text of ``config.pbtxt``; the batch is Triton's, so it is not among the dimensions.
+
+    No batch size is preferred: Triton then makes batches as large as there are requests, while it
+    would never go beyond a preferred size of one. Source: its manual, "Dynamic Batcher".
+    """
     platform = "tensorrt_plan" if is_plan else "onnxruntime_onnx"
     return f"""name: {_quoted(spec.name)}
 platform: "{platform}"
@@ -127,7 +135,6 @@ output [
   }}
 ]
 dynamic_batching {{
-  preferred_batch_size: [ {min(max(spec.batch, 1), batch)} ]
 }}
 parameters {{
   key: "{METADATA_KEY}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from cellseg.runtime.cli import common
 from cellseg.runtime.errors import UsageError
 
 FILE = click.Path(path_type=Path)
+#: The modules that the extra ``[export]`` brings.
+_EXTRA = ("torch", "onnx", "onnxscript", "yaml")
 
 
 @click.command(
@@ -93,6 +96,9 @@ def export_command(
     if plan is not None and (no_plan or plan.suffix != ".plan"):
         raise UsageError(f"--plan {plan}: must end in .plan, and excludes --no-plan")
     sizes = _sizes("--batch-sizes", batch_sizes), _sizes("--tile-sizes", tile_sizes)
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"needs {', '.join(missing)}, not installed here: pip install 'cellseg[export]'")
     from .assemble import Request, export
 
     request = Request(
@@ -130,11 +136,15 @@ def export_command(
 @click.command("cellseg-export inspect", cls=common.Command)
 @click.argument("file", type=FILE)
 def inspect_command(file: Path) -> None:
-    """Print the specification of FILE, an exported ONNX model, or the sidecar of a plan."""
-    if file.suffix == ".plan":
-        from cellseg.runtime.plans import load_record
+    """Print the specification of FILE, an exported ONNX model, or the sidecar of a plan.
 
-        click.echo(load_record(file).model_dump_json(indent=1))
+    The plan and its sidecar (m.plan.json) serve alike.
+    """
+    if file.suffix == ".plan" or file.name.endswith(".plan.json"):
+        from cellseg.runtime.plans import load_record, read_sidecar
+
+        record = load_record(file) if file.suffix == ".plan" else read_sidecar(file)
+        click.echo(record.model_dump_json(indent=1))
         return
     from cellseg.runtime.onnx_metadata import load_spec
 

@@ -8,6 +8,7 @@ the sums of parallel branches; which parts of the network must is measured on th
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import logging
 import warnings
@@ -42,6 +43,15 @@ class Quantised:
     alone: dict[str, float]
 
 
+def check_installed() -> None:
+    """Raise UsageError where NNCF, or ONNX Runtime on which it calibrates, is not installed."""
+    missing = [name for name in ("nncf", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        # Beside ONNX Runtime's GPU build, which serves as well, the extra would install the other one.
+        fix = "nncf" if missing == ["nncf"] else "'cellseg[int8]'"
+        raise UsageError(f"--int8 needs {' and '.join(missing)}, not installed here: pip install {fix}")
+
+
 def quantise(model: onnx.ModelProto, calibration: Bytes, images: Bytes, run: Run) -> Quantised:
     """Quantise an fp32 graph.
 
@@ -59,29 +69,42 @@ def quantise(model: onnx.ModelProto, calibration: Bytes, images: Bytes, run: Run
     Raises
     ------
     UsageError
-        NNCF, or ONNX Runtime on which it calibrates, is not installed.
+        See :func:`check_installed`.
     """
+    check_installed()
     wanted = run(model, images)
     by_part = parts(model)
 
-    def effect(found: onnx.ModelProto) -> float:
-        difference = np.abs(wanted.astype(np.int16) - run(found, images))
-        return float(difference.mean(axis=(0, 2, 3)).max())
-
     found = whole = _with_nncf(model, calibration, _always_floating(model))
-    before = after = effect(whole)
+    before = after = _effect(whole, images, wanted, run)
     alone: dict[str, float] = {}
     kept: list[str] = []
     if before > EFFECT:
-        alone = {part: effect(give_back(whole, model, set(by_part) - {part})) for part in by_part}
+        alone = effects(whole, model, images, run)
         for part in sorted(alone, key=lambda part: -alone[part]):
             kept.append(part)
             floating = [name for each in kept for name in by_part[each]]
             found = _with_nncf(model, calibration, [*_always_floating(model), *floating])
-            after = effect(found)
+            after = _effect(found, images, wanted, run)
             if after <= EFFECT:
                 break
     return Quantised(found, tuple(kept), before, after, alone)
+
+
+def effects(
+    quantised: onnx.ModelProto, original: onnx.ModelProto, images: Bytes, run: Run
+) -> dict[str, float]:
+    """Return by how much the worst plane's bytes differ in the mean with each part alone in INT8."""
+    wanted, by_part = run(original, images), set(parts(original))
+    return {
+        part: _effect(give_back(quantised, original, by_part - {part}), images, wanted, run)
+        for part in parts(original)
+    }
+
+
+def _effect(model: onnx.ModelProto, images: Bytes, wanted: Bytes, run: Run) -> float:
+    difference = np.abs(wanted.astype(np.int16) - run(model, images))
+    return float(difference.mean(axis=(0, 2, 3)).max())
 
 
 def _always_floating(model: onnx.ModelProto) -> list[str]:
@@ -157,13 +180,9 @@ def _before_quantiser(name: str, maker: dict[str, onnx.NodeProto]) -> str:
 
 
 def _with_nncf(model: onnx.ModelProto, calibration: Bytes, floating: list[str]) -> onnx.ModelProto:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import nncf
-            import onnxruntime  # noqa: F401  (NNCF runs the graph on it)
-    except ImportError as error:
-        raise UsageError(f"--int8 needs {error.name}; pip install 'cellseg[export]' {error.name}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nncf
     nncf.set_log_level(logging.ERROR)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # NNCF may work in place

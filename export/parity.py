@@ -152,11 +152,16 @@ def check(path: Path, spec: ModelSpec, wanted: Bytes, images: Bytes) -> dict[str
     return found
 
 
+def rounds_to_half() -> bool:
+    """Tell whether an engine is installed that computes in half precision on a CPU."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
 def _exact_engine(path: Path, spec: ModelSpec) -> Backend:
     """Return the engine here that computes in the graph's own precision.
 
     ONNX Runtime rounds to half between operations as a GPU does; OpenVINO's CPU plug-in would not.
     """
-    if spec.precision == "fp16" and importlib.util.find_spec("onnxruntime") is not None:
+    if spec.precision == "fp16" and rounds_to_half():
         return open_backend(path, "cpu", engine="onnxruntime")
     return open_backend(path, "cpu", engine="openvino", options=Options(precision="fp32"))

@@ -131,7 +131,7 @@ def from_folder(folder: Path, *, channels: int, count: int, edge: int) -> Bytes:
 def _cut(path: Path, channels: int, edge: int, share: int) -> list[Bytes]:
     """Cut `share` tiles, evenly placed along the picture's diagonal."""
     with open_slide(path) as slide:
-        normal = preprocess.measure(slide.overview(1024))
+        normal = preprocess.measure(slide.sample())
         height, width = min(edge, slide.height), min(edge, slide.width)
         tiles: list[Bytes] = []
         for part in range(share):

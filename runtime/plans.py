@@ -12,15 +12,16 @@ import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from .backends.gpus import Gpu
 from .errors import ModelError
-from .spec import Format, ModelSpec, Record, complaint
+from .spec import FORMAT as SPEC_FORMAT
+from .spec import ModelSpec, Record, complaint
 
-#: Version of the sidecar; a reader refuses a newer one by name.
+#: Version of the sidecar, counted apart from the specification's within it; a reader refuses any other.
 FORMAT = 1
 #: File name ending of plans.
 SUFFIX = ".plan"
@@ -62,6 +63,30 @@ class Profile(Record):
     batch: tuple[int, int, int]
     #: Edge of a tile in pixels, halo included.
     tile: tuple[int, int, int]
+
+
+def _read_only(wanted: int) -> AfterValidator:
+    """Return what refuses every version but the one that this release reads."""
+
+    def check(found: int) -> int:
+        if found > wanted:
+            raise ValueError(f"found {found}, written by a newer release of cellseg than this one")
+        if found != wanted:
+            raise ValueError(f"found {found}, which this release does not read")
+        return found
+
+    return AfterValidator(check)
+
+
+class _SpecFormat(BaseModel):
+    format: Annotated[int, _read_only(SPEC_FORMAT)] = SPEC_FORMAT
+
+
+class _Formats(BaseModel):
+    """The versions in a sidecar, whatever else it holds: the rest of another one would be blamed first."""
+
+    format: Annotated[int, _read_only(FORMAT)] = FORMAT
+    spec: _SpecFormat = _SpecFormat()
 
 
 class PlanRecord(Record):
@@ -110,15 +135,26 @@ def load_record(plan: Path) -> PlanRecord:
     if not plan.is_file():
         raise ModelError(f"{plan}: no such plan; cellseg-export builds one from an ONNX file")
     path = sidecar(plan)
-    try:
-        text = path.read_text(encoding="utf-8")
-        Format.model_validate_json(text)  # first: what else another format holds would be blamed
-        return PlanRecord.model_validate_json(text)
-    except FileNotFoundError:
+    if not path.is_file():
         raise ModelError(
             f"{plan}: refused, because it has no sidecar {path.name} and a plan is executable input; "
             "build it with cellseg-export, or run it with --trust-plan if you know who made it"
-        ) from None
+        )
+    return read_sidecar(path)
+
+
+def read_sidecar(path: Path) -> PlanRecord:
+    """Read a sidecar, whether or not its plan is there.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read, or is not one of this release.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        _Formats.model_validate_json(text)
+        return PlanRecord.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path}: cannot be read ({error}); build the plan again with cellseg-export"

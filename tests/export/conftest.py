@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,11 +32,9 @@ def write_checkpoint(path: Path, config: TrainConfig, network: torch.nn.Module, 
     return path
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Path of a checkpoint of MCUNET, width 4, depth 2, that finds generated nuclei."""
+def learn(config: TrainConfig, steps: int) -> torch.nn.Module:
+    """Train a network of three heads on generated nuclei."""
     torch.manual_seed(0)
-    config = small_config()
     network = build_model(config).train()
     drawn = list(generate(24, 64, 3, seed=5))
     images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2) / 255.0
@@ -43,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edges = torch.from_numpy(np.stack([targets.boundary_band(labels) for _, labels in drawn])).float()
     dense = torch.from_numpy(np.stack([targets.density_map(labels) for _, labels in drawn]))
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    for step in range(60):
+    for step in range(steps):
         some = torch.arange(6) + 6 * (step % 4)
         logits = network(images[some])
         entropy = functional.binary_cross_entropy_with_logits
@@ -53,8 +52,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return network
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a checkpoint of MCUNET, width 4, depth 2, that finds generated nuclei."""
     folder = tmp_path_factory.mktemp("work_dirs")
-    return write_checkpoint(folder / "tiny" / "best.pt", config, network)
+    return write_checkpoint(folder / "tiny" / "best.pt", small_config(), learn(small_config(), 60))
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +78,15 @@ def exported(checkpoint: Path, said: list[str], tmp_path_factory: pytest.TempPat
     """The checkpoint as an fp32 model with all heads."""
     output = tmp_path_factory.mktemp("exported") / "tiny.onnx"
     return export(Request(checkpoint=checkpoint, output=output, heads=HEADS), said.append)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of generated pictures, stained and fluorescent, to calibrate with."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for index, (image, _) in enumerate(generate(12, 256, 3, seed=9)):
+        cv2.imwrite(str(folder / f"{index:02}.png"), image[..., ::-1])
+    return folder
 
 
 @pytest.fixture(scope="session")

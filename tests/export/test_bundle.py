@@ -1,7 +1,6 @@
 import importlib.util
 import io
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -11,12 +10,15 @@ import numpy as np
 import onnx
 import pytest
 import yaml
+from google.protobuf import text_format
 
 from cellseg.export import bundle, to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.runtime import plans
 from cellseg.runtime.errors import OutputError, UsageError
+from cellseg.runtime.spec import METADATA_KEY, ModelSpec
 
+from . import triton_schema
 from .test_cli import ALL, run
 
 
@@ -34,20 +36,53 @@ def test_triton_repository(exported: Exported, tmp_path: Path) -> None:
         "models/tiny/1/model.onnx", "models/tiny/config.pbtxt",
     ]  # fmt: skip
     assert (folder / "1/model.onnx").read_bytes() == exported.path.read_bytes()
-    text = (folder / "config.pbtxt").read_text(encoding="ascii")
-    assert 'name: "tiny"' in text
-    assert 'platform: "onnxruntime_onnx"' in text
-    assert re.findall(r"dims: \[ (.*) \]", text) == ["-1, -1, 3", "3, -1, -1"]
-    assert text.count("TYPE_UINT8") == 2
+    config = triton_schema.parse((folder / "config.pbtxt").read_text(encoding="ascii"))
+    assert config.name == folder.name == "tiny"  # Triton asks for it
+    assert config.platform == "onnxruntime_onnx"
+    assert config.max_batch_size == bundle.TRITON_BATCH
+    assert config.HasField("dynamic_batching")
+    assert not config.dynamic_batching.preferred_batch_size  # of one, Triton would make no larger batch
+    graph = onnx.load(exported.path).graph
+    for (field,), (value,) in ((config.input, graph.input), (config.output, graph.output)):
+        assert field.name == value.name
+        assert triton_schema.data_type(field) == "TYPE_UINT8"
+        # The first dimension is Triton's batch; -1 is one that varies.
+        assert list(field.dims) == [dim.dim_value or -1 for dim in value.type.tensor_type.shape.dim[1:]]
+    stored = triton_schema.parameters(config)[METADATA_KEY]
+    assert ModelSpec.from_json(stored, "config.pbtxt") == exported.spec
     with pytest.raises(OutputError, match="tiny: exists already"):
         bundle.triton(exported.path, tmp_path / "models")
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny"]
 
 
+def test_the_schema_is_strict(exported: Exported) -> None:
+    text = bundle.triton_config(exported.spec, 8, is_plan=False)
+    for wrong in (
+        text.replace("max_batch_size", "max_batch"),
+        text.replace("TYPE_UINT8", "UINT8"),
+        text.replace("[ -1,", '[ "-1",'),
+        text.replace("}", "", 1),
+    ):
+        with pytest.raises(text_format.ParseError):
+            triton_schema.parse(wrong)
+
+
 def test_triton_text_is_quoted(exported: Exported) -> None:
-    spec = exported.spec.model_copy(update={"name": 'a "b"\\ µ'})
-    assert 'name: "a \\042b\\042\\134 \\302\\265"' in bundle.triton_config(spec, 8, is_plan=False)
-    assert 'platform: "tensorrt_plan"' in bundle.triton_config(spec, 8, is_plan=True)
+    name = 'a "b"\\ \u00b5'
+    spec = exported.spec.model_copy(update={"name": name})
+    assert triton_schema.parse(bundle.triton_config(spec, 8, is_plan=False)).name == name
+    assert triton_schema.parse(bundle.triton_config(spec, 8, is_plan=True)).platform == "tensorrt_plan"
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", ""])
+def test_a_name_must_be_a_folders(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    spec = exported.spec.model_copy(update={"name": name})
+    monkeypatch.setattr(bundle, "load_spec", lambda path: spec)
+    with pytest.raises(UsageError, match="export it with another --name"):
+        bundle.triton(exported.path, tmp_path / "models")
+    assert not list(tmp_path.iterdir())
 
 
 def test_triton_gets_plans_that_it_can_run(exported: Exported, tmp_path: Path) -> None:
@@ -69,7 +104,9 @@ def test_triton_gets_plans_that_it_can_run(exported: Exported, tmp_path: Path) -
     plans.sidecar(plan).write_text(record.model_dump_json())
     folder = bundle.triton(plan, tmp_path / "models")
     assert (folder / "1/model.plan").read_bytes() == b"a plan"
-    assert "max_batch_size: 16" in (folder / "config.pbtxt").read_text()
+    assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]
+    config = triton_schema.parse((folder / "config.pbtxt").read_text())
+    assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 16)  # no more than its profile has
     record = plans.PlanRecord(flavour="tensorrt_rtx", **values)
     plans.sidecar(plan).write_text(record.model_dump_json())
     with pytest.raises(UsageError, match="Triton runs plans of TensorRT, this one is TensorRT-RTX"):

@@ -1,4 +1,6 @@
+import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from cellseg.export import assemble, cli, parity, to_onnx
+from cellseg.export import assemble, cli, parity, sizes, to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.runtime import plans
 from cellseg.runtime.errors import ModelError
@@ -140,6 +142,59 @@ class TestParityFails:
         assert load_spec(output).parity["passed"] == 0
 
 
+class TestTheFormerArtefactStays:
+    @pytest.fixture
+    def output(self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A model that stood there before."""
+        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+        (tmp_path / "m.onnx").write_bytes(b"a former good one")
+        return tmp_path / "m.onnx"
+
+    @pytest.fixture(autouse=True)
+    def _nothing_changes(self, output: Path) -> object:
+        yield
+        assert output.read_bytes() == b"a former good one"
+        assert list(output.parent.iterdir()) == [output]
+
+    def test_when_the_disk_is_full(self, checkpoint: Path, output: Path) -> None:
+        """A limit on the size of files breaks the write half-way, as a full disk does."""
+        resource = pytest.importorskip("resource")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        try:
+            line = refuses(checkpoint, "-o", output, *ALL)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert "MB cannot be written (File too large); free space or choose another place with -o" in line
+
+    def test_when_interrupted(self, checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupt(path: Path, *_: object) -> None:
+            assert path.stat().st_size > 20_000  # the new model is there, under another name
+            os.kill(os.getpid(), signal.SIGINT)
+
+        monkeypatch.setattr(parity, "check", interrupt)
+        assert "interrupted" in refuses(checkpoint, "-o", output, *ALL, code=130)
+
+    def test_when_the_place_is_read_only(self, checkpoint: Path, output: Path) -> None:
+        folder = Path("/proc/sys") if os.geteuid() == 0 else output.parent / "locked"
+        if os.geteuid() != 0:
+            folder.mkdir(mode=0o555)
+        elif not folder.is_dir():
+            pytest.skip("nothing is read-only to this user")
+        line = refuses(checkpoint, "-o", folder / "m.onnx", *ALL)
+        assert "m.onnx: cannot be written there" in line
+        assert "choose another place with -o" in line
+        if os.geteuid() != 0:
+            folder.rmdir()
+
+
+def test_what_is_not_installed_is_told(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnxscript", "yaml"):
+        monkeypatch.setitem(sys.modules, name, None)
+    line = refuses(checkpoint, code=2)
+    assert "needs onnxscript, yaml, not installed here: pip install 'cellseg[export]'" in line
+
+
 class TestBadInput:
     def test_checkpoints(self, tmp_path: Path, checkpoint: Path) -> None:
         assert "nowhere.pt: no such checkpoint" in refuses(tmp_path / "nowhere.pt")
@@ -214,10 +269,15 @@ class TestPlan:
     def _traced(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
 
-    def test_a_named_plan_is_built_and_inspected(self, checkpoint: Path, tmp_path: Path) -> None:
+    def test_a_named_plan_is_built_and_inspected(
+        self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
         output, plan = tmp_path / "m.onnx", tmp_path / "m.plan"
+        monkeypatch.setattr(sizes, "TILES", (96, 128))
+        monkeypatch.setattr(sizes, "SECONDS", 0.0)
         options = ("--capability", "8.9", "--batch-sizes", "1,2,4", "--tile-sizes", "128,256,512")
+        options = (*options, "--halo", "16", "--tile", "auto")
         code, text = run(
             checkpoint, "-o", output, "--plan", plan, "--flavour", "tensorrt_rtx", *options, *ALL
         )
@@ -227,6 +287,20 @@ class TestPlan:
         record = plans.PlanRecord.model_validate_json(shown.output)
         assert (record.profile.batch, record.profile.tile) == ((1, 2, 4), (128, 256, 512))
         assert record.capabilities == ("8.9",)
+        measured = [line.split() for line in text.splitlines() if line.startswith(" " * 12)]
+        fastest = next(row for row in measured if row[0] in ("96", "128"))  # they are told in this order
+        assert [str(record.spec.tile), str(record.spec.batch)] == fastest[:2]
+        beside = CliRunner().invoke(cli.inspect_command, [str(plans.sidecar(plan))])
+        assert beside.output == shown.output
+        newer = json.loads(beside.output) | {"format": 9}
+        plans.sidecar(plan).write_text(json.dumps(newer))
+        for name in (plan, plans.sidecar(plan)):
+            shown = CliRunner().invoke(cli.inspect_command, [str(name)])
+            assert shown.exit_code == 1
+            assert "m.plan.json: does not fit this release (format 1): format: found 9" in shown.output
+        nothing = CliRunner().invoke(cli.inspect_command, [str(tmp_path / "none.plan.json")])
+        assert nothing.exit_code == 1
+        assert "none.plan.json: cannot be read" in nothing.output
 
     def test_a_plan_that_was_not_asked_for_may_be_missing(
         self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

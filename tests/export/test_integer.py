@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def model(exported: Exported) -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def whole(model: onnx.ModelProto, images: NDArray[np.uint8]) -> integer.Quantised:
-    return integer.quantise(model, images, images[:2], assemble._run_graph)
+    return integer.quantise(model, images, images[:2], assemble.run_graph)
 
 
 def quantised_weights(model: onnx.ModelProto) -> int:
@@ -66,8 +67,8 @@ def test_parts_given_back_are_the_original_ones(
     onnx.checker.check_model(back, full_check=True)
     one = integer.give_back(whole.model, model, ["encoders.0"])
     assert quantised_weights(one) <= quantised_weights(whole.model)
-    wanted = assemble._run_graph(model, images[:2]).astype(int)
-    assert np.abs(assemble._run_graph(back, images[:2]) - wanted).mean() < 3
+    wanted = assemble.run_graph(model, images[:2]).astype(int)
+    assert np.abs(assemble.run_graph(back, images[:2]) - wanted).mean() < 3
 
 
 def test_the_most_sensitive_parts_are_left_out(
@@ -77,7 +78,7 @@ def test_the_most_sensitive_parts_are_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(integer, "EFFECT", 0.9 * whole.after)
-    found = integer.quantise(model, images, images[:2], assemble._run_graph)
+    found = integer.quantise(model, images, images[:2], assemble.run_graph)
     assert found.kept
     assert found.kept[0] == max(found.alone, key=lambda part: found.alone[part])
     assert quantised_weights(found.model) < quantised_weights(whole.model)
@@ -98,4 +99,24 @@ def test_calibration_needs_real_pictures(
     result = CliRunner().invoke(cli.export_command, [*words, "--calib", str(tmp_path / "few")])
     assert result.exit_code == 1
     assert "wanted 8 at least" in result.output
+    (tmp_path / "few" / "notes.txt").write_text("no picture")
+    result = CliRunner().invoke(cli.export_command, [*words, "--calib", str(tmp_path / "few")])
+    assert result.exit_code == 1
+    assert "notes.txt" in result.output
     assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "fix"),
+    [(("nncf",), "pip install nncf"), (("nncf", "onnxruntime"), "pip install 'cellseg[int8]'")],
+)
+def test_what_is_not_installed_is_told_at_once(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...], fix: str
+) -> None:
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    words = [str(checkpoint), "--int8", "-o", str(tmp_path / "m.onnx")]
+    result = CliRunner().invoke(cli.export_command, words)
+    assert result.exit_code == 2
+    assert f"--int8 needs {' and '.join(missing)}, not installed here: {fix}" in result.output
+    assert not list(tmp_path.iterdir())

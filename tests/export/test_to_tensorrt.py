@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
-from cellseg.export import to_onnx, to_tensorrt
+from cellseg.export import to_tensorrt
 from cellseg.export.assemble import Exported
 from cellseg.export.to_tensorrt import Settings, build, check_profile, default_profile, usable_flavour
 from cellseg.runtime import plans
@@ -221,32 +220,3 @@ def test_every_rebuild_is_a_process_of_its_own(exported: Exported, tmp_path: Pat
     )
     assert failed.returncode == 1
     assert "none.onnx: no such model file" in failed.stderr
-
-
-def test_integer_graph_builds(exported: Exported, tmp_path: Path) -> None:
-    """A symmetric Q/DQ pair, as quantisation leaves it, is parsed and built."""
-    model = onnx.load(exported.path)
-    conv = next(node for node in model.graph.node if node.op_type == "Conv")
-    model.graph.initializer.extend(
-        [
-            onnx.numpy_helper.from_array(np.float32(1 / 127), "scale"),
-            onnx.numpy_helper.from_array(np.int8(0), "zero"),
-        ]
-    )
-    source = conv.input[0]
-    pair = [
-        onnx.helper.make_node("QuantizeLinear", [source, "scale", "zero"], ["q"]),
-        onnx.helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
-    ]
-    for node in model.graph.node:
-        for index, name in enumerate(node.input):
-            if name == source:
-                node.input[index] = "dq"
-    where = list(model.graph.node).index(conv)
-    for node in reversed(pair):
-        model.graph.node.insert(where, node)
-    spec = exported.spec.model_copy(update={"precision": "int8"})
-    del model.metadata_props[:]
-    path = tmp_path / "q.onnx"
-    path.write_bytes(to_onnx.finish(model, spec))
-    assert build(path, tmp_path / "q.plan", ONE).precision == "int8"

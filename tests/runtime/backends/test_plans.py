@@ -365,8 +365,14 @@ class TestFit:
     def test_damaged_sidecars(self, plan: Path) -> None:
         path = plans.sidecar(plan)
         record = json.loads(path.read_text())
-        path.write_text(json.dumps({**record, "format": 99}))
-        assert "format: found 99" in self.refuses(plan)
+        newer = "found 99, written by a newer release of cellseg than this one; build the plan again"
+        # What else a newer format holds is not blamed.
+        path.write_text(json.dumps({**record, "format": 99, "surprise": 1, "profile": "auto"}))
+        assert f"(format 1): format: {newer}" in self.refuses(plan)
+        path.write_text(json.dumps({**record, "spec": {**record["spec"], "format": 99, "heads": {}}}))
+        assert f"(format 1): spec.format: {newer}" in self.refuses(plan)
+        path.write_text(json.dumps({**record, "format": 0}))
+        assert "format: found 0, which this release does not read" in self.refuses(plan)
         path.write_text(json.dumps({**record, "surprise": 1}))
         assert "surprise" in self.refuses(plan)
         path.write_text("{")
