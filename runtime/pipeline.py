@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, open_backend
+from .blend import check_blend
 from .channels import ChannelChoice, choose
 from .errors import ImageError, UsageError
 from .preprocess import Normalization, measure
@@ -62,6 +63,9 @@ class SegmentOptions(TypedDict, total=False):
     rescale: bool
     #: Raw values that map to black and white, instead of the slide's percentiles.
     levels: tuple[float, float] | None
+    #: How overlapping tiles are joined: ``none`` keeps their cores, which is exact; ``hann`` and
+    #: ``gaussian`` average them, for models that are no good near a tile's border.
+    blend: str
     #: With an output folder: write ``cells.csv`` too.
     csv: bool
     #: With an output folder: format of the label image, ``zarr``, ``tiff`` or ``png``.
@@ -122,6 +126,7 @@ def segment(
     if unknown := sorted(set(options) - set(SegmentOptions.__annotations__)):
         known = ", ".join(SegmentOptions.__annotations__)
         raise UsageError(f"segment() has no option '{unknown[0]}'; it has {known}")
+    blend = check_blend(options.get("blend", "none"))
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open_reader(image, options))
@@ -152,6 +157,7 @@ def segment(
             workers=options.get("workers") or _cores(),
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
+            blend=blend,
         )
         run = SlideRun(setup, target.open(setup), target.watch)
         opened = time.perf_counter()

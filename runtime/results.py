@@ -71,6 +71,7 @@ class Report:
                 "halo": grid.halo,
                 "batch": backend.batch,
                 "useful_fraction": grid.useful_fraction,
+                "blend": setup.blend,
                 "scaled_to": [grid.height, grid.width] if setup.unscaled else None,
                 "black": setup.mapping.low,
                 "white": setup.mapping.high,

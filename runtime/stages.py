@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .backends import Backend, Pending
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
+from .blend import Blend, Blender
 from .channels import ChannelChoice
 from .flow import Channel, Flow
 from .instances import InstanceStream, Stats, Strip
@@ -33,7 +34,7 @@ from .preprocess import Normalization
 from .readers import SlideReader
 from .rescale import FullResolution
 from .spec import SplitSettings
-from .tiling import Tile, TileGrid
+from .tiling import Region, Tile, TileGrid
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
 #: split.
@@ -70,6 +71,8 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
+    #: How overlapping tiles are joined.
+    blend: Blend = "none"
 
     @property
     def slide(self) -> SlideReader:
@@ -190,13 +193,18 @@ class SlideRun:
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
-        size = len(backend.spec.heads) * min(grid.core, grid.height) * grid.width
+        heads, most_rows = len(backend.spec.heads), min(grid.core, grid.height)
+        self._blender = None if setup.blend == "none" else Blender(grid, heads, setup.blend)
+        if self._blender is not None:
+            most_rows = self._blender.most_rows
+        size = heads * most_rows * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
         self._flights: Channel[_Flight] = flow.channel(slots)
-        self._whole: Channel[tuple[BandRows, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
+        # A band's rows, those of them that are finished, their planes and the buffer of these.
+        self._whole: Channel[tuple[BandRows, Region, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
         )
         self._strips: Channel[Strip] = flow.channel(STRIPS)
@@ -293,6 +301,7 @@ class SlideRun:
 
     def _stitch(self) -> None:
         grid, heads = self._setup.grid, len(self._setup.backend.spec.heads)
+        blender = self._blender
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
             assert flight.pending is not None
@@ -305,13 +314,18 @@ class SlideRun:
                 band = source.band
                 if buffer is None:
                     buffer = self._planes.get()
-                shape = (heads, band.region.height, grid.width)
-                planes = buffer[: heads * band.region.height * grid.width].reshape(shape)
-                stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                rows = band.region if blender is None else blender.rows(band)
+                planes = buffer[: heads * rows.area].reshape(heads, rows.height, grid.width)
+                if blender is None:
+                    stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
+                else:
+                    blender.add(result[begin : begin + len(tiles)], tiles, band, planes)
                 begin += len(tiles)
                 if tiles[-1] is band.tiles[-1]:
-                    self._rows_done = band.region.y1
-                    self._whole.put((source, planes, buffer))
+                    if blender is not None:
+                        blender.finish(band, planes)
+                    self._rows_done = rows.y1
+                    self._whole.put((source, rows, planes, buffer))
                     buffer = None
             self._slots.put(flight.slot)
         self._whole.close()
@@ -327,8 +341,8 @@ class SlideRun:
             workers=setup.workers,
         )
         with instances:
-            for source, planes, buffer in self._whole:
-                strips = instances.push(planes, source.core)
+            for source, rows, planes, buffer in self._whole:
+                strips = instances.push(planes, source.part(rows))
                 self._rows.put(source.buffer)
                 self._planes.put(buffer)
                 for strip in strips:
