@@ -11,7 +11,8 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
   ``ratio`` is the quotient of the two. ``cpu_ratio`` is that of their processor seconds: it says the
   same where the engine runs on the CPU, and is not disturbed by other processes;
 * ``host_mpx_s``: everything but the engine, whose planes are ready made: nuclei on 17 % of the area,
-  1,000 a megapixel, with three image channels.
+  1,000 a megapixel, with three image channels. ``host_cpu_mpx_s`` is the same by processor seconds, in
+  megapixels a second and core, as if no other process were there.
 
 ``--null-engine`` measures the last only, on an image of any size that is made as it is read.
 ``peak_rss_mb`` is the most memory that this process held in all runs.
@@ -146,14 +147,16 @@ def engine_alone(backend: Backend, batches: int) -> None:
         pending.result()
 
 
-def run_host(height: int, width: int, folder: Path) -> tuple[float, Result]:
-    """Run everything but the engine; return megapixels a second."""
+def run_host(height: int, width: int, folder: Path) -> tuple[float, float, Result]:
+    """Run everything but the engine; return megapixels a second and a processor second."""
     scene = Scene.make(SCENE)
     with NullEngine(scene.planes, height, width) as engine:
         reader = RepeatedReader(scene.image, height, width)
-        result = segment(reader, engine, output=folder, overwrite=True, tile=NULL_SPEC.tile)
-    seconds = result.record["seconds"]
-    return height * width / 1e6 / (seconds["run"] + seconds["finish"]), result
+        result, _, cpu = timed(
+            lambda: segment(reader, engine, output=folder, overwrite=True, tile=NULL_SPEC.tile)
+        )
+    seconds, megapixels = result.record["seconds"], height * width / 1e6
+    return megapixels / (seconds["run"] + seconds["finish"]), megapixels / cpu, result
 
 
 def make_slide(height: int, width: int, path: Path) -> None:
@@ -226,7 +229,7 @@ def main(size: str, engine: Path | None, device: str, null_engine: bool, target:
             make_slide(height, width, folder / "slide.tif")
             with open_backend(engine, device) as backend:
                 found |= run_engine(folder / "slide.tif", backend, folder / "out")
-        found["host_mpx_s"], host = run_host(height, width, folder / "host")
+        found["host_mpx_s"], found["host_cpu_mpx_s"], host = run_host(height, width, folder / "host")
     if null_engine:
         found |= {
             "cells": host.count,

@@ -4,6 +4,10 @@
 
 Every call runs on one core; rates are pixels per second of processor time, so that other programs
 count as little as possible, and the best of several rounds in turn.
+
+*memory copy* beside a tile kernel is a copy that moves as many bytes, read and written together, as the
+kernel does: 16-bit pixels become bytes by reading two and writing one, as much as copying one and a
+half. So the ratio is that of memory bandwidths. Rivals that are not installed are named and left out.
 """
 
 import os
@@ -30,6 +34,7 @@ from skimage.measure import regionprops_table  # noqa: E402
 from skimage.segmentation import watershed  # noqa: E402
 
 from cellseg.runtime.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
+from cellseg.runtime.blend import Blender  # noqa: E402
 from cellseg.runtime.channels import ChannelChoice  # noqa: E402
 from cellseg.runtime.instances import InstanceStream, Strip  # noqa: E402
 from cellseg.runtime.label import label_image  # noqa: E402
@@ -87,6 +92,18 @@ class Case:
     ours: Callable[[], object]
     rivals: dict[str, Callable[[], object]] = field(default_factory=dict)
 
+    def installed(self, missing: set[str]) -> "Case":
+        """Return the case with those rivals that run here; add the others, and why, to ``missing``."""
+        there = {}
+        for name, call in self.rivals.items():
+            try:
+                call()
+            except ImportError as error:
+                missing.add(f"{name} ({error})")
+            else:
+                there[name] = call
+        return Case(self.name, self.ours, there)
+
 
 SETTINGS = SplitSettings()
 HEADS = (Head(name="mask"), Head(name="boundary"))
@@ -136,6 +153,11 @@ def instance_cases(size: int) -> list[Case]:
     def scikit_measure(cells: NDArray[np.int32] = labels) -> object:
         return regionprops_table(cells, scene.image, properties=PROPERTIES)
 
+    def cc3d_label() -> object:
+        import cc3d
+
+        return cc3d.connected_components(binary, connectivity=8)
+
     def usual_path() -> object:
         cv2.distanceTransform(binary, cv2.DIST_L2, 5)
         return scikit_measure(scikit_split(scene))
@@ -147,6 +169,7 @@ def instance_cases(size: int) -> list[Case]:
             {
                 "OpenCV connectedComponents": lambda: cv2.connectedComponents(binary, connectivity=8),
                 "scipy label": lambda: ndimage.label(binary, np.ones((3, 3))),
+                "cc3d": cc3d_label,
             },
         ),
         Case(
@@ -196,7 +219,8 @@ def tile_cases(size: int) -> list[Case]:
             rows = out.reshape(-1)[: 3 * band.region.height * size].reshape(3, band.region.height, size)
             stitch_tiles(planes, band.tiles, band, HALO, rows)
 
-    def copy(count: int) -> Callable[[], None]:
+    def copy(read: int, wrote: int) -> Callable[[], None]:
+        count = (read + wrote) // 2
         source, target = np.ones(count, np.uint8), np.empty(count, np.uint8)
         return lambda: np.copyto(target, source)
 
@@ -222,31 +246,58 @@ def tile_cases(size: int) -> list[Case]:
     table = mapping.lookup()
     assert table is not None
     written = len(grid) * TILE * TILE * 3
+    blender = Blender(grid, 3, "hann")
+
+    def blend() -> None:
+        for band in bands:
+            rows = blender.rows(band)
+            target = out.reshape(-1)[: 3 * rows.area].reshape(3, rows.height, size)
+            blender.add(planes, band.tiles, band, target)
+            blender.finish(band, target)
+
+    def tiler() -> object:
+        from tiler import Merger, Tiler
+
+        cutter = Tiler((3, size, size), (3, TILE, TILE), overlap=2 * HALO, channel_dimension=0)
+        merger = Merger(cutter, window="hann")
+        for index in range(len(cutter)):
+            merger.add(index, planes[index % len(planes)])
+        return merger.merge(unpad=True)
+
     return [
         Case(
             "gather 8-bit RGB",
             cut(narrow, (0, 1, 2), mapping),
-            {"memory copy": copy(written), "NumPy slices and a lookup": slices(narrow, table)},
+            {"memory copy": copy(written, written), "NumPy slices and a lookup": slices(narrow, table)},
         ),
         Case(
             "gather 8-bit grey to RGB",
             cut(narrow[:, :, :1].copy(), (0,), mapping),
-            {"memory copy": copy(written)},
+            {"memory copy": copy(written // 3, written)},
         ),
         Case(
             "gather 16-bit RGB",
             cut(raw, (0, 1, 2), Normalization(100, 3800, "uint16")),
-            {"memory copy": copy(written)},
+            {"memory copy": copy(2 * written, written)},
         ),
         Case(
             "gather float RGB",
             cut(raw.astype(np.float32), (0, 1, 2), Normalization(100, 3800, "float32")),
-            {"memory copy": copy(written)},
+            {"memory copy": copy(4 * written, written)},
         ),
         Case(
             "stitch 3 planes",
             put_together,
-            {"memory copy": copy(3 * size * size), "MONAI sliding_window_inference, no network": monai},
+            {"memory copy": copy(3 * size * size, 3 * size * size)},
+        ),
+        Case(
+            "blend 3 planes, Hann weights",
+            blend,
+            {
+                "memory copy": copy(3 * size * size, 3 * size * size),
+                "tiler Merger, Hann": tiler,
+                "MONAI sliding_window_inference, constant weights, no network": monai,
+            },
         ),
     ]
 
@@ -282,12 +333,14 @@ def main(names: tuple[str, ...], size: int, rounds: int, json_path: Path | None)
     if unknown:
         raise click.UsageError(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
     cv2.setNumThreads(1)
+    missing: set[str] = set()
     table = Table("kernel", "Mpx/s", "against", "Mpx/s", "ratio")
     for column in table.columns[1::2]:
         column.justify = "right"
     records = []
     for group in names or GROUPS:
-        for case in GROUPS[group](size):
+        for made in GROUPS[group](size):
+            case = made.installed(missing)
             seconds = best_seconds([case.ours, *case.rivals.values()], rounds)
             rates = [size * size / 1e6 / s for s in seconds]
             record = {"kernel": case.name, "mpx_s": round(rates[0], 1), "rivals": {}}
@@ -299,8 +352,11 @@ def main(names: tuple[str, ...], size: int, rounds: int, json_path: Path | None)
                 table.add_row(case.name, f"{rates[0]:.1f}", "", "", "")
             records.append(record)
     Console().print(table)
+    for name in sorted(missing):
+        click.echo(f"not compared: {name}")
     if json_path is not None:
         result = {"size": size, "machine": platform.processor() or platform.machine(), "cases": records}
+        result["missing"] = sorted(missing)
         json_path.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memset
 
+from landscape cimport Span
 from shape cimport (
     Cell, Moments, add_run, border_share, finish_moments, hull_area, perimeter, trace_outline,
 )
@@ -138,22 +139,21 @@ cdef inline int measure_crop(
     uint8_t* border,  # scratch of the crop's size
     int64_t stride,
     int64_t begin,  # pixel (y0, x0) of the crop
+    const Span* spans,  # where there are labels, with at least a pixel around them
+    int64_t n_spans,
     int32_t y0,
     int32_t x0,
     int32_t height,
-    int32_t width,
     int32_t n_cells,  # labels 1…n_cells, in raster order of their first pixels
     int32_t component,
     const Sources* sources,
     Results* results,
 ) except -1 nogil:
     """Append all cells of a crop to ``results``."""
-    cdef int64_t first = results.size, i, end
+    cdef int64_t first = results.size, i, s, at, from_, row_end
     cdef int32_t channels = sources.channels
     cdef int32_t y, x, start, label, seen = 0, rows = 0, c
-    cdef const int32_t* row
     cdef const uint8_t* mask
-    cdef uint8_t* edge
     cdef Cell* cell
     cdef Moments* moments
     cdef int32_t* run
@@ -164,30 +164,31 @@ cdef inline int measure_crop(
     memset(results.intensity + first * channels, 0, n_cells * channels * sizeof(double))
     memset(results.border_counts, 0, n_cells * 4 * sizeof(int32_t))
     # 1. A pixel is on the border where a direct neighbour is something else.
-    end = begin + (height - 1) * stride + width
-    for i in range(begin, end):
-        border[i] = (
-            (labels[i] != labels[i - 1]) | (labels[i] != labels[i + 1])
-            | (labels[i] != labels[i - stride]) | (labels[i] != labels[i + stride])
-        )
-    for i in range(stride + 1):
-        border[begin - 1 - i] = 0
-        border[end + i] = 0
+    for s in range(n_spans):
+        for i in range(spans[s].begin, spans[s].end):
+            border[i] = (
+                (labels[i] != labels[i - 1]) | (labels[i] != labels[i + 1])
+                | (labels[i] != labels[i - stride]) | (labels[i] != labels[i + stride])
+            )
     # 2. Sums over runs.
-    for y in range(height):
-        row = labels + begin + y * stride
-        edge = border + begin + y * stride
-        reserve_ints(&results.runs, 4 * width)
-        x = 0
-        while x < width:
-            label = row[x]
+    for s in range(n_spans):
+        at = spans[s].begin
+        y = <int32_t>((at - begin) // stride) if at > begin else 0
+        row_end = begin + (y + 1) * stride
+        while at < spans[s].end:
+            label = labels[at]
             if label <= 0:
-                x += 1
+                at += 1
                 continue
-            start = x
-            x += 1
-            while row[x] == label:  # the frame ends it
-                x += 1
+            from_ = at
+            at += 1
+            while labels[at] == label:  # the frame ends it
+                at += 1
+            while from_ >= row_end:
+                y += 1
+                row_end += stride
+            start = <int32_t>(from_ - (row_end - stride))
+            x = <int32_t>(at - (row_end - stride))
             cell = results.cells + first + label - 1
             moments = results.moments + label - 1
             if label > seen:
@@ -214,9 +215,11 @@ cdef inline int measure_crop(
                 add_intensity(
                     sources, y0 + y, x0 + start, x0 + x, results.intensity + (first + label - 1) * channels
                 )
-            for i in range(start, x):
-                if edge[i]:
-                    results.border_counts[(label - 1) * 4 + border_share(row + i, edge + i, stride)] += 1
+            for i in range(from_, at):
+                if border[i]:
+                    results.border_counts[(label - 1) * 4 + border_share(labels + i, border + i, stride)] += 1
+            if results.runs.size + 4 > results.runs.capacity:
+                reserve_ints(&results.runs, 4)
             run = results.runs.data + results.runs.size
             run[0] = y0 + y
             run[1] = x0 + start

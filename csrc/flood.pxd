@@ -14,8 +14,10 @@ Basins grow over the four direct neighbours. So every cell is 4-connected, its o
 ring, and a one-pixel diagonal border holds.
 """
 
-from libc.stdint cimport int32_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
+
+from landscape cimport Span
 
 
 cdef extern from *:
@@ -165,13 +167,13 @@ cdef inline int32_t flood(
     const uint8_t* level,  # crop: 1…255 inside, 0 outside
     const uint8_t* density,  # crop of density bytes; read where rules.min_mass > 0
     const double* mass,  # cells by density byte
-    int32_t* state,  # out: basin of each pixel, from 1; 0 outside and in a frame of one pixel
+    int32_t* state,  # out: basin of each pixel, from 1; 0 outside; 0 beyond the spans before, too
     int32_t* pixels,  # scratch: the crop and 256 more
     const int32_t* maxima,  # candidates for maxima, by falling level, in raster order within a level
     int32_t n_maxima,
     int32_t stride,
-    int32_t begin,  # first pixel inside the frame
-    int32_t end,  # behind the last pixel inside the frame
+    const Span* spans,  # what may be above 0
+    int64_t n_spans,
     Basin* basins,  # room for n_maxima + 1
     const Rules* rules,
 ) noexcept nogil:
@@ -183,16 +185,18 @@ cdef inline int32_t flood(
     cdef Queue queue
     cdef int32_t[2][256] count
     cdef int32_t h, p, b, i, top, at = 0, n_basins = 0
+    cdef int64_t s, end = spans[n_spans - 1].end
     cdef Basin* basin
     if n_maxima == 0:
         return 0
     top = level[maxima[0]]
-    for i in range(begin - stride - 1, end + stride + 1):  # with a frame of one pixel
-        state[i] = -<int32_t>level[i]
     memset(count, 0, sizeof(count))
-    for i in range(begin, end, 2):  # two tables, as equal neighbours would wait for one another
-        count[0][level[i]] += 1
-        count[1][level[i + 1]] += 1  # the last may lie in the frame, at level 0
+    for s in range(n_spans):
+        for i in range(spans[s].begin, spans[s].end):
+            state[i] = -<int32_t>level[i]
+        for i in range(spans[s].begin, spans[s].end, 2):  # two tables, as equal neighbours would wait
+            count[0][level[i]] += 1  # for one another
+            count[1][level[i + 1]] += 1  # behind a span all is at level 0
     count[0][0] = count[1][0] = 0
     queue.pixels = pixels
     p = 0

@@ -9,6 +9,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
+from landscape cimport Span
+
 #: Layout of a cell as the kernels write it.
 CELL_DTYPE = np.dtype([
     ("area", np.int64), ("outline_end", np.int64),
@@ -51,6 +53,9 @@ def measure_labels(
     cdef int32_t* crop = <int32_t*>malloc(size * sizeof(int32_t))
     cdef uint8_t* border = <uint8_t*>malloc(size)
     cdef uintptr_t target
+    cdef Span all
+    all.begin = stride + 1
+    all.end = height * stride + width + 1
     memset(&results, 0, sizeof(Results))
     sources.mask = NULL
     sources.image = &image_rows[0] if image_kind != NO_IMAGE else NULL
@@ -66,7 +71,7 @@ def measure_labels(
             for y in range(height):
                 memcpy(crop + (y + 1) * stride + 1, &labels[y, 0], width * sizeof(int32_t))
             measure_crop(
-                crop, border, stride, stride + 1, 0, 0, <int32_t>height, <int32_t>width, count, 0,
+                crop, border, stride, stride + 1, &all, 1, 0, 0, <int32_t>height, count, 0,
                 &sources, &results,
             )
         cells = np.empty(results.size, CELL_DTYPE)

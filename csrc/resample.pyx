@@ -1,11 +1,12 @@
 # cython: language_level=3
-"""Kernel that brings pixels to another scale: a weighted sum of rows, then of columns.
+"""Kernels that bring pixels to another scale: a weighted sum of rows, then of columns.
 
 Every output pixel is summed in the same order whatever region is asked for, so a picture read in
 pieces equals the picture read whole, bit for bit. This module knows weights, not where they come from.
 """
 
-from libc.math cimport floorf
+from libc.float cimport FLT_MAX
+from libc.math cimport fabsf, floorf
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 
@@ -74,3 +75,69 @@ def resample(
                         else:
                             out[i, j, c] = <uint16_t>(65535 if total > 65535 else total)
         free(row)
+
+
+cdef inline void add_line(float* line, const Pixel* values, float weight, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        if Pixel is float:
+            # NaN and infinities count as 0: they would spread over all that is averaged with them.
+            line[i] += weight * values[i] if fabsf(values[i]) <= FLT_MAX else <float>0
+        else:
+            line[i] += weight * <float>values[i]
+
+
+cdef inline void shrink_line(
+    const float* line, float* out, Py_ssize_t width, Py_ssize_t out_width, Py_ssize_t channels
+) noexcept nogil:
+    """Average along a row. In units of ``1 / out_width`` of a source pixel all edges are whole."""
+    cdef Py_ssize_t j, c, x, first, last, left, right
+    cdef float total, unit = <float>1 / width
+    for j in range(out_width):
+        first, last = j * width // out_width, (j + 1) * width // out_width
+        left = (first + 1) * out_width - j * width
+        right = (j + 1) * width - last * out_width
+        for c in range(channels):
+            total = left * line[first * channels + c]
+            for x in range(first + 1, last):
+                total += out_width * line[x * channels + c]
+            if right:
+                total += right * line[last * channels + c]
+            out[j * channels + c] = total * unit
+
+
+def shrink_rows(
+    const Pixel[:, :, ::1] rows, Py_ssize_t top, Py_ssize_t height, float[::1] line, float[:, :, ::1] out
+):
+    """Average a picture that comes in rows down to a smaller size, by area.
+
+    Parameters
+    ----------
+    rows
+        The next rows, shape (n, W, channels).
+    top
+        Row of the picture that ``rows[0]`` is.
+    height
+        Rows of the picture.
+    line
+        (W · channels,): the row of ``out`` in progress, kept between calls; zeros at first.
+    out
+        Shape (h, w, channels), neither more rows nor more columns than the picture; filled as far as
+        the rows go.
+    """
+    cdef Py_ssize_t channels = rows.shape[2], width = rows.shape[1], length = width * channels
+    cdef Py_ssize_t r, t, begin, end, edge, i
+    with nogil:
+        for r in range(rows.shape[0]):
+            begin = (top + r) * out.shape[0]  # in units of 1 / out.shape[0] of a row
+            end = begin + out.shape[0]
+            t = begin // height
+            edge = (t + 1) * height
+            add_line(&line[0], &rows[r, 0, 0], <float>(min(end, edge) - begin) / height, length)
+            if end < edge:
+                continue
+            shrink_line(&line[0], &out[t, 0, 0], width, out.shape[1], channels)
+            for i in range(length):
+                line[i] = 0
+            if end > edge:
+                add_line(&line[0], &rows[r, 0, 0], <float>(end - edge) / height, length)

@@ -1,18 +1,22 @@
 """Finished components into measured cells, a batch in one call without the GIL.
 
-For each component: paint its runs into a crop, fill small holes, make the landscape, flood it from
+For each component: fill small holes, paint its runs into a crop, make the landscape, flood it from
 its significant peaks, drop small cells, measure and outline the rest. Nothing outside the component
 is looked at, so the result depends neither on the other components nor on how the image was cut.
+
+A thin component may wind through a crop far larger than itself. Then only *spans* are worked on, the
+surroundings of its runs; the scratch is all zeros between two components, so that nothing need be
+cleared but what was written. A compact one has a single span, the crop.
 """
 
 import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcpy, memset
 
 from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
 from flood cimport Basin, Rules, find_basin, flood, prefetch
-from landscape cimport combine, distance, floor_one, rise, smooth
+from landscape cimport Span, combine, distance, floor_one, rise, smooth
 from vector cimport Ints, free_ints, reserve_ints
 
 from .measure import CELL_DTYPE
@@ -24,6 +28,31 @@ cdef enum:
     COMPONENT = 7  # columns of the table of components, see ``label.COMPONENT_FIELDS``
     LIMITS = 4  # row limit and floor, column limit and floor
     MAX_RADIUS = 24
+    COMPACT = 4096  # pixels of a crop that is worked on as a whole without counting
+    GAP = 6  # columns of the table of gaps: row, first and end column, parent, area, whether pure
+
+
+cdef int by_place(const void* one, const void* other) noexcept nogil:
+    """Order of runs: by row, then by column."""
+    cdef const int32_t* a = <const int32_t*>one
+    cdef const int32_t* b = <const int32_t*>other
+    if a[0] != b[0]:
+        return -1 if a[0] < b[0] else 1
+    return -1 if a[1] < b[1] else <int>(a[1] > b[1])
+
+
+cdef inline int32_t find_gap(int32_t* gaps, int32_t gap) noexcept nogil:
+    while gaps[gap * GAP + 3] != gap:
+        gaps[gap * GAP + 3] = gaps[gaps[gap * GAP + 3] * GAP + 3]
+        gap = gaps[gap * GAP + 3]
+    return gap
+
+
+cdef inline void join_gaps(int32_t* gaps, int32_t a, int32_t b) noexcept nogil:
+    """Unite; the lower number stays the root, so that of the outside is 0."""
+    a = find_gap(gaps, a)
+    b = find_gap(gaps, b)
+    gaps[max(a, b) * GAP + 3] = min(a, b)
 
 
 cdef class Splitter:
@@ -60,7 +89,7 @@ cdef class Splitter:
     cdef double[256] probability
     cdef double[256] mass
     cdef uint8_t[4097] heights
-    # scratch: crops of `capacity` pixels
+    # scratch: crops of `capacity` pixels; those but `density` and `pixels` are 0 between components
     cdef int64_t capacity
     cdef uint8_t* inside
     cdef uint8_t* source
@@ -69,6 +98,9 @@ cdef class Splitter:
     cdef uint16_t* across
     cdef int32_t* state
     cdef int32_t* pixels
+    cdef Ints ordered, gaps, fills  # runs by place; gaps in their rows; those that are filled
+    cdef Span* spans
+    cdef int64_t n_spans, span_capacity
     cdef Ints maxima, sorted_maxima, held
     cdef Basin* basins
     cdef int64_t basin_capacity
@@ -108,14 +140,12 @@ cdef class Splitter:
                 self.heights[i] = distance_height[i]
 
     def __dealloc__(self):
-        free(self.inside)
-        free(self.source)
-        free(self.level)
-        free(self.density)
-        free(self.across)
-        free(self.state)
-        free(self.pixels)
+        self._free_crops()
         free(self.basins)
+        free(self.spans)
+        free_ints(&self.ordered)
+        free_ints(&self.gaps)
+        free_ints(&self.fills)
         free_ints(&self.maxima)
         free_ints(&self.sorted_maxima)
         free_ints(&self.held)
@@ -182,15 +212,19 @@ cdef class Splitter:
         cdef Results* results = &self.results
         results.size = results.runs.size = results.outline.size = self.held.size = 0
         self.dropped = self.filled = 0
-        with nogil:
-            for i in range(components.shape[0]):
-                if i + 1 < components.shape[0]:
-                    _prefetch(&components[i + 1, 0], &runs[0, 0], boundary, &sources)
-                self._component(
-                    <int32_t>i, &components[i, 0], &runs[0, 0],
-                    &limits[i, 0] if limits is not None else NULL,
-                    boundary, density, &sources,
-                )
+        try:
+            with nogil:
+                for i in range(components.shape[0]):
+                    if i + 1 < components.shape[0]:
+                        _prefetch(&components[i + 1, 0], &runs[0, 0], boundary, &sources)
+                    self._component(
+                        <int32_t>i, &components[i, 0], &runs[0, 0],
+                        &limits[i, 0] if limits is not None else NULL,
+                        boundary, density, &sources,
+                    )
+        except BaseException:
+            self._free_crops()  # they may hold what is half done
+            raise
         n = results.size
         cells = np.empty(n, CELL_DTYPE)
         intensity = np.empty((n, sources.channels), np.float64)
@@ -214,175 +248,235 @@ cdef class Splitter:
         cdef int64_t begin = (stride + 1) * self.pad  # pixel (y0, x0)
         cdef int64_t end = (height + self.pad) * stride
         cdef int64_t size = end + self.pad * stride + self.pad
-        cdef const int32_t* run
-        cdef int64_t i, at
-        cdef int32_t x, y, n_basins, n_cells
+        cdef const int32_t* own = runs + 3 * component[0]
+        cdef int64_t n_runs = component[1] - component[0]
+        cdef bint holes = component[6] != 0 and self.max_hole_area > 0
+        cdef int32_t n_basins, n_cells
         if <int64_t>height * width < self.min_area and limits == NULL:
             self.dropped += 1  # a speck: it holds no cell, however it is filled and split
             return 0
         self._reserve(size)
         # 1. Paint.
-        self.maxima.size = 0  # for now the list of filled pixels
-        memset(self.inside, 0, size)
-        memset(self.source, 0, size)
-        for i in range(component[0], component[1]):
-            run = runs + 3 * i
-            memset(self.inside + begin + (run[0] - y0) * stride + run[1] - x0, 255, run[2] - run[1])
-        if component[6] != 0 and self.max_hole_area > 0:
-            self._fill_holes(y0, x0, height, width, stride, begin, sources)
+        if holes or size > COMPACT:
+            own = self._order(own, n_runs)
+        self.fills.size = 0
+        if holes:
+            self._find_holes(own, n_runs, sources)
+        self._find_spans(own, n_runs, y0, x0, stride, begin, end, size)
+        self._paint(own, n_runs, y0, x0, stride, begin, boundary, density, sources)
+        self._paint(self.fills.data, self.fills.size // 3, y0, x0, stride, begin, boundary, density, sources)
         # 2. Landscape.
-        if self.use_boundary or self.use_density:
-            for i in range(component[0], component[1]):
-                run = runs + 3 * i
-                self._shade(
-                    self.source + begin + (run[0] - y0) * stride + run[1] - x0,
-                    run[0], run[1], run[2] - run[1], boundary, density, sources,
-                )
-            for i in range(self.maxima.size):
-                at = self.maxima.data[i] - begin
-                y, x = <int32_t>(at // stride), <int32_t>(at % stride)
-                self._shade(self.source + begin + at, y0 + y, x0 + x, 1, boundary, density, sources)
         if self.use_distance:
-            distance(self.inside, self.level, self.across, stride, begin, end, self.heights)
-            rise(self.source, self.level, begin, end)
+            distance(self.inside, self.level, self.across, stride, self.spans, self.n_spans, self.heights)
+            rise(self.source, self.level, self.spans, self.n_spans)
         if self.radius:
-            memset(self.level, 0, size)
             smooth(
                 self.source, self.inside, self.level, self.across, <uint32_t*>self.state,
-                stride, begin, end, self.weights, self.radius,
+                stride, self.spans, self.n_spans, self.weights, self.radius,
             )
         else:
-            floor_one(self.source, self.inside, self.level, size)
-        if self.rules.min_mass > 0:
-            for y in range(height):
-                memcpy(
-                    self.density + begin + y * stride,
-                    <const uint8_t*>density[y0 + y - sources.row0] + x0, width,
-                )
+            floor_one(self.source, self.inside, self.level, self.spans, self.n_spans)
         # 3. Flood.
-        self._find_maxima(stride, begin, end)
+        self._find_maxima(stride)
         n_basins = flood(
             self.level, self.density, self.mass, self.state, self.pixels,
             self.sorted_maxima.data, <int32_t>self.sorted_maxima.size, <int32_t>stride,
-            <int32_t>begin, <int32_t>end, self.basins, &self.rules,
+            self.spans, self.n_spans, self.basins, &self.rules,
         )
         # 4. Number, hold back, drop; measure.
         if limits != NULL:
-            self._hold(index, y0, x0, height, width, stride, begin, n_basins, limits, sources)
-        n_cells = self._number(height, width, stride, begin, n_basins)
+            self._hold(index, y0, x0, stride, begin, n_basins, limits, sources)
+        n_cells = self._number(n_basins)
         measure_crop(
-            self.state, self.source, stride, begin, y0, x0, height, width, n_cells, index,
-            sources, &self.results,
+            self.state, self.source, stride, begin, self.spans, self.n_spans, y0, x0, height, n_cells,
+            index, sources, &self.results,
         )
+        self._clear()
         return 0
 
-    cdef void _shade(
-        self, uint8_t* out, int32_t y, int32_t x, int32_t n, const uintptr_t* boundary,
-        const uintptr_t* density, const Sources* sources,
-    ) noexcept nogil:
-        """Put what boundary and density leave of the mask into ``n`` pixels from (y, x) on."""
-        cdef int64_t row = y - sources.row0
-        cdef const uint8_t* mask = <const uint8_t*>sources.mask[row] + x
-        cdef const uint8_t* plane
-        cdef int32_t i
-        if self.use_boundary:
-            plane = <const uint8_t*>boundary[row] + x
-            for i in range(n):
-                out[i] = combine(mask[i], self.factor[plane[i]])
+    cdef const int32_t* _order(self, const int32_t* runs, int64_t n) except? NULL nogil:
+        """Return runs by row and column: themselves, or an own copy."""
+        cdef int64_t i
+        for i in range(1, n):
+            if by_place(runs + 3 * i - 3, runs + 3 * i) > 0:
+                break
         else:
-            memcpy(out, mask, n)
-        if self.use_density:
-            plane = <const uint8_t*>density[row] + x
-            for i in range(n):
-                out[i] = combine(out[i], self.density_factor[plane[i]])
+            return runs
+        self.ordered.size = 0
+        reserve_ints(&self.ordered, 3 * n)
+        memcpy(self.ordered.data, runs, 3 * n * sizeof(int32_t))
+        qsort(self.ordered.data, n, 3 * sizeof(int32_t), by_place)
+        return self.ordered.data
 
-    cdef int _fill_holes(
-        self, int32_t y0, int32_t x0, int32_t height, int32_t width, int64_t stride, int64_t begin,
-        const Sources* sources,
+    cdef int _find_spans(
+        self, const int32_t* runs, int64_t n, int32_t y0, int32_t x0, int64_t stride, int64_t begin,
+        int64_t end, int64_t size,
     ) except -1 nogil:
-        """Fill holes that are small and hold no foreground; list the pixels in ``maxima``.
+        """Find what is worked on: the crop, or what surrounds the runs, where that is much less.
 
-        A hole with another component in it (or with pixels that this component has lost to a cut)
-        is no hole in a cell, so it stays.
+        Runs in a row that a hole may lie between, or nearly so, have a span in common.
         """
-        cdef int32_t[8] step
-        cdef int32_t y, x, p, n, side
-        cdef int64_t i, first, top, at
-        cdef bint pure
-        cdef const uint8_t* mask
-        cdef uint8_t* mark = self.source  # still zeros; here 1: background seen
-        cdef Ints* found = &self.maxima
-        cdef int32_t* stack = self.pixels
-        step[0] = 1; step[1] = -1; step[2] = <int32_t>stride; step[3] = -<int32_t>stride
-        step[4] = <int32_t>stride + 1; step[5] = <int32_t>stride - 1
-        step[6] = -<int32_t>stride + 1; step[7] = -<int32_t>stride - 1
-        # The frame counts as seen, so that no walk leaves the crop.
-        memset(mark, 1, begin)
-        for y in range(height):
-            memset(mark + begin + y * stride + width, 1, self.pad)
-        memset(mark + begin + height * stride - self.pad, 1, stride * self.pad + self.pad)
-        # Everything reachable from the edge of the crop is outside.
-        for y in range(height):
-            for x in range(width):
-                if y != 0 and y != height - 1 and x != 0 and x != width - 1:
-                    continue
-                p = <int32_t>(begin + y * stride + x)
-                if self.inside[p] or mark[p]:
-                    continue
-                mark[p] = 1
-                stack[0] = p
-                top = 1
-                while top:
-                    top -= 1
-                    p = stack[top]
-                    for side in range(self.hole_neighbours):
-                        n = p + step[side]
-                        if not (mark[n] or self.inside[n]):
-                            mark[n] = 1
-                            stack[top] = n
-                            top += 1
-        for y in range(1, height - 1):
-            for x in range(1, width - 1):
-                p = <int32_t>(begin + y * stride + x)
-                if self.inside[p] or mark[p]:
-                    continue
-                first = found.size
-                mark[p] = 1
-                reserve_ints(found, 1)
-                found.data[first] = p
-                found.size += 1
-                i = first
-                pure = True
-                while i < found.size:  # the list is its own queue
-                    p = found.data[i]
-                    i += 1
-                    at = p - begin
-                    mask = <const uint8_t*>sources.mask[y0 + at // stride - sources.row0] + x0
-                    if mask[at % stride] >= self.threshold:
-                        pure = False
-                    reserve_ints(found, 8)
-                    for side in range(self.hole_neighbours):
-                        n = p + step[side]
-                        if not (mark[n] or self.inside[n]):
-                            mark[n] = 1
-                            found.data[found.size] = n
-                            found.size += 1
-                if not pure or found.size - first > self.max_hole_area:
-                    found.size = first
+        cdef int64_t i, first, last, total = 0, near = 2 * self.pad + self.max_hole_area + 16
+        cdef Span* span
+        cdef void* memory
+        if n + 1 > self.span_capacity:
+            i = max(n + 1, 2 * self.span_capacity, 64)
+            memory = realloc(self.spans, i * sizeof(Span))
+            if memory == NULL:
+                with gil:
+                    raise MemoryError(f"no memory for {i} spans")
+            self.spans = <Span*>memory
+            self.span_capacity = i
+        self.n_spans = 0
+        if size > COMPACT:
+            for i in range(n):
+                first = begin + (runs[3 * i] - y0) * stride + runs[3 * i + 1] - x0
+                last = first + runs[3 * i + 2] - runs[3 * i + 1] + self.pad
+                span = self.spans + self.n_spans - 1
+                if i and runs[3 * i] == runs[3 * i - 3] and first - span.end + self.pad <= near:
+                    total += last - span.end
+                    span.end = last
                 else:
-                    self.filled += 1
-        for i in range(found.size):
-            self.inside[found.data[i]] = 255
-        memset(mark, 0, (height + 2 * self.pad) * stride + self.pad)
+                    self.spans[self.n_spans].begin = first - self.pad
+                    self.spans[self.n_spans].end = last
+                    self.n_spans += 1
+                    total += last - first + self.pad
+        if self.n_spans == 0 or 2 * total > end - begin:
+            self.n_spans = 1
+            self.spans[0].begin = begin
+            self.spans[0].end = end
         return 0
 
-    cdef int _find_maxima(self, int64_t stride, int64_t begin, int64_t end) except -1 nogil:
+    cdef void _paint(
+        self, const int32_t* runs, int64_t n, int32_t y0, int32_t x0, int64_t stride, int64_t begin,
+        const uintptr_t* boundary, const uintptr_t* density, const Sources* sources,
+    ) noexcept nogil:
+        """Put runs and the planes under them into the crop."""
+        cdef int64_t i, at, y
+        cdef int32_t x, length
+        cdef const uint8_t* mask
+        cdef const uint8_t* plane
+        cdef uint8_t* source
+        for i in range(n):
+            y = runs[3 * i] - sources.row0
+            length = runs[3 * i + 2] - runs[3 * i + 1]
+            at = begin + (runs[3 * i] - y0) * stride + runs[3 * i + 1] - x0
+            memset(self.inside + at, 255, length)
+            mask = <const uint8_t*>sources.mask[y] + runs[3 * i + 1]
+            source = self.source + at
+            if self.use_boundary:
+                plane = <const uint8_t*>boundary[y] + runs[3 * i + 1]
+                for x in range(length):
+                    source[x] = combine(mask[x], self.factor[plane[x]])
+            elif self.use_density:
+                memcpy(source, mask, length)
+            if density != NULL:
+                plane = <const uint8_t*>density[y] + runs[3 * i + 1]
+                if self.use_density:
+                    for x in range(length):
+                        source[x] = combine(source[x], self.density_factor[plane[x]])
+                if self.rules.min_mass > 0:
+                    memcpy(self.density + at, plane, length)
+
+    cdef void _clear(self) noexcept nogil:
+        """Make the scratch zero again."""
+        cdef int64_t s, at, n
+        for s in range(self.n_spans):
+            at = self.spans[s].begin
+            n = self.spans[s].end - at
+            memset(self.inside + at, 0, n)
+            memset(self.source + at, 0, n)
+            memset(self.level + at, 0, n)
+            memset(self.across + at, 0, n * sizeof(uint16_t))
+            memset(self.state + at, 0, n * sizeof(int32_t))
+
+    cdef int _find_holes(self, const int32_t* runs, int64_t n, const Sources* sources) except -1 nogil:
+        """List the runs of small holes without foreground in ``fills``; ``runs`` are by place.
+
+        The gaps between the runs of a row are the nodes of a graph, joined where they touch those of the
+        next row; gap 0 is all that lies outside. A hole with another component in it (or with pixels
+        that this component has lost to a cut) is no hole in a cell, so it stays.
+        """
+        cdef int64_t i = 0, j, k
+        cdef int32_t count = 1, above = 1, above_end = 1, here, g, p, x, y = 0, left = 0, right = 0
+        cdef int32_t slack = self.hole_neighbours == 8  # touching by a corner
+        cdef bint follows = False
+        cdef int32_t* gaps
+        cdef int32_t* gap
+        cdef int32_t* root
+        cdef const uint8_t* mask
+        self.gaps.size = 0
+        reserve_ints(&self.gaps, (n + 1) * GAP)
+        gaps = self.gaps.data
+        memset(gaps, 0, GAP * sizeof(int32_t))
+        while i < n:
+            j = i
+            here = count
+            while j < n and runs[3 * j] == runs[3 * i]:
+                if j > i and runs[3 * j - 1] < runs[3 * j + 1]:
+                    gap = gaps + count * GAP
+                    gap[0] = runs[3 * j]
+                    gap[1] = runs[3 * j - 1]
+                    gap[2] = runs[3 * j + 1]
+                    gap[3] = count
+                    gap[4] = 0
+                    gap[5] = True
+                    count += 1
+                j += 1
+            follows = i > 0 and runs[3 * i] == y + 1
+            for g in range(here, count):
+                gap = gaps + g * GAP
+                if not follows or gap[1] < left + slack or gap[2] + slack > right:
+                    join_gaps(gaps, g, 0)
+            y, left, right = runs[3 * i], runs[3 * i + 1], runs[3 * j - 1]
+            for p in range(above, above_end):
+                gap = gaps + p * GAP
+                if not follows or gap[1] < left + slack or gap[2] + slack > right:
+                    join_gaps(gaps, p, 0)
+            if follows:
+                p, g = above, here
+                while p < above_end and g < count:
+                    gap = gaps + p * GAP
+                    root = gaps + g * GAP
+                    if max(gap[1], root[1]) < min(gap[2], root[2]) + slack:
+                        join_gaps(gaps, p, g)
+                    if gap[2] < root[2]:
+                        p += 1
+                    else:
+                        g += 1
+            above, above_end = here, count
+            i = j
+        for p in range(above, above_end):
+            join_gaps(gaps, p, 0)
+        for g in range(1, count):
+            root = gaps + find_gap(gaps, g) * GAP
+            root[4] += gaps[g * GAP + 2] - gaps[g * GAP + 1]
+        gaps[4] = self.max_hole_area + 1  # never fill the outside
+        for g in range(1, count):
+            gap = gaps + g * GAP
+            root = gaps + find_gap(gaps, g) * GAP
+            if root[4] <= self.max_hole_area:
+                mask = <const uint8_t*>sources.mask[gap[0] - sources.row0]
+                for x in range(gap[1], gap[2]):
+                    if mask[x] >= self.threshold:
+                        root[5] = False
+        for g in range(1, count):
+            gap = gaps + g * GAP
+            root = gaps + find_gap(gaps, g) * GAP
+            if root[4] <= self.max_hole_area and root[5]:
+                self.filled += root == gap
+                reserve_ints(&self.fills, 3)
+                memcpy(self.fills.data + self.fills.size, gap, 3 * sizeof(int32_t))
+                self.fills.size += 3
+        return 0
+
+    cdef int _find_maxima(self, int64_t stride) except -1 nogil:
         """List the pixels where a basin may begin, by falling level.
 
         Of a flat maximum only pixels without an equal neighbour before them count, its first pixel
         among them.
         """
-        cdef int64_t i, n = 0
+        cdef int64_t i, s, n = 0
         cdef int32_t h, total = 0
         cdef int32_t[256] count
         cdef const uint8_t* level = self.level
@@ -390,19 +484,21 @@ cdef class Splitter:
         cdef const uint8_t* l
         cdef int64_t left = -1
         cdef void* memory
-        for i in range(begin, end):
-            l = level + i
-            candidate[i] = (
-                (l[0] > l[left]) & (l[0] > l[-stride]) & (l[0] >= l[1]) & (l[0] >= l[stride])
-            )
+        for s in range(self.n_spans):
+            for i in range(self.spans[s].begin, self.spans[s].end):
+                l = level + i
+                candidate[i] = (
+                    (l[0] > l[left]) & (l[0] > l[-stride]) & (l[0] >= l[1]) & (l[0] >= l[stride])
+                )
         memset(count, 0, sizeof(count))
         self.maxima.size = 0
-        for i in range(begin, end):
-            if candidate[i]:
-                reserve_ints(&self.maxima, 1)
-                self.maxima.data[self.maxima.size] = <int32_t>i
-                self.maxima.size += 1
-                count[level[i]] += 1
+        for s in range(self.n_spans):
+            for i in range(self.spans[s].begin, self.spans[s].end):
+                if candidate[i]:
+                    reserve_ints(&self.maxima, 1)
+                    self.maxima.data[self.maxima.size] = <int32_t>i
+                    self.maxima.size += 1
+                    count[level[i]] += 1
         for h in range(255, -1, -1):
             total += count[h]
             count[h] = total - count[h]
@@ -424,55 +520,56 @@ cdef class Splitter:
         return 0
 
     cdef int _hold(
-        self, int32_t index, int32_t y0, int32_t x0, int32_t height, int32_t width, int64_t stride,
-        int64_t begin, int32_t n_basins, const int32_t* limits, const Sources* sources,
+        self, int32_t index, int32_t y0, int32_t x0, int64_t stride, int64_t begin, int32_t n_basins,
+        const int32_t* limits, const Sources* sources,
     ) except -1 nogil:
         """Take the cells that may still change out of a component that is not finished.
 
         A cell that consists of filled holes only is dropped here: were it finished, the pixels that
         remain could take it for a hole and fill it a second time.
         """
-        cdef int32_t y, x, b, start
-        cdef int32_t* row
+        cdef int32_t y, x, b
+        cdef int64_t s, at, start, row
+        cdef int32_t* state = self.state
         cdef int32_t* out
         cdef Basin* basin
-        cdef const uint8_t* mask
         cdef bint by_column
         for b in range(1, n_basins + 1):
             basin = self.basins + b
             basin.y0 = basin.x0 = 2**31 - 1
             basin.y1 = basin.x1 = basin.solid = 0
-        for y in range(height):
-            row = self.state + begin + y * stride
-            mask = <const uint8_t*>sources.mask[y0 + y - sources.row0] + x0
-            for x in range(width):
-                if row[x] > 0:
-                    basin = self.basins + find_basin(self.basins, row[x])
-                    basin.y0 = min(basin.y0, y0 + y)
-                    basin.y1 = max(basin.y1, y0 + y + 1)
-                    basin.x0 = min(basin.x0, x0 + x)
-                    basin.x1 = max(basin.x1, x0 + x + 1)
-                    basin.solid |= mask[x] >= self.threshold
-        for y in range(height):
-            row = self.state + begin + y * stride
-            reserve_ints(&self.held, 5 * width)
-            x = 0
-            while x < width:
-                if row[x] <= 0:
-                    x += 1
+        for s in range(self.n_spans):
+            for at in range(self.spans[s].begin, self.spans[s].end):
+                if state[at] > 0:
+                    y = <int32_t>((at - begin) // stride)
+                    x = <int32_t>((at - begin) % stride) + x0
+                    y += y0
+                    basin = self.basins + find_basin(self.basins, state[at])
+                    basin.y0 = min(basin.y0, y)
+                    basin.y1 = max(basin.y1, y + 1)
+                    basin.x0 = min(basin.x0, x)
+                    basin.x1 = max(basin.x1, x + 1)
+                    basin.solid |= (<const uint8_t*>sources.mask[y - sources.row0])[x] >= self.threshold
+        for s in range(self.n_spans):
+            at = self.spans[s].begin
+            while at < self.spans[s].end:
+                if state[at] <= 0:
+                    at += 1
                     continue
-                start = x
-                b = find_basin(self.basins, row[x])
-                while row[x] > 0 and (row[x] == row[start] or find_basin(self.basins, row[x]) == b):
-                    x += 1
+                start = at
+                b = find_basin(self.basins, state[at])
+                while state[at] > 0 and (state[at] == state[start] or find_basin(self.basins, state[at]) == b):
+                    at += 1
                 basin = self.basins + b
                 by_column = basin.x1 > limits[2] and basin.x0 > limits[3]
                 if by_column or (basin.y1 > limits[0] and basin.y0 > limits[1]):
+                    reserve_ints(&self.held, 5)
+                    row = (start - begin) // stride
                     out = self.held.data + self.held.size
                     out[0] = index
-                    out[1] = y0 + y
-                    out[2] = x0 + start
-                    out[3] = x0 + x
+                    out[1] = <int32_t>(y0 + row)
+                    out[2] = <int32_t>(x0 + start - begin - row * stride)
+                    out[3] = <int32_t>(x0 + at - begin - row * stride)
                     out[4] = by_column
                     self.held.size += 5
                     basin.area = max(basin.area, self.min_area)  # it does not count as dropped
@@ -480,25 +577,23 @@ cdef class Splitter:
                     continue
                 else:
                     basin.area = 0
-                memset(row + start, 0, (x - start) * sizeof(int32_t))
+                memset(state + start, 0, (at - start) * sizeof(int32_t))
         return 0
 
-    cdef int32_t _number(
-        self, int32_t height, int32_t width, int64_t stride, int64_t begin, int32_t n_basins,
-    ) noexcept nogil:
+    cdef int32_t _number(self, int32_t n_basins) noexcept nogil:
         """Replace basins by cells 1…n in raster order of the first pixel; small ones by 0."""
-        cdef int32_t b, root, y, x, n_cells = 0
+        cdef int32_t b, root, n_cells = 0
+        cdef int64_t s, at
         cdef Basin* basins = self.basins
-        cdef int32_t* row
+        cdef int32_t* state = self.state
         for b in range(1, n_basins + 1):
             basins[b].cell = -1
             if basins[b].parent == b and basins[b].area < self.min_area:
                 basins[b].cell = 0
                 self.dropped += 1
-        for y in range(height):
-            row = self.state + begin + y * stride
-            for x in range(width):
-                b = row[x]
+        for s in range(self.n_spans):
+            for at in range(self.spans[s].begin, self.spans[s].end):
+                b = state[at]
                 if b <= 0:
                     continue
                 if basins[b].cell < 0:
@@ -507,7 +602,7 @@ cdef class Splitter:
                         n_cells += 1
                         basins[root].cell = n_cells
                     basins[b].cell = basins[root].cell
-                row[x] = basins[b].cell
+                state[at] = basins[b].cell
         return n_cells
 
     cdef int _reserve(self, int64_t size) except -1 nogil:
@@ -516,21 +611,14 @@ cdef class Splitter:
         if size <= self.capacity:
             return 0
         capacity = max(size, self.capacity + self.capacity // 2, 4096)
-        free(self.inside)
-        free(self.source)
-        free(self.level)
-        free(self.density)
-        free(self.across)
-        free(self.state)
-        free(self.pixels)
-        self.capacity = 0
-        self.inside = <uint8_t*>realloc(NULL, capacity)
-        self.source = <uint8_t*>realloc(NULL, capacity)
-        self.level = <uint8_t*>realloc(NULL, capacity)
-        self.density = <uint8_t*>realloc(NULL, capacity if self.rules.min_mass > 0 else 1)
-        self.across = <uint16_t*>realloc(NULL, 2 * capacity)
-        self.state = <int32_t*>realloc(NULL, 4 * capacity)
-        self.pixels = <int32_t*>realloc(NULL, 4 * (capacity + 256))
+        self._free_crops()
+        self.inside = <uint8_t*>calloc(capacity, 1)
+        self.source = <uint8_t*>calloc(capacity, 1)
+        self.level = <uint8_t*>calloc(capacity, 1)
+        self.density = <uint8_t*>calloc(capacity if self.rules.min_mass > 0 else 1, 1)
+        self.across = <uint16_t*>calloc(capacity, sizeof(uint16_t))
+        self.state = <int32_t*>calloc(capacity, sizeof(int32_t))
+        self.pixels = <int32_t*>calloc(capacity + 256, sizeof(int32_t))
         if (
             self.inside == NULL or self.source == NULL or self.level == NULL or self.density == NULL
             or self.across == NULL or self.state == NULL or self.pixels == NULL
@@ -539,6 +627,20 @@ cdef class Splitter:
                 raise MemoryError(f"no memory to split a component of {size} pixels")
         self.capacity = capacity
         return 0
+
+    cdef void _free_crops(self) noexcept nogil:
+        """Give back the scratch; this alone does."""
+        free(self.inside)
+        free(self.source)
+        free(self.level)
+        free(self.density)
+        free(self.across)
+        free(self.state)
+        free(self.pixels)
+        self.inside = self.source = self.level = self.density = NULL
+        self.across = NULL
+        self.state = self.pixels = NULL
+        self.capacity = 0
 
 
 cdef void _prefetch(

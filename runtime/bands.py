@@ -38,8 +38,12 @@ class BandRows:
     @property
     def core(self) -> NDArray[Any]:
         """The band's own rows, shape (band.region.height, W, C)."""
-        start = self.band.region.y - self.band.rows.y
-        return self.rows[start : start + self.band.region.height]
+        return self.part(self.band.region)
+
+    def part(self, rows: Region) -> NDArray[Any]:
+        """Return some of the rows by their place in the image, shape (rows.height, W, C)."""
+        start = rows.y - self.band.rows.y
+        return self.rows[start : start + rows.height]
 
 
 def row_buffer(reader: SlideReader, grid: TileGrid) -> NDArray[Any]:

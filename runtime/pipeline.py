@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, open_backend
+from .blend import check_blend
 from .channels import ChannelChoice, choose
 from .coverage import Coverage
 from .errors import ImageError, UsageError
@@ -74,6 +75,9 @@ class SegmentOptions(TypedDict, total=False):
     #: With an output folder: write ``planes.ome.zarr`` too, the network's own planes at the scale at
     #: which it saw the image.
     probabilities: bool
+    #: How overlapping tiles are joined: ``none`` keeps their cores, which is exact; ``hann`` and
+    #: ``gaussian`` average them, for models that are no good near a tile's border.
+    blend: str
     #: With an output folder: write ``cells.csv`` too.
     csv: bool
     #: With an output folder: format of the label image, ``zarr``, ``tiff`` or ``png``.
@@ -137,6 +141,9 @@ def segment(
     if unknown := sorted(set(options) - set(SegmentOptions.__annotations__)):
         known = ", ".join(SegmentOptions.__annotations__)
         raise UsageError(f"segment() has no option '{unknown[0]}'; it has {known}")
+    blend = check_blend(options.get("blend", "none"))
+    if blend != "none" and (options.get("roi") is not None or options.get("tissue", "none") != "none"):
+        raise UsageError(f"blend '{blend}' needs every tile, roi and tissue leave some out; choose one")
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open_reader(image, options))
@@ -173,6 +180,7 @@ def segment(
             coverage=_coverage(reader, slide, grid, regions, tissue),
             regions=regions,
             tissue=tissue,
+            blend=blend,
         )
         sinks = target.open(setup)
         run = SlideRun(setup, sinks, target.watch, target.show, target.journal)

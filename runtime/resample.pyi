@@ -11,3 +11,6 @@ def resample(
     column_weights: NDArray[np.float32],
     out: NDArray[Any],
 ) -> None: ...
+def shrink_rows(
+    rows: NDArray[Any], top: int, height: int, line: NDArray[np.float32], out: NDArray[np.float32]
+) -> None: ...

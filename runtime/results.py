@@ -77,6 +77,7 @@ class Report:
                 "halo": grid.halo,
                 "batch": backend.batch,
                 "useful_fraction": grid.useful_fraction,
+                "blend": setup.blend,
                 "scaled_to": [grid.height, grid.width] if setup.unscaled else None,
                 "black": setup.mapping.low,
                 "white": setup.mapping.high,
@@ -295,7 +296,9 @@ class ResultFolder(Target):
         space = f"{slide.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
         size = slide.height, slide.width
         self._scale = scale
-        if setup.grid.rows > 1:  # with one band there is nothing to go on from
+        # With one band there is nothing to go on from; where tiles are blended, a band's planes are not all
+        # that the next one needs.
+        if setup.grid.rows > 1 and setup.blend == "none":
             self.journal = Journal(path / JOURNAL, planes_identity(setup))
         writers: list[Writer] = [
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),

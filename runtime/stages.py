@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from .backends import Backend, Pending
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
+from .blend import Blend, Blender
 from .channels import ChannelChoice
 from .coverage import Coverage
 from .flow import Channel, Flow
@@ -37,7 +38,7 @@ from .preprocess import Normalization
 from .readers import SlideReader
 from .rescale import FullResolution
 from .spec import SplitSettings
-from .tiling import Band, Tile, TileGrid
+from .tiling import Band, Region, Tile, TileGrid
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
 #: split.
@@ -74,7 +75,9 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
-    #: What is looked at, where that is not everything.
+    #: How overlapping tiles are joined.
+    blend: Blend = "none"
+    #: What is looked at, where that is not everything; blending needs it all.
     coverage: Coverage | None = None
     #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
     regions: Polygons | None = None
@@ -222,13 +225,18 @@ class SlideRun:
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
         # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
         self._most_bands = rows - 1 if rows < grid.rows else rows
-        size = len(backend.spec.heads) * min(grid.core, grid.height) * grid.width
+        heads, most_rows = len(backend.spec.heads), min(grid.core, grid.height)
+        self._blender = None if setup.blend == "none" else Blender(grid, heads, setup.blend)
+        if self._blender is not None:
+            most_rows = self._blender.most_rows
+        size = heads * most_rows * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
         self._flights: Channel[_Flight] = flow.channel(slots)
-        self._whole: Channel[tuple[BandRows, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
+        # A band's rows, those of them that are finished, their planes and the buffer of these.
+        self._whole: Channel[tuple[BandRows, Region, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
         )
         self._strips: Channel[Strip] = flow.channel(STRIPS)
@@ -341,7 +349,7 @@ class SlideRun:
         self._flights.put(flight)
 
     def _stitch(self) -> None:
-        grid = self._setup.grid
+        grid, blender = self._setup.grid, self._blender
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
             result = None
@@ -356,17 +364,24 @@ class SlideRun:
                 fresh = buffer is None
                 if buffer is None:
                     buffer = self._planes.get()
-                planes = self._shaped(buffer, band)
+                rows = band.region if blender is None else blender.rows(band)
+                planes = self._shaped(buffer, rows)
                 if fresh:
                     self._begin(planes, band)
                 if result is not None and tiles:
-                    stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
-                    for tile in tiles:
-                        self._covered.cut(planes, tile)
+                    part = result[begin : begin + len(tiles)]
+                    if blender is None:
+                        stitch_tiles(part, tiles, band, grid.halo, planes)
+                        for tile in tiles:
+                            self._covered.cut(planes, tile)
+                    else:
+                        blender.add(part, tiles, band, planes)
                 begin += len(tiles)
                 if last:
-                    self._end(planes, band)
-                    self._whole.put((source, planes, buffer))
+                    if blender is not None:
+                        blender.finish(band, planes)
+                    self._end(planes, band, rows)
+                    self._whole.put((source, rows, planes, buffer))
                     buffer = None
             if flight.slot is not None:
                 self._slots.put(flight.slot)
@@ -380,17 +395,17 @@ class SlideRun:
         else:
             self._covered.blank(planes, band)
 
-    def _end(self, planes: NDArray[np.uint8], band: Band) -> None:
+    def _end(self, planes: NDArray[np.uint8], band: Band, rows: Region) -> None:
         """Hand a band's finished planes to whoever wants to see them."""
         if self._journal is not None and band.index not in self._kept:
             self._journal.keep(band.index, planes)
-        self._rows_done = band.region.y1
+        self._rows_done = rows.y1
         if self._show is not None:
             self._show(planes)
 
-    def _shaped(self, buffer: NDArray[np.uint8], band: Band) -> NDArray[np.uint8]:
-        """Return the beginning of a buffer as the planes of a band, (K, rows, W)."""
-        shape = (len(self._setup.backend.spec.heads), band.region.height, self._setup.grid.width)
+    def _shaped(self, buffer: NDArray[np.uint8], rows: Region) -> NDArray[np.uint8]:
+        """Return the beginning of a buffer as the planes of some rows, (K, rows, W)."""
+        shape = (len(self._setup.backend.spec.heads), rows.height, self._setup.grid.width)
         return buffer[: math.prod(shape)].reshape(shape)
 
     def _split(self) -> None:
@@ -404,8 +419,8 @@ class SlideRun:
             workers=setup.workers,
         )
         with instances:
-            for source, planes, buffer in self._whole:
-                strips = instances.push(planes, source.core)
+            for source, rows, planes, buffer in self._whole:
+                strips = instances.push(planes, source.part(rows))
                 self._rows.put(source.buffer)
                 self._planes.put(buffer)
                 for strip in strips:

@@ -82,6 +82,13 @@ PROGRAM = "cellseg-infer"
 @click.option("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
 @click.option("--tile", type=click.IntRange(1), help="Edge of a tile in pixels, halo included.")
 @click.option("--batch", type=click.IntRange(1), help="Tiles in a batch.")
+@click.option(
+    "--blend",
+    type=click.Choice(["none", "hann", "gaussian"]),
+    default="none",
+    show_default=True,
+    help="Average overlapping tiles, for models that are no good near a tile's border.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Threads that split and measure cells.")
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..resample import shrink_rows
+
 
 class Shrinker:
     """Averages a picture that arrives strip by strip down to a smaller size.
@@ -29,6 +31,7 @@ class Shrinker:
         self.out_height, self.out_width = out_height, out_width
         self.dtype = np.dtype(dtype)
         self._total: npt.NDArray[np.float32] | None = None
+        self._line = np.zeros(0, np.float32)
         self._top = 0
 
     def push(self, strip: npt.NDArray[Any]) -> None:
@@ -36,28 +39,11 @@ class Shrinker:
 
         NaN and infinities count as 0: they would spread over all that is averaged with them.
         """
-        rows, _, channels = strip.shape
+        rows, width, channels = strip.shape
         if self._total is None:
             self._total = np.zeros((self.out_height, self.out_width, channels), np.float32)
-        narrow = strip.astype(np.float32)
-        if strip.dtype.kind == "f":
-            narrow[~np.isfinite(narrow)] = 0
-        if self.out_width != self.width:
-            # INTER_AREA is an exact box average when both axes shrink or stay; it takes four channels.
-            parts = [
-                cv2.resize(narrow[:, :, c : c + 4], (self.out_width, rows), interpolation=cv2.INTER_AREA)
-                for c in range(0, channels, 4)
-            ]
-            narrow = np.concatenate([part.reshape(rows, self.out_width, -1) for part in parts], axis=2)
-        first = self._top * self.out_height // self.height
-        last = -(-(self._top + rows) * self.out_height // self.height)
-        weights = row_weights(self._top, rows, self.height, first, last, self.out_height)
-        # Row by row: a matrix product would be mostly zeros, and wake a thread of BLAS on every core.
-        for target, part in zip(self._total[first:last], weights, strict=True):
-            used = np.flatnonzero(part)
-            if used.size:
-                source = slice(used[0], used[-1] + 1)
-                target += (part[source, None, None] * narrow[source]).sum(axis=0)
+            self._line = np.zeros(width * channels, np.float32)
+        shrink_rows(np.ascontiguousarray(strip), self._top, self.height, self._line, self._total)
         self._top += rows
 
     def result(self) -> npt.NDArray[Any]:
@@ -99,23 +85,3 @@ class Thinner:
         first = -self._row % self._step
         self._row += len(rows)
         return rows[first :: self._step, :: self._step]
-
-
-def row_weights(
-    top: int, rows: int, height: int, first: int, last: int, out_height: int
-) -> npt.NDArray[np.float32]:
-    """Return how much of each output row in [first, last) comes from each of ``rows`` rows at ``top``.
-
-    Returns
-    -------
-    ndarray of float32, shape (last - first, rows)
-        Overlap of the two rows' spans divided by the output row's span; exact in integers before
-        the division.
-    """
-    # In units of 1/out_height of a source row, both edges are integers.
-    source = (np.arange(rows, dtype=np.int64) + top) * out_height
-    target = np.arange(first, last, dtype=np.int64) * height
-    low = np.maximum(source[None, :], target[:, None])
-    high = np.minimum(source[None, :] + out_height, target[:, None] + height)
-    overlap = np.maximum(high - low, 0)
-    return np.asarray(overlap / height, np.float32)

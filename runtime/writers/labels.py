@@ -106,14 +106,22 @@ class _Level:
     def push(self, rows: npt.NDArray[np.int32]) -> None:
         """Append rows of this level."""
         while len(rows):
+            if not self._filled and len(rows) >= CHUNK:  # a whole row of chunks need not be copied
+                self._put(rows[:CHUNK])
+                rows = rows[CHUNK:]
+                continue
             take = min(len(rows), len(self._rows) - self._filled)
             self._rows[self._filled : self._filled + take] = rows[:take]
             self._filled += take
             rows = rows[take:]
             if self._filled == len(self._rows) or self._written + self._filled == self.height:
-                row = self._written // CHUNK
-                write_row(self._folder, row, self._rows[: self._filled], CHUNK, self._per_shard)
-                self._written, self._filled = self._written + self._filled, 0
+                self._put(self._rows[: self._filled])
+                self._filled = 0
+
+    def _put(self, rows: npt.NDArray[np.int32]) -> None:
+        """Write one row of chunks."""
+        write_row(self._folder, self._written // CHUNK, rows, CHUNK, self._per_shard)
+        self._written += len(rows)
 
 
 def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:

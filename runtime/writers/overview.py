@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..draw import draw_rings
 from ..focus import Polygons
 from ..instances import Cells, Strip
 from ..preprocess import measure
@@ -42,10 +43,10 @@ DOT = 1
 #: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
 #: width in pixels.
 REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
+#: Fractions of a pixel in the coordinates of these, as a power of two.
+_SHIFT = 4
 #: Cells that are drawn at once.
 BLOCK = 4096
-#: Fractions of a pixel in drawing coordinates, as a power of two.
-_SHIFT = 4
 
 
 def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -133,17 +134,11 @@ class Overview(Writer):
             self._dots(cells)
 
     def _lines(self, cells: Cells) -> None:
-        # Outlines run along pixel corners, OpenCV draws through pixel centres.
-        scaled = (cells.outline * self._scale - 0.5) * (1 << _SHIFT)
-        points = np.rint(scaled).astype(np.int32)
-        rings = _thinned(points, cells.outline_start)
-        picked = cells.columns["label"].astype(np.int64) * 7 % COLOURS
-        width = 2 if self._scale.min() > 1.5 else 1
-        for colour in range(COLOURS):
-            chosen = [rings[i] for i in np.flatnonzero(picked == colour)]
-            if chosen:
-                cv2.polylines(self._colour, chosen, True, colour, width + 2, cv2.LINE_8, _SHIFT)
-                cv2.polylines(self._cover, chosen, True, 255, width, cv2.LINE_AA, _SHIFT)
+        # Outlines run along pixel corners; the kernel's pixels have their centres at whole numbers.
+        points = (cells.outline * self._scale - 0.5).astype(np.float32)
+        picked = (cells.columns["label"].astype(np.int64) * 7 % COLOURS).astype(np.uint8)
+        width = 2.0 if self._scale.min() > 1.5 else 1.0
+        draw_rings(points, cells.outline_start, picked, width, self._cover, self._colour)
 
     def _dots(self, cells: Cells) -> None:
         rows, columns = self._shape
@@ -176,13 +171,3 @@ class Overview(Writer):
         found, data = cv2.imencode(".png", drawn)
         assert found
         write_whole(self.path, data.tobytes())
-
-
-def _thinned(points: npt.NDArray[np.int32], start: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
-    """Cut drawing coordinates into rings, leaving out what lies within half a pixel along the line."""
-    steps = np.abs(np.diff(points, axis=0, prepend=points[:1])).sum(axis=1)
-    way = np.cumsum(steps) >> (_SHIFT - 1)
-    keep = np.diff(way, prepend=-1) > 0
-    keep[start[:-1]] = True
-    kept = np.cumsum(keep)
-    return np.split(points[keep], kept[start[1:-1] - 1])

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ def reference(
     return mapping.apply(luma(raw) if grey else raw)
 
 
-@pytest.fixture(params=[0, 1, 2], ids=["baseline", "avx2", "avx512"])
+@pytest.fixture(params=[0, 1, 2, 3], ids=["baseline", "avx2", "avx512", "vbmi"])
 def instructions(request: pytest.FixtureRequest) -> Any:
     if use_instructions(request.param) != request.param:
         pytest.skip("this CPU lacks these instructions")
@@ -85,6 +85,7 @@ def test_equals_numpy(dtype: str, wanted: int, pick: list[int], grey: bool) -> N
     assert (batch[4] == 77).all()
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(DTYPES), st.sampled_from(CHOICES))
 def test_any_size_any_origin(data: st.DataObject, dtype: str, choice: tuple[int, list[int], bool]) -> None:
     wanted, pick, grey = choice

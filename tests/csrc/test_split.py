@@ -221,6 +221,46 @@ def test_equals_the_reference_with_density(planes, rules, density, weight, bound
     np.testing.assert_array_equal(split_planes(planes, heads, rules), reference(planes, heads, rules))
 
 
+@st.composite
+def winding_planes(draw):
+    """Thin components in boxes many times their size: lines, rings, crosses and steps, with flaws."""
+    height, width = draw(st.integers(66, 100)), draw(st.integers(66, 100))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    y, x = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), bool)
+    for _ in range(draw(st.integers(1, 3))):
+        kind, thick = draw(st.sampled_from(["line", "ring", "cross", "steps"])), draw(st.integers(1, 4))
+        slope, shift = draw(st.sampled_from([-1.3, -1.0, -0.5, 0.5, 1.0, 2.0])), draw(st.integers(-9, 9))
+        along = slope * (x - width / 2) + shift - (y - height / 2)
+        if kind == "ring":
+            along = np.hypot(y - height / 2 - shift, x - width / 2) - draw(st.integers(25, 45))
+        elif kind == "cross":
+            along = np.minimum(np.abs(along), np.abs(slope * (width / 2 - x) - (y - height / 2)))
+        elif kind == "steps":
+            along = np.minimum(np.abs(along // 8 * 8), np.abs((x + y) % 31 - 3) + 99 * (np.abs(along) > 8))
+        mask |= np.abs(along) <= thick
+    mask &= rng.random(mask.shape) > draw(st.sampled_from([0.0, 0.02, 0.1]))
+    planes = [ndimage.gaussian_filter(rng.random(mask.shape), 1.5) * 500 for _ in range(2)]
+    planes[0] = np.where(mask, 128 + planes[0] % 128, planes[0] % 128)
+    return np.clip(np.stack(planes), 0, 255).astype(np.uint8)
+
+
+@given(
+    winding_planes(),
+    rules_of,
+    st.sampled_from([4, 8]),
+    st.sampled_from([(MASK,), (MASK, BOUNDARY)]),
+)
+@settings(deadline=None, max_examples=60)
+def test_thin_components_in_large_boxes_equal_the_reference(planes, rules, connectivity, heads):
+    rules = rules.model_copy(update={"mask_threshold": 128})
+    planes = planes[: len(heads)]
+    np.testing.assert_array_equal(
+        split_planes(planes, heads, rules, connectivity=connectivity),
+        reference(planes, heads, rules, connectivity),
+    )
+
+
 def blobs(shape, n, radius, seed=0):
     """Planes of overlapping discs: a soft mask, and a boundary where two discs touch."""
     rng = np.random.default_rng(seed)

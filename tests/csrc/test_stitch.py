@@ -1,11 +1,12 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellseg.runtime.stitch import stitch
 from cellseg.runtime.tiling import TileGrid
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 9), st.integers(0, 4), st.integers(1, 3))
 def test_cut_and_stitched_is_the_image(height: int, width: int, core: int, halo: int, heads: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (heads, height, width)).astype(np.uint8)

@@ -152,6 +152,17 @@ def test_the_overview_is_the_same_with_and_without_a_pyramid(tmp_path: Path) -> 
     assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
+def test_blending_is_recorded_and_named_wrongly_refused(image: np.ndarray, engine: LocalEngine) -> None:
+    plain = segment(image, engine)
+    found = segment(image, engine, blend="gaussian")
+    assert plain.record["settings"]["blend"] == "none"
+    assert found.record["settings"]["blend"] == "gaussian"
+    assert found.labels.shape == plain.labels.shape
+    assert abs(found.count - plain.count) <= 2 + plain.count // 10
+    with pytest.raises(UsageError, match="blend 'mean' is unknown; choose none, hann, gaussian"):
+        segment(image, engine, blend="mean")
+
+
 def test_floats_with_holes(image: np.ndarray, engine: LocalEngine, tmp_path: Path) -> None:
     holed = image.astype(np.float32)
     holed[::7] = np.nan
@@ -241,3 +252,8 @@ def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> No
     result = segment(image, engine)
     assert isinstance(result, Result)
     assert len(repr(result)) < 1500
+
+
+def test_blending_needs_every_tile(image: np.ndarray, engine: LocalEngine) -> None:
+    with pytest.raises(UsageError, match="blend 'hann' needs every tile, roi and tissue leave some out"):
+        segment(image, engine, blend="hann", tissue="auto")
