@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class VendorReader(SlideReader):
                 f"{path}: this format needs OpenSlide ({reason(error)}): pip install 'cellseg[slides]'"
             ) from None
         self._error: type[Exception] = openslide.OpenSlideError
-        self._open = lambda: openslide.OpenSlide(str(path))
+        self._open: Callable[[], Any] = lambda: openslide.OpenSlide(str(path))
         try:
             self._slide: Any = self._open()
         except (self._error, OSError) as error:
