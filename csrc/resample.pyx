@@ -9,6 +9,7 @@ from libc.float cimport FLT_MAX
 from libc.math cimport fabsf, floorf
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
 ctypedef fused Pixel:
     uint8_t
@@ -93,6 +94,9 @@ cdef inline void shrink_line(
     """Average along a row. In units of ``1 / out_width`` of a source pixel all edges are whole."""
     cdef Py_ssize_t j, c, x, first, last, left, right
     cdef float total, unit = <float>1 / width
+    if out_width == width:  # without rounding
+        memcpy(out, line, width * channels * sizeof(float))
+        return
     for j in range(out_width):
         first, last = j * width // out_width, (j + 1) * width // out_width
         left = (first + 1) * out_width - j * width

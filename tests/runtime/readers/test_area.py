@@ -40,8 +40,9 @@ def test_equals_numpy_in_any_strips(data: st.DataObject, height: int, width: int
     assert (found == shrunk(picture, *out, height)).all()
 
 
-def test_the_same_size_is_the_same_picture() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_the_same_size_is_the_same_picture(dtype: str) -> None:
+    picture = (np.random.default_rng(0).random((20, 30, 3)) * 255).astype(dtype)
     assert (shrunk(picture, 20, 30, 7) == picture).all()
 
 
