@@ -22,6 +22,7 @@ from typing import Any
 
 from cellseg.runtime import onnx_metadata, plans
 from cellseg.runtime.backends.gpus import list_gpus
+from cellseg.runtime.backends.trt import error_log
 from cellseg.runtime.errors import BackendError, CellsegError, ModelError, UsageError
 from cellseg.runtime.plans import FLAVOURS, Flavour, PlanRecord, Profile
 from cellseg.runtime.spec import INPUT_NAME, ModelSpec
@@ -191,7 +192,7 @@ class _Build:
         self.engine, self.flavour, self.settings, self.profile = engine, flavour, settings, profile
         self.progress = progress
         self.title = f"{flavour.title} {engine.__version__}"
-        self.log = _logger(engine)
+        self.log = error_log(engine)
         self.log.words.clear()
 
     def run(self, onnx: Path) -> tuple[bytes, tuple[str, ...]]:
@@ -270,7 +271,7 @@ class _Build:
     def _words(self) -> str:
         """Return the engine's own errors, the first as the cause before what follows from it."""
         telling = [text for text in self.log.words if _NO_GPU_NOISE not in text]
-        chosen = telling or self.log.words or ["it gave no reason"]
+        chosen = telling or list(self.log.words) or ["it gave no reason"]
         return "; ".join(dict.fromkeys(" ".join(text.split()) for text in chosen[:3]))
 
 
@@ -284,29 +285,6 @@ def _capabilities(engine: Any) -> dict[str, Any]:
     members = engine.ComputeCapability.__members__
     numbers = {name: name.removeprefix("SM") for name in members if name.startswith("SM")}
     return {f"{number[:-1]}.{number[-1]}": members[name] for name, number in numbers.items()}
-
-
-#: One logger an engine and process: the engines keep the first they are given and ignore others.
-_LOGGERS: dict[str, Any] = {}
-
-
-def _logger(engine: Any) -> Any:
-    if engine.__name__ not in _LOGGERS:
-        worst = (engine.ILogger.Severity.INTERNAL_ERROR, engine.ILogger.Severity.ERROR)
-
-        class Words(engine.ILogger):  # type: ignore[misc]  # known only at run time
-            """Keeps what the engine calls an error."""
-
-            def __init__(self) -> None:
-                engine.ILogger.__init__(self)
-                self.words: list[str] = []
-
-            def log(self, severity: Any, text: str) -> None:
-                if severity in worst:
-                    self.words.append(text)
-
-        _LOGGERS[engine.__name__] = Words()
-    return _LOGGERS[engine.__name__]
 
 
 def _monitor(engine: Any, progress: Progress | None, interrupted: threading.Event) -> Any:

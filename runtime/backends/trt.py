@@ -62,7 +62,7 @@ class TensorRt(Backend):
         except (ImportError, OSError) as error:
             raise BackendError(f"{flavour.title} does not load: {error}; {flavour.install}") from None
         self._title = f"{flavour.title} {self._trt.__version__}"
-        self._log = _logger(self._trt)
+        self._log = error_log(self._trt)
         self._runtime = self._trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
@@ -217,7 +217,11 @@ class _Running:
 _LOGGERS: dict[str, Any] = {}
 
 
-def _logger(engine: Any) -> Any:
+def error_log(engine: Any) -> Any:
+    """Return the logger to give to everything of an imported engine, for building and running alike.
+
+    Its ``words`` are the latest messages that the engine calls errors, the oldest first.
+    """
     if engine.__name__ not in _LOGGERS:
         worst = (engine.ILogger.Severity.INTERNAL_ERROR, engine.ILogger.Severity.ERROR)
 
@@ -226,7 +230,7 @@ def _logger(engine: Any) -> Any:
 
             def __init__(self) -> None:
                 engine.ILogger.__init__(self)
-                self.words: deque[str] = deque(maxlen=8)
+                self.words: deque[str] = deque(maxlen=64)
 
             def log(self, severity: Any, text: str) -> None:
                 if severity in worst:

@@ -1,5 +1,6 @@
 """TensorRT-RTX really builds here, with no GPU; classic TensorRT is asked for in vain."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from cellseg.export import to_tensorrt
 from cellseg.export.assemble import Exported
 from cellseg.export.to_tensorrt import Settings, build, check_profile, default_profile, usable_flavour
 from cellseg.runtime import plans
+from cellseg.runtime.backends import trt
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
 from cellseg.runtime.plans import FLAVOURS, Profile
 
@@ -141,6 +143,15 @@ class TestFailures:
             build(exported.path, target, Settings("tensorrt_rtx", timing_cache=target.with_name("t.cache")))
         with pytest.raises(BackendError, match=r"TensorRT (is not installed|needs an NVIDIA GPU)"):
             build(exported.path, target, Settings("tensorrt"))
+
+
+def test_a_runtime_hears_the_engine_after_a_build(plan: Path) -> None:
+    """Builder and runtime share one logger, so it does not matter which of them the engine saw first."""
+    engine = importlib.import_module("tensorrt_rtx")
+    log = trt.error_log(engine)
+    log.words.clear()
+    assert engine.Runtime(log).deserialize_cuda_engine(b"noise") is None
+    assert log.words
 
 
 def test_a_check_adds_its_figures(exported: Exported, tmp_path: Path) -> None:
