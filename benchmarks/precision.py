@@ -1,7 +1,7 @@
 """What each precision costs in found cells: one network in fp32, bf16, fp16 and INT8.
 
     python benchmarks/precision.py work_dirs/nuclei/best.pt datasets/nuclei/val --split nuclei.onnx
-    python benchmarks/precision.py work_dirs/nuclei/best.pt datasets/nuclei/val --study
+    python benchmarks/precision.py work_dirs/nuclei/best.pt datasets/nuclei/val --study 3
 
 Every graph is made as cellseg-export makes it and run by the runtime's backends over whole images;
 cells are split with the settings of --split (a model or a JSON file) and scored against the labels
@@ -11,7 +11,7 @@ of DIR. ``loss`` is how much AP50 falls against fp32, ± its standard error by d
 rounding alone moves the figures.
 
 fp16 runs on ONNX Runtime, which rounds to half between operations as a GPU does; OpenVINO computes
-in bfloat16 where the processor can. ``--study`` also leaves out parts, the most sensitive first: kept
+in bfloat16 where the processor can. ``--study N`` also leaves out 1…N parts, the most sensitive first: kept
 in single for fp16, in floating point for INT8.
 """
 
