@@ -6,9 +6,9 @@
 Mask alone, with boundary, with density, with both, and both with group norm: each for every seed, on
 the same configuration and the same number of steps. The last weights count, not the best ones, so
 that nothing is picked on the images it is measured on. Two ways of finding cells are scored by the
-runtime's splitter with its default settings: from the mask alone, which is the paper's claim that
-auxiliary losses improve the shared features, and from all planes that the network has, which is how
-it is used.
+runtime's splitter with the settings that suit the planes: from the mask alone, which is the paper's
+claim that auxiliary losses improve the shared features, and from all planes that the network has,
+which is how it is used.
 
 A run that was interrupted continues where it stopped, and one that is finished is not repeated;
 ``ablation.json`` in the folder is written anew after each.
@@ -63,7 +63,7 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     pixels = [0, 0, 0]
     for prediction in predict(model, read_dataset(config)[1], config, fabric):
         truth = prediction.sample.labels
-        mask_only = split_planes(prediction.planes[:1], (ENCODINGS["mask"],), SplitSettings())
+        mask_only = split_planes(prediction.planes[:1], (ENCODINGS["mask"],), SplitSettings.suited(("mask",)))
         from_mask.append(score(truth, mask_only))
         from_all.append(score(truth, prediction.labels))
         pixels = [total + count for total, count in zip(pixels, prediction.overlap, strict=True)]

@@ -7,8 +7,9 @@ The model runs once over each image of DIR/image, whole and padded by reflection
 tried on its planes through the same splitter that the runtime uses. The search starts from the
 settings in the model, draws half of the trials from a wide bell around them, and then changes one
 setting at a time around the best. Its goal is the mean over the groups of (AP50 + AP75 + AP90) / 3,
-each pooled over the images of the group. Equal seeds give equal results, whatever the number of
-processes.
+each pooled over the images of the group and weighted by the square root of their number, so that
+neither a frequent kind of picture nor a handful of odd ones decides alone. Equal seeds give equal
+results, whatever the number of processes.
 
 Tune on validation images only: the figures printed for them are then optimistic.
 """
@@ -81,6 +82,7 @@ class Range:
 RANGES = {
     "mask_threshold": Range(48, 208),
     "boundary_weight": Range(0, 1, whole=False),
+    "density_weight": Range(0, 1, whole=False),
     "distance_weight": Range(0, 24, whole=False),
     "smoothing": Range(0, 4, whole=False),
     "persistence": Range(1, 128, logarithmic=True),
@@ -90,7 +92,7 @@ RANGES = {
     "min_seed_density": Range(0, 0.9, whole=False),
 }
 #: Settings that only matter where the model has that head.
-NEEDS_HEAD = {"boundary_weight": "boundary", "min_seed_density": "density"}
+NEEDS_HEAD = {"boundary_weight": "boundary", "density_weight": "density", "min_seed_density": "density"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,9 @@ class Trial:
 
 
 def goal(figures: Figures) -> float:
-    """Return the mean over groups of (AP50 + AP75 + AP90) / 3."""
-    return float(np.mean([(each["ap50"] + each["ap75"] + each["ap90"]) / 3 for each in figures.values()]))
+    """Return the weighted mean over groups of (AP50 + AP75 + AP90) / 3."""
+    each = [(group["ap50"] + group["ap75"] + group["ap90"]) / 3 for group in figures.values()]
+    return float(np.average(each, weights=[group["images"] ** 0.5 for group in figures.values()]))
 
 
 def search(
@@ -211,6 +214,7 @@ def _moved(settings: SplitSettings, moves: dict[str, float]) -> SplitSettings:
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="Model; the packaged one by default.")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--heads", help="Use these planes of the model only: mask,boundary.")
 @click.option("--groups", type=click.Path(path_type=Path), help="Table whose first column names images.")
 @click.option("--by", help="Column of --groups.")
 @click.option("--only", multiple=True, help="Tune on these groups only; all by default. May be repeated.")
@@ -223,6 +227,7 @@ def main(
     folder: Path,
     engine: Path | None,
     device: str,
+    heads: str | None,
     groups: Path | None,
     by: str | None,
     only: tuple[str, ...],
@@ -241,10 +246,13 @@ def main(
     if not wanted:
         raise click.UsageError(f"no image belongs to {', '.join(only)}")
     planes, spec = run_model(wanted, engine, device)
-    cases = [Case(group_of.get(stem, "all"), planes[stem], truth.read(stem)) for stem in sorted(wanted)]
-    names = [name for name in RANGES if name not in fix and NEEDS_HEAD.get(name, "mask") in spec.head_names]
+    used = [head for head in spec.heads if not heads or head.name in heads.split(",")]
+    kept = [spec.heads.index(head) for head in used]
+    cases = [Case(group_of.get(stem, "all"), planes[stem][kept], truth.read(stem)) for stem in sorted(wanted)]
+    have = {head.name for head in used}
+    names = [name for name in RANGES if name not in fix and NEEDS_HEAD.get(name, "mask") in have]
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit the engine's threads
-    with ProcessPoolExecutor(jobs, spawn, Trial.prepare, (cases, spec.heads)) as pool:
+    with ProcessPoolExecutor(jobs, spawn, Trial.prepare, (cases, tuple(used))) as pool:
         best, figures = search(spec.split, names, trials, seed, lambda many: pool.map(Trial.run, many))
 
     for group, each in figures.items():

@@ -63,7 +63,10 @@ cdef class Splitter:
     threshold
         Smallest mask byte that is foreground; only used to tell holes from other components.
     boundary_factor : ndarray of uint8, shape (256,) or None
-        What is left of the mask (of 255) by boundary byte; ``None`` leaves the mask out.
+        What is left of the mask (of 255) by boundary byte; ``None``: all of it.
+    density_factor : ndarray of uint8, shape (256,) or None
+        What is left of that (of 255) by density byte; ``None``: all of it. Without either table the
+        mask is left out of the landscape.
     distance_height : ndarray of uint8, shape (4097,) or None
         What the landscape gains by squared distance to the outside in pixels; ``None`` leaves
         distance out.
@@ -79,8 +82,9 @@ cdef class Splitter:
 
     cdef Rules rules
     cdef int32_t threshold, min_area, max_hole_area, hole_neighbours, radius, pad
-    cdef bint use_boundary, use_distance
+    cdef bint use_boundary, use_density, use_distance
     cdef uint8_t[256] factor
+    cdef uint8_t[256] density_factor
     cdef uint16_t[MAX_RADIUS + 1] weights
     cdef double[256] probability
     cdef double[256] mass
@@ -105,7 +109,7 @@ cdef class Splitter:
 
     def __cinit__(
         self, *, int threshold, const uint8_t[::1] boundary_factor,
-        const uint8_t[::1] distance_height, const uint16_t[::1] weights,
+        const uint8_t[::1] density_factor, const uint8_t[::1] distance_height, const uint16_t[::1] weights,
         const double[::1] probability, const double[::1] mass, int persistence, int min_seed_area,
         double min_seed_mass, int min_area, int max_hole_area, int hole_connectivity,
     ):
@@ -118,6 +122,7 @@ cdef class Splitter:
         self.rules.min_area = min_seed_area
         self.rules.min_mass = min_seed_mass
         self.use_boundary = boundary_factor is not None
+        self.use_density = density_factor is not None
         if not 1 <= weights.shape[0] <= MAX_RADIUS + 1:
             raise ValueError(f"{weights.shape[0]} Gaussian weights; wanted 1 to {MAX_RADIUS + 1}")
         self.radius = <int32_t>weights.shape[0] - 1
@@ -126,6 +131,7 @@ cdef class Splitter:
             self.weights[i] = weights[i]
         for i in range(256):
             self.factor[i] = boundary_factor[i] if self.use_boundary else 255
+            self.density_factor[i] = density_factor[i] if self.use_density else 255
             self.probability[i] = probability[i]
             self.mass[i] = mass[i]
         self.use_distance = distance_height is not None
@@ -201,7 +207,8 @@ cdef class Splitter:
         sources.kind = image_kind
         sources.channels = channels if image_kind != NO_IMAGE else 0
         cdef const uintptr_t* boundary = &boundary_rows[0] if self.use_boundary else NULL
-        cdef const uintptr_t* density = &density_rows[0] if self.rules.min_mass > 0 else NULL
+        cdef bint dense = self.use_density or self.rules.min_mass > 0
+        cdef const uintptr_t* density = &density_rows[0] if dense else NULL
         cdef Results* results = &self.results
         results.size = results.runs.size = results.outline.size = self.held.size = 0
         self.dropped = self.filled = 0
@@ -345,24 +352,36 @@ cdef class Splitter:
         const uintptr_t* boundary, const uintptr_t* density, const Sources* sources,
     ) noexcept nogil:
         """Put runs and the planes under them into the crop."""
-        cdef int64_t i, at, y
-        cdef int32_t x, length
-        cdef const uint8_t* mask
-        cdef const uint8_t* border
-        cdef uint8_t* source
+        cdef int64_t i, at, row
+        cdef int32_t length
         for i in range(n):
-            y = runs[3 * i] - sources.row0
+            row = runs[3 * i] - sources.row0
             length = runs[3 * i + 2] - runs[3 * i + 1]
             at = begin + (runs[3 * i] - y0) * stride + runs[3 * i + 1] - x0
             memset(self.inside + at, 255, length)
-            if self.use_boundary:
-                mask = <const uint8_t*>sources.mask[y] + runs[3 * i + 1]
-                border = <const uint8_t*>boundary[y] + runs[3 * i + 1]
-                source = self.source + at
-                for x in range(length):
-                    source[x] = combine(mask[x], self.factor[border[x]])
-            if density != NULL:
-                memcpy(self.density + at, <const uint8_t*>density[y] + runs[3 * i + 1], length)
+            if self.use_boundary or self.use_density:
+                self._shade(self.source + at, row, runs[3 * i + 1], length, boundary, density, sources)
+            if self.rules.min_mass > 0:
+                memcpy(self.density + at, <const uint8_t*>density[row] + runs[3 * i + 1], length)
+
+    cdef void _shade(
+        self, uint8_t* out, int64_t row, int32_t x, int32_t n, const uintptr_t* boundary,
+        const uintptr_t* density, const Sources* sources,
+    ) noexcept nogil:
+        """Put what boundary and density leave of the mask into ``n`` pixels from ``x`` on."""
+        cdef const uint8_t* mask = <const uint8_t*>sources.mask[row] + x
+        cdef const uint8_t* plane
+        cdef int32_t i
+        if self.use_boundary:
+            plane = <const uint8_t*>boundary[row] + x
+            for i in range(n):
+                out[i] = combine(mask[i], self.factor[plane[i]])
+        else:
+            memcpy(out, mask, n)
+        if self.use_density:
+            plane = <const uint8_t*>density[row] + x
+            for i in range(n):
+                out[i] = combine(out[i], self.density_factor[plane[i]])
 
     cdef void _clear(self) noexcept nogil:
         """Make the scratch zero again."""

@@ -100,7 +100,7 @@ def export_command(
         heads=kept,
         halo=wanted_halo,  # type: ignore[arg-type]  # a word is one of those allowed
         tile=wanted_tile,  # type: ignore[arg-type]
-        split=_split_settings(split),
+        split=_split_settings(split, kept or ("mask",)),
         command=shlex.join(["cellseg-export", *sys.argv[1:]]),
         **options,
     )
@@ -173,13 +173,13 @@ def _size(option: str, text: str, words: tuple[str, ...]) -> int | str:
     return int(text)
 
 
-def _split_settings(path: Path | None) -> Any:
+def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
     from pydantic import ValidationError
 
     from cellseg.runtime.spec import SplitSettings
 
     if path is None:
-        return SplitSettings()
+        return SplitSettings.suited(heads)
     try:
         return SplitSettings.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -52,8 +52,13 @@ def row_buffer(reader: SlideReader, grid: TileGrid) -> NDArray[Any]:
     return np.empty((height, grid.width, reader.channels), reader.dtype)
 
 
-def read_bands(reader: SlideReader, grid: TileGrid, take: Callable[[], NDArray[Any]]) -> Iterator[BandRows]:
-    """Read a slide from top to bottom, each row once.
+def read_bands(
+    reader: SlideReader,
+    grid: TileGrid,
+    take: Callable[[], NDArray[Any]],
+    columns: Callable[[Band], NDArray[np.bool_]] | None = None,
+) -> Iterator[BandRows]:
+    """Read a slide from top to bottom, each pixel once.
 
     Parameters
     ----------
@@ -65,6 +70,9 @@ def read_bands(reader: SlideReader, grid: TileGrid, take: Callable[[], NDArray[A
         Returns a free buffer made by :func:`row_buffer`. A buffer may be taken again as soon as the
         band that used it is done with: rows shared with the next band are copied when that is read,
         which is right even where it is the same buffer.
+    columns
+        Returns which columns a band needs, shape (W,); those that no band needs are zero. All by
+        default.
 
     Raises
     ------
@@ -78,24 +86,40 @@ def read_bands(reader: SlideReader, grid: TileGrid, take: Callable[[], NDArray[A
         shared = held.y1 - band.rows.y
         if old is not None and shared > 0:
             buffer[:shared] = old[band.rows.y - held.y : held.y1 - held.y]
-        fill(reader, band.rows.y + shared, band.rows.y1, buffer[shared:])
+        spans = [(0, grid.width)] if columns is None else _spans(grid, band, columns)
+        fill(reader, band.rows.y + shared, band.rows.y1, buffer[shared:], spans)
         held, old = band.rows, buffer
         yield BandRows(band, buffer[: band.rows.height], buffer)
 
 
-def fill(reader: SlideReader, y: int, y1: int, out: NDArray[Any]) -> None:
-    """Read full-width rows ``[y, y1)`` into the beginning of ``out``."""
+def _spans(grid: TileGrid, band: Band, columns: Callable[[Band], NDArray[np.bool_]]) -> list[tuple[int, int]]:
+    """Return the columns, as (first, last + 1), that a band or one that shares rows with it needs."""
+    needed = columns(band)
+    for index in range(band.index + 1, grid.rows):
+        other = grid.band(index)
+        if other.rows.y >= band.rows.y1:
+            break
+        needed = needed | columns(other)
+    ends = np.flatnonzero(np.diff(needed.astype(np.int8), prepend=0, append=0))
+    return [(int(start), int(stop)) for start, stop in ends.reshape(-1, 2)]
+
+
+def fill(reader: SlideReader, y: int, y1: int, out: NDArray[Any], spans: Sequence[tuple[int, int]]) -> None:
+    """Read rows ``[y, y1)`` of some columns into the beginning of ``out``; the others are zero."""
     step = max(1, READ_BYTES // max(1, out[:1].nbytes))
+    if spans != [(0, reader.width)]:
+        out[: y1 - y] = 0
     for start in range(y, y1, step):
         stop = min(y1, start + step)
-        pixels = reader.read(Region(start, 0, stop - start, reader.width))
-        wanted = (stop - start, *out.shape[1:])
-        if pixels.shape != wanted or pixels.dtype != out.dtype:
-            raise ImageError(
-                f"{reader.path}: rows {start} to {stop} came as {pixels.dtype} {pixels.shape}, "
-                f"expected {out.dtype} {wanted}; is the file changing?"
-            )
-        out[start - y : stop - y] = pixels
+        for x, x1 in spans:
+            pixels = reader.read(Region(start, x, stop - start, x1 - x))
+            wanted = (stop - start, x1 - x, out.shape[2])
+            if pixels.shape != wanted or pixels.dtype != out.dtype:
+                raise ImageError(
+                    f"{reader.path}: rows {start} to {stop} came as {pixels.dtype} {pixels.shape}, "
+                    f"expected {out.dtype} {wanted}; is the file changing?"
+                )
+            out[start - y : stop - y, x:x1] = pixels
 
 
 class TileGatherer:

@@ -10,7 +10,7 @@ import difflib
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,36 @@ SUFFIXES = {
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 #: Endings of manifests, with the character between columns.
 MANIFESTS = {".csv": ",", ".tsv": "\t"}
-#: Columns of a manifest beside ``image``, with what they hold.
-COLUMNS: dict[str, type] = {
-    "mpp": float, "channels": str, "series": int, "page": int, "z": int, "t": int, "roi": str, "name": str,
-}  # fmt: skip
+
+
+def _floats(text: str) -> tuple[float, float]:
+    low, high = text.replace(";", " ").replace(",", " ").split()
+    return float(low), float(high)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.replace(";", ",").split(",")]
+
+
+def _choice(text: str) -> str:
+    if text not in ("auto", "none"):
+        raise ValueError
+    return text
+
+
+#: Columns of a manifest beside ``image``: how each is read, and what a message wants.
+COLUMNS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "mpp": (float, "a number"),
+    "channels": (_names, "names or numbers"),
+    "levels": (_floats, "two numbers, black and white"),
+    "series": (int, "a whole number"),
+    "page": (int, "a whole number"),
+    "z": (int, "a whole number"),
+    "t": (int, "a whole number"),
+    "roi": (str, "a path"),
+    "tissue": (_choice, "auto or none"),
+    "name": (str, "a name"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +65,7 @@ class Input:
 
     #: A path or URL.
     image: str
-    #: What a manifest says of it: some of :data:`COLUMNS`; ``channels`` as a list, ``roi`` as a path.
+    #: What a manifest says of it: some of :data:`COLUMNS`.
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,8 +78,9 @@ def expand(arguments: Sequence[str | Path]) -> list[Input]:
         * a file or an OME-Zarr folder: itself, whether it can be read or not;
         * another folder: the images directly in it, by name; hidden files are left out;
         * a pattern with ``*``, ``?``, ``[`` or ``**`` that is no existing path: what it matches;
-        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image`` (paths relative to the
-          manifest) and optionally those of :data:`COLUMNS`; other columns are left alone;
+        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image`` and optionally those of
+          :data:`COLUMNS`, which stand for the options of the same names; paths are relative to the
+          manifest, and an empty place leaves the option as it is;
         * a URL: itself.
 
     Raises
@@ -117,10 +144,12 @@ def _manifest(path: Path) -> list[Input]:
             f"{path}: a manifest needs a first line that names its columns, one of them 'image', and at "
             f"least one row; found {', '.join(map(str, header)) or 'nothing'}"
         )
+    known = ["image", *COLUMNS]
     for name in header:
-        known = difflib.get_close_matches(str(name).lower(), ["image", *COLUMNS], 1, 0.8)
-        if known and name not in ("image", *COLUMNS):
-            raise UsageError(f"{path}: column '{name}' is not known; did you mean '{known[0]}'?")
+        if name not in known:
+            near = difflib.get_close_matches(str(name).strip().lower(), known, 1, 0.6)
+            advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{path}: column '{name}' is not known; {advice}")
     return [_row(path, number, row) for number, row in enumerate(rows, start=2)]
 
 
@@ -130,17 +159,14 @@ def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
     if not image:
         raise UsageError(f"{path}, line {number}: names no image")
     options: dict[str, Any] = {}
-    for name, kind in COLUMNS.items():
+    for name, (read, wanted) in COLUMNS.items():
         text = (row.get(name) or "").strip()
         if not text:
             continue
         try:
-            options[name] = kind(text)
+            options[name] = read(text)
         except ValueError:
-            wanted = {int: "a whole number", float: "a number"}[kind]
             raise UsageError(f"{path}, line {number}: {name} is '{text}', wanted {wanted}") from None
-    if "channels" in options:
-        options["channels"] = [part.strip() for part in options["channels"].replace(";", ",").split(",")]
     if "roi" in options:
         options["roi"] = str(path.parent / options["roi"])
     return Input(image if "://" in image else str(path.parent / image), options)

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from .backends import Backend, open_backend
 from .blend import check_blend
 from .channels import ChannelChoice, choose
+from .coverage import Coverage
 from .errors import ImageError, UsageError
+from .focus import Focus, Overlap, Polygons, RegionsLike, Tissue, find_tissue
 from .preprocess import Normalization, measure
 from .readers import ArrayReader, SlideReader, open_slide
 from .readers.open import SlideOptions
@@ -66,12 +68,25 @@ class SegmentOptions(TypedDict, total=False):
     #: How overlapping tiles are joined: ``none`` keeps their cores, which is exact; ``hann`` and
     #: ``gaussian`` average them, for models that are no good near a tile's border.
     blend: str
+    #: Regions of interest in full-resolution pixels: a GeoJSON file, or polygons, each an array of shape
+    #: (n, 2) with x and y, or a list of such rings. Only pixels whose centre lies in one count: cells are
+    #: cut at the edge.
+    roi: RegionsLike | None
+    #: ``auto`` skips the empty glass of stained slides, found in the overview; ``none``, the default,
+    #: looks everywhere.
+    tissue: Literal["auto", "none"]
+    #: With an output folder: write ``planes.ome.zarr`` too, the network's own planes at the scale at
+    #: which it saw the image.
+    probabilities: bool
     #: With an output folder: write ``cells.csv`` too.
     csv: bool
     #: With an output folder: format of the label image, ``zarr``, ``tiff`` or ``png``.
     labels: LabelFormat
     #: With an output folder: replace earlier results.
     overwrite: bool
+    #: With an output folder: go on from what a stopped run left there, and leave the finished bands
+    #: of this one if it is stopped.
+    resume: bool
 
 
 def segment(
@@ -135,6 +150,7 @@ def segment(
         reader = _at_model_scale(slide, pixel_size, backend, options)
         choice = choose(reader.channel_names, backend.spec.channels, reader.path)
         grid = _tiling(reader, backend, options)
+        regions, tissue = _regions(slide, options), _tissue(reader, options)
         target: Target = (
             Memory()
             if output is None
@@ -143,6 +159,8 @@ def segment(
                 overwrite=options.get("overwrite", False),
                 csv=options.get("csv", False),
                 labels=options.get("labels", "zarr"),
+                resume=options.get("resume", False),
+                probabilities=options.get("probabilities", False),
             )
         )
         stack.enter_context(target)
@@ -158,14 +176,18 @@ def segment(
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
             blend=blend,
+            coverage=_coverage(reader, slide, grid, regions, tissue),
+            regions=regions,
+            tissue=tissue,
         )
-        run = SlideRun(setup, target.open(setup), target.watch)
+        sinks = target.open(setup)
+        run = SlideRun(setup, sinks, target.watch, target.show, target.journal)
         opened = time.perf_counter()
         last = run.run(progress)
         ran = time.perf_counter()
         target.finish()
         seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
-        report = Report(setup, last, run.stats, seconds, _notes(setup, options))
+        report = Report(setup, last, run.stats, seconds, _notes(setup, last, options))
         return target.commit(report)
 
 
@@ -231,6 +253,32 @@ def _batch(grid: TileGrid, backend: Backend, options: SegmentOptions) -> int:
     return max(1, min(backend.spec.batch, backend.largest_batch, len(grid) // FEWEST_BATCHES))
 
 
+def _regions(slide: SlideReader, options: SegmentOptions) -> Polygons | None:
+    """Return the regions of interest in pixels of the slide."""
+    given = options.get("roi")
+    return None if given is None else Polygons.given(given, slide.height, slide.width)
+
+
+def _tissue(reader: SlideReader, options: SegmentOptions) -> Tissue | None:
+    """Return where the tissue is in the reader's pixels, where that is asked for and can be told."""
+    wanted = options.get("tissue", "none")
+    if wanted not in ("auto", "none"):
+        raise UsageError(f"tissue is {wanted!r}; wanted 'auto' or 'none'")
+    return find_tissue(reader) if wanted == "auto" else None
+
+
+def _coverage(
+    reader: SlideReader, slide: SlideReader, grid: TileGrid, regions: Polygons | None, tissue: Tissue | None
+) -> Coverage:
+    """Return which tiles are computed."""
+    parts: list[Focus] = []
+    if regions is not None:
+        parts.append(regions.scaled(reader.height / slide.height, reader.width / slide.width))
+    if tissue is not None:
+        parts.append(tissue)
+    return Coverage.of(grid, Overlap(parts) if parts else None)
+
+
 def _mapping(
     reader: SlideReader, choice: ChannelChoice, backend: Backend, options: SegmentOptions
 ) -> Normalization:
@@ -252,7 +300,7 @@ def _mapping(
         ) from None
 
 
-def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
+def _notes(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, ...]:
     """Return what the user should know about this run, one line each."""
     slide, spec = setup.slide, setup.backend.spec
     notes = [*slide.notes]
@@ -264,6 +312,16 @@ def _notes(setup: Setup, options: SegmentOptions) -> tuple[str, ...]:
         notes.append(
             f"the image has {setup.pixel_size:.4g} µm a pixel and was brought to the model's "
             f"{spec.pixel_size:.4g}; results are in pixels of the image"
+        )
+    if last.resumed:
+        notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")
+    covered = setup.covered
+    if options.get("tissue") == "auto" and setup.tissue is None:
+        notes.append("glass is looked for on large bright-field slides only: none was skipped here")
+    if covered.focus is not None:
+        notes.append(
+            f"{covered.part:.1%} of the image was looked at, {len(setup.grid) - covered.count} of "
+            f"{len(setup.grid)} tiles were skipped"
         )
     if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")

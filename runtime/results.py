@@ -12,14 +12,19 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
 from .instances import Cells, Stats, Strip
+from .journal import Journal, file_identity
 from .stages import Progress, Setup, Sink
+
+if TYPE_CHECKING:
+    from .layers import Layer
+    from .writers.planes import PlanesZarr
 
 LabelFormat = Literal["zarr", "tiff", "png"]
 #: Packages whose versions stand in the record, where they are installed.
@@ -47,10 +52,11 @@ class Report:
         """Return all of it as plain values, as in ``run.json``."""
         setup, stats = self.setup, self.stats
         slide, backend, grid = setup.slide, setup.backend, setup.grid
+        covered, regions = setup.covered, setup.regions
         return {
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "image": {
-                "path": str(slide.path),
+                "path": slide.location,
                 "height": slide.height,
                 "width": slide.width,
                 "channels": list(slide.channel_names),
@@ -79,6 +85,14 @@ class Report:
                 "workers": setup.workers,
                 "split": setup.split.model_dump(),
             },
+            "focus": {
+                "roi": None if regions is None else regions.source,
+                "regions": 0 if regions is None else len(regions.polygons),
+                "tissue_part": None if setup.tissue is None else setup.tissue.part,
+                "looked_at_part": covered.part,
+                "tiles_skipped": len(grid) - covered.count,
+                "skipped_part": 1 - covered.count / len(grid),
+            },
             "counts": {
                 "cells": stats.cells,
                 "components": stats.components,
@@ -91,6 +105,7 @@ class Report:
             "stages": {
                 name: {"busy": busy, "wait": wait} for name, (busy, wait) in self.progress.stages.items()
             },
+            "resumed_pixels": self.progress.resumed,
             "mpx_s": self.progress.mpx_s,
             "bottleneck": self.progress.bottleneck,
             "notes": list(self.notes),
@@ -146,12 +161,45 @@ class Result:
             )
         return self._cells
 
+    def to_napari(self, *, outlines: bool = True) -> list[Layer]:
+        """Return layers for napari: labels, centres of cells with their table, outlines.
+
+        Parameters
+        ----------
+        outlines
+            Whether to make the layer of outlines; napari draws tens of thousands of them slowly.
+
+        Returns
+        -------
+        list of (data, keyword arguments, kind)
+            LayerData tuples with kinds ``labels``, ``points`` and ``shapes``, as a reader plugin returns
+            them. The labels of a folder with ``labels.ome.zarr`` are its levels, read as they are looked
+            at. napari itself is not needed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cellseg.runtime import segment
+        >>> layers = segment(np.zeros((64, 64), np.uint8)).to_napari()
+        >>> [kind for _, _, kind in layers]
+        ['labels', 'points', 'shapes']
+
+        With napari: ``for layer in layers: viewer.add_layer(napari.layers.Layer.create(*layer))``.
+        """
+        from .layers import layers
+
+        return layers(self, outlines=outlines)
+
 
 class Target(ABC):
     """Where strips go: a context manager that leaves nothing behind unless committed."""
 
     #: Wants to see the raw rows as they are read, or ``None``.
     watch: Callable[[NDArray[Any]], None] | None = None
+    #: Keeps finished bands, or ``None``.
+    journal: Journal | None = None
+    #: Wants to see the planes of each band, or ``None``.
+    show: Callable[[NDArray[np.uint8]], None] | None = None
 
     @abstractmethod
     def open(self, setup: Setup) -> Sequence[Sink]:
@@ -207,6 +255,10 @@ class ResultFolder(Target):
         Write ``cells.csv`` too.
     labels
         Format of the label image.
+    resume
+        Go on from the bands that a stopped run left there, and leave those of this one if it fails.
+    probabilities
+        Write ``planes.ome.zarr`` too, at the scale of the model.
 
     Raises
     ------
@@ -215,38 +267,67 @@ class ResultFolder(Target):
     """
 
     def __init__(
-        self, path: Path, *, overwrite: bool = False, csv: bool = False, labels: LabelFormat = "zarr"
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        csv: bool = False,
+        labels: LabelFormat = "zarr",
+        resume: bool = False,
+        probabilities: bool = False,
     ) -> None:
         from .writers import OutputFolder, Writer
         from .writers.report import Summary
 
         self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite))
-        self._csv, self._format = csv, labels
+        self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite, resume=resume))
+        self._csv, self._format, self._probabilities = csv, labels, probabilities
         self._summary = Summary()
         self._writers: list[Writer] = []
+        self._planes: PlanesZarr | None = None
 
     def open(self, setup: Setup) -> Sequence[Sink]:
         """Start every file."""
         from .writers import CellTable, DensityMap, GeoJson, LabelsZarr, Overview, Writer
+        from .writers.folder import JOURNAL
 
         slide, path, scale = setup.slide, self._folder.path, setup.pixel_size
         names = slide.channel_names
         space = f"{slide.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
         size = slide.height, slide.width
         self._scale = scale
+        # With one band there is nothing to go on from; blended, a band needs the tiles of its neighbours.
+        if setup.grid.rows > 1 and setup.blend == "none":
+            self.journal = Journal(path / JOURNAL, planes_identity(setup))
         writers: list[Writer] = [
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
             GeoJson(path / "cells.geojson.gz", channel_names=names, pixel_size=scale, space=space),
-            Overview(path / "overview.png", self._picture(setup), *size),
+            Overview(path / "overview.png", self._picture(setup), *size, regions=setup.regions),
             DensityMap(path / "density.png", *size, pixel_size=scale),
             self._summary,
         ]
         if self._csv:
             writers.append(CellTable(path / "cells.csv", channel_names=names, pixel_size=scale))
         self._writers = [self._stack.enter_context(writer) for writer in writers]
+        if self._probabilities:
+            self._planes = self._stack.enter_context(self._open_planes(setup))
+            self.show = self._planes.push
         return self._writers
+
+    def _open_planes(self, setup: Setup) -> PlanesZarr:
+        """Start the network's planes; their pixels are the model's."""
+        from .writers.planes import PlanesZarr
+
+        seen, slide, scale = setup.reader, setup.slide, setup.pixel_size
+        return PlanesZarr(
+            self._folder.path / "planes.ome.zarr",
+            setup.backend.spec.head_names,
+            seen.height,
+            seen.width,
+            pixel_size=scale,
+            full_size=(slide.height, slide.width),
+        )
 
     def _picture(self, setup: Setup) -> NDArray[Any] | Callable[[], NDArray[Any]]:
         """Return the reduced picture, or how to get it from the rows of a slide without a pyramid."""
@@ -272,8 +353,11 @@ class ResultFolder(Target):
         from .writers.formats import convert_labels
 
         # Pictures, tables and outlines are finished side by side: nothing else is running any more.
-        with ThreadPoolExecutor(len(self._writers), "cellseg-finish") as pool:
-            for done in [pool.submit(writer.commit) for writer in self._writers]:
+        commits = [writer.commit for writer in self._writers]
+        if self._planes is not None:
+            commits.append(self._planes.commit)
+        with ThreadPoolExecutor(len(commits), "cellseg-finish") as pool:
+            for done in [pool.submit(commit) for commit in commits]:
                 done.result()
         convert_labels(self._folder.path, self._format, pixel_size=self._scale)
 
@@ -293,6 +377,28 @@ class ResultFolder(Target):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def planes_identity(setup: Setup) -> dict[str, Any]:
+    """Return all that the network's planes of a slide depend on, as plain values."""
+    slide, backend, grid = setup.slide, setup.backend, setup.grid
+    spec = backend.spec
+    return {
+        "version": metadata.version("cellseg"),
+        "image": file_identity(slide.path),
+        "size": [slide.height, slide.width],
+        "model": spec.weights_sha256 or spec.name,
+        "heads": list(spec.head_names),
+        "engine": [backend.name, backend.device, backend.description, spec.precision],
+        "scaled to": [grid.height, grid.width],
+        "tile": grid.tile,
+        "halo": grid.halo,
+        "batch": backend.batch,
+        "channels": list(setup.choice.pick),
+        "black and white": [setup.mapping.low, setup.mapping.high],
+        "regions": None if setup.regions is None else setup.regions.digest,
+        "tissue": None if setup.tissue is None else setup.tissue.digest,
+    }
 
 
 def make_result(

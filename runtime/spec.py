@@ -12,6 +12,7 @@ The graph's contract is fixed, so that one runtime serves every model:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -65,15 +66,20 @@ class Head(Record):
 class SplitSettings(Record):
     """How planes become cells; tuned on validation data and shipped with the model.
 
-    The landscape that is flooded is ``mask * (255 - boundary_weight * boundary) / 255 +
-    distance_weight * distance`` where the model has a boundary plane, and the distance to the
-    background alone, in quarter pixels, where it has none.
+    The landscape that is flooded is ``mask * (1 - boundary_weight * boundary / 255) * (1 -
+    density_weight * (1 - d)) + distance_weight * distance``, where ``d`` grows with the density plane,
+    see :attr:`density_weight`. Where the model has neither plane, it is the distance to the background
+    alone, in quarter pixels.
     """
 
     #: Foreground is ``mask >= mask_threshold`` (byte).
     mask_threshold: Byte = 128
     #: Weight of the boundary plane in the landscape, 0…1.
     boundary_weight: float = Field(default=1.0, ge=0.0, le=1.0)
+    #: Weight of the density plane in the landscape, 0…1: ``d`` is the fourth root of the density over 0.1
+    #: cells a pixel (the peak of a cell of 2.5 pixels radius), at most 1. The root makes the peaks of
+    #: small and large cells alike.
+    density_weight: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Levels that the landscape rises for each pixel of distance to the background, up to 255 in all:
     #: separates cells by their outline where the network saw no boundary between them.
     distance_weight: float = Field(default=0.0, ge=0.0, le=64.0)
@@ -91,6 +97,21 @@ class SplitSettings(Record):
     #: Two basins join when the lower one holds less than this many cells by the density plane
     #: (cells; ignored without that plane; 0 switches the rule off).
     min_seed_density: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @classmethod
+    def suited(cls, heads: Collection[str]) -> Self:
+        """Return settings that suit a model with these heads, where nothing has been tuned for it.
+
+        They are what ``benchmarks/tune_split.py`` finds for the default model, rounded. Sizes are in
+        pixels, for cells of about 5 to 70 pixels across.
+        """
+        own: dict[str, float] = {"smoothing": 2, "persistence": 4}
+        if "boundary" in heads:
+            own = {"distance_weight": 8, "smoothing": 2, "persistence": 12}
+            if "density" in heads:
+                own = {"density_weight": 0.4, "distance_weight": 4, "smoothing": 1.6, "persistence": 28}
+        common = {"mask_threshold": 190, "min_seed_area": 9, "min_area": 30, "max_hole_area": 200}
+        return cls.model_validate(common | own)
 
 
 class ModelSpec(Record):

@@ -9,6 +9,7 @@ class Splitter:
         *,
         threshold: int,
         boundary_factor: NDArray[np.uint8] | None,
+        density_factor: NDArray[np.uint8] | None,
         distance_height: NDArray[np.uint8] | None,
         weights: NDArray[np.uint16],
         probability: NDArray[np.float64],

@@ -14,6 +14,7 @@ memory stays what it was after the first bands. This module knows nothing of fil
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -28,13 +29,16 @@ from .backends import Backend, Pending
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
 from .blend import Blend, Blender
 from .channels import ChannelChoice
+from .coverage import Coverage
 from .flow import Channel, Flow
+from .focus import Polygons, Tissue
 from .instances import InstanceStream, Stats, Strip
+from .journal import Journal
 from .preprocess import Normalization
 from .readers import SlideReader
 from .rescale import FullResolution
 from .spec import SplitSettings
-from .tiling import Region, Tile, TileGrid
+from .tiling import Band, Region, Tile, TileGrid
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
 #: split.
@@ -71,8 +75,20 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
+    #: What is looked at, where that is not everything.
+    coverage: Coverage | None = None
+    #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
+    regions: Polygons | None = None
+    tissue: Tissue | None = None
     #: How overlapping tiles are joined.
     blend: Blend = "none"
+
+    @property
+    def covered(self) -> Coverage:
+        """Which tiles are computed."""
+        covered = self.coverage or Coverage.of(self.grid)
+        # Where tiles are averaged, each needs its neighbours.
+        return covered if self.blend == "none" else covered.everywhere()
 
     @property
     def slide(self) -> SlideReader:
@@ -102,16 +118,19 @@ class Progress:
     seconds: float
     #: Stage → (seconds busy, seconds waiting).
     stages: dict[str, tuple[float, float]]
+    #: Pixels whose planes an earlier run had left.
+    resumed: int = 0
 
     @property
     def mpx_s(self) -> float:
         """Megapixels of the slide a second, so far."""
-        return self.done / 1e6 / self.seconds if self.seconds > 0 else 0.0
+        return (self.done - self.resumed) / 1e6 / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the last tile at this rate; ``None`` before the first one."""
-        return self.seconds * (self.total - self.done) / self.done if self.done else None
+        computed = self.done - self.resumed
+        return self.seconds * (self.total - self.done) / computed if computed else None
 
     @property
     def bottleneck(self) -> str:
@@ -129,10 +148,12 @@ class _Slot:
 
 @dataclass(slots=True)
 class _Flight:
-    """A batch on its way through the engine; its tiles may belong to two bands."""
+    """A batch on its way through the engine; its tiles may belong to several bands."""
 
-    slot: _Slot
-    parts: list[tuple[BandRows, list[Tile]]] = field(default_factory=list)
+    #: ``None`` while there is no tile in it.
+    slot: _Slot | None = None
+    #: Tiles of one band each, and whether the band has no more after these.
+    parts: list[tuple[BandRows, list[Tile], bool]] = field(default_factory=list)
     count: int = 0
     pending: Pending | None = None
 
@@ -171,7 +192,12 @@ class SlideRun:
     sinks
         Take every strip, in order, in one thread.
     watch
-        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read.
+        Called with each band's raw rows, shape (rows, W, channels), in order, as they are read. The
+        whole slide is read for it.
+    planes
+        Called with each band's planes, uint8 (K, rows, W), in order.
+    journal
+        Has the planes of some bands, and takes those of the others.
     """
 
     def __init__(
@@ -179,20 +205,28 @@ class SlideRun:
         setup: Setup,
         sinks: Iterable[Sink],
         watch: Callable[[NDArray[Any]], None] | None = None,
+        planes: Callable[[NDArray[np.uint8]], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self._setup = setup
+        self._journal = journal
+        self._kept = frozenset[int]() if journal is None else journal.bands
         self._sinks = tuple(sinks)
         self._watch = watch
+        self._show = planes
+        self._covered = setup.covered
         self._flow = Flow()
         self._engine = _EngineClock()
         self._started = time.perf_counter()
-        self._rows_done = self._cells = 0
+        self._rows_done = self._rows_resumed = self._cells = 0
         self._flying: deque[_Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
+        # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
+        self._most_bands = rows - 1 if rows < grid.rows else rows
         heads, most_rows = len(backend.spec.heads), min(grid.core, grid.height)
         self._blender = None if setup.blend == "none" else Blender(grid, heads, setup.blend)
         if self._blender is not None:
@@ -256,7 +290,12 @@ class SlideRun:
         }
         grid = self._setup.grid
         return Progress(
-            grid.height * grid.width, self._rows_done * grid.width, self._cells, seconds, order | stages
+            grid.height * grid.width,
+            self._rows_done * grid.width,
+            self._cells,
+            seconds,
+            order | stages,
+            self._rows_resumed * grid.width,
         )
 
     def _pool(self, count: int, make: Callable[[], Any]) -> Channel[Any]:
@@ -266,7 +305,9 @@ class SlideRun:
         return pool
 
     def _read(self) -> None:
-        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get):
+        partial = self._covered.focus is not None and self._watch is None
+        columns = self._covered.columns if partial else None
+        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns):
             if self._watch is not None:
                 self._watch(source.core)
             self._bands.put(source)
@@ -275,60 +316,101 @@ class SlideRun:
     def _gather(self) -> None:
         setup = self._setup
         gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
-        flight: _Flight | None = None
+        flight = _Flight()
         for source in self._bands:
-            left = list(source.band.tiles)
-            while left:
-                flight = flight or _Flight(self._slots.get())
+            kept = source.band.index in self._kept
+            left = [] if kept else list(self._covered.tiles(source.band))
+            while True:
                 room = setup.backend.batch - flight.count
                 tiles, left = left[:room], left[room:]
-                gatherer(source, tiles, flight.slot.batch[flight.count :])
-                flight.parts.append((source, tiles))
+                if tiles:
+                    flight.slot = flight.slot or self._slots.get()
+                    gatherer(source, tiles, flight.slot.batch[flight.count :])
+                flight.parts.append((source, tiles, not left))
                 flight.count += len(tiles)
-                if flight.count == setup.backend.batch:
+                if self._ready(flight):
                     self._launch(flight)
-                    flight = None
-        if flight is not None:
+                    flight = _Flight()
+                if not left:
+                    break
+        if flight.parts:
             self._launch(flight)
         self._flights.close()
 
+    def _ready(self, flight: _Flight) -> bool:
+        """Return whether a batch must not wait for more tiles: it is full, or holds too many bands."""
+        whole = sum(last for _, _, last in flight.parts)
+        return flight.count in (0, self._setup.backend.batch) or whole >= self._most_bands
+
     def _launch(self, flight: _Flight) -> None:
-        self._engine.change(+1)
-        with self._flow.waiting():  # for a free place in the engine
-            flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
+        if flight.slot is not None:
+            self._engine.change(+1)
+            with self._flow.waiting():  # for a free place in the engine
+                flight.pending = self._setup.backend.submit(flight.slot.batch, flight.slot.planes)
         self._flying.append(flight)
         self._flights.put(flight)
 
     def _stitch(self) -> None:
-        grid, heads = self._setup.grid, len(self._setup.backend.spec.heads)
+        grid = self._setup.grid
         blender = self._blender
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
-            assert flight.pending is not None
-            with self._flow.waiting():  # for the engine
-                result = flight.pending.result()
+            result = None
+            if flight.pending is not None:
+                with self._flow.waiting():  # for the engine
+                    result = flight.pending.result()
+                self._engine.change(-1)
             self._flying.popleft()
-            self._engine.change(-1)
             begin = 0
-            for source, tiles in flight.parts:
+            for source, tiles, last in flight.parts:
                 band = source.band
+                fresh = buffer is None
                 if buffer is None:
                     buffer = self._planes.get()
                 rows = band.region if blender is None else blender.rows(band)
-                planes = buffer[: heads * rows.area].reshape(heads, rows.height, grid.width)
-                if blender is None:
-                    stitch_tiles(result[begin : begin + len(tiles)], tiles, band, grid.halo, planes)
-                else:
-                    blender.add(result[begin : begin + len(tiles)], tiles, band, planes)
+                planes = self._shaped(buffer, rows)
+                if fresh and blender is None:
+                    self._begin(planes, band)
+                if result is not None and tiles:
+                    part = result[begin : begin + len(tiles)]
+                    if blender is None:
+                        stitch_tiles(part, tiles, band, grid.halo, planes)
+                        for tile in tiles:
+                            self._covered.cut(planes, tile)
+                    else:
+                        blender.add(part, tiles, band, planes)
                 begin += len(tiles)
-                if tiles[-1] is band.tiles[-1]:
+                if last:
                     if blender is not None:
                         blender.finish(band, planes)
-                    self._rows_done = rows.y1
+                        self._covered.clear(planes, rows)
+                    self._end(planes, band, rows)
                     self._whole.put((source, rows, planes, buffer))
                     buffer = None
-            self._slots.put(flight.slot)
+            if flight.slot is not None:
+                self._slots.put(flight.slot)
         self._whole.close()
+
+    def _begin(self, planes: NDArray[np.uint8], band: Band) -> None:
+        """Fill a band's planes with what is known before any tile."""
+        if self._journal is not None and band.index in self._kept:
+            self._journal.load(band.index, planes)
+            self._rows_resumed += band.region.height
+        else:
+            self._covered.blank(planes, band)
+
+    def _end(self, planes: NDArray[np.uint8], band: Band, rows: Region) -> None:
+        """Hand a band's finished planes to whoever wants to see them."""
+        if self._journal is not None and band.index not in self._kept:
+            self._journal.keep(band.index, planes)
+        self._rows_done = rows.y1
+        if self._show is not None and rows.height:
+            self._show(planes)
+
+    def _shaped(self, buffer: NDArray[np.uint8], rows: Region) -> NDArray[np.uint8]:
+        """Return the beginning of a buffer as the planes of full-width rows, (K, rows, W)."""
+        shape = (len(self._setup.backend.spec.heads), rows.height, rows.width)
+        return buffer[: math.prod(shape)].reshape(shape)
 
     def _split(self) -> None:
         setup = self._setup

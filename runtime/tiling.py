@@ -155,7 +155,7 @@ class TileGrid:
             )
             for column in range(self.columns)
         )
-        first, last = self._seen(y - halo, y - halo + tile)
+        first, last = seen(y - halo, y - halo + tile, self.height)
         return Band(
             index, Region(y, 0, height, self.width), Region(first, 0, last - first, self.width), tiles
         )
@@ -163,18 +163,19 @@ class TileGrid:
     def __iter__(self) -> Iterator[Band]:
         return (self.band(index) for index in range(self.rows))
 
-    def _seen(self, start: int, stop: int) -> tuple[int, int]:
-        """Return the image rows ``[first, last)`` that reflection of ``[start, stop)`` refers to.
 
-        Below the image's last row the read goes on with rows before it, so a short last band may refer
-        to rows above its own halo.
-        """
-        first, last = max(start, 0), min(stop, self.height)
-        if start < 0:  # row -k is row k, or anything where it bounces more than once
-            last = min(self.height, max(last, 1 - start))
-        if stop > self.height:  # row height - 1 + k is row height - 1 - k
-            first = max(0, min(first, 2 * self.height - 1 - stop))
-        return first, last
+def seen(start: int, stop: int, size: int) -> tuple[int, int]:
+    """Return the pixels ``[first, last)`` of a line that reflection of ``[start, stop)`` refers to.
+
+    Beyond the last of the line's ``size`` pixels the read goes on with pixels before it, so a short last
+    tile may refer to pixels before its own halo.
+    """
+    first, last = max(start, 0), min(stop, size)
+    if start < 0:  # pixel -k is pixel k, or anything where it bounces more than once
+        last = min(size, max(last, 1 - start))
+    if stop > size:  # pixel size - 1 + k is pixel size - 1 - k
+        first = max(0, min(first, 2 * size - 1 - stop))
+    return first, last
 
 
 def reflect(index: int, size: int) -> int:

@@ -74,9 +74,7 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
 
     torch.manual_seed(config.randseed)
     model = build_model(config)
-    if config.weights and saved is None:
-        anew = adopt(model, Path(config.weights))
-        log.info("starting from %s%s", config.weights, f"; new heads: {', '.join(anew)}" if anew else "")
+    new_heads = adopt(model, Path(config.weights)) if config.weights and saved is None else None
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = share_norms(model, fabric)
@@ -142,6 +140,8 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
         log.info("%d training and %d validation images", len(training), len(validation))
         count = sum(parameter.numel() for parameter in model.parameters())
         log.info("%s: %.2f M parameters, steps %d to %d", config.model, count / 1e6, step, steps)
+        if new_heads is not None:
+            log.info("weights from %s, new heads: %s", config.weights, ", ".join(new_heads) or "none")
         meter.resume()
         for batch in loader:
             meter.waited()

@@ -74,9 +74,9 @@ def adopt(model: nn.Module, path: Path) -> list[str]:
     strangers += [name for name in other if name not in own and not name.startswith(HEADS_PREFIX)]
     if strangers:
         raise ModelError(
-            f"{path}: its network is not the one that the configuration names ({strangers[0]} differs); set "
-            "model, in_channels, init_channel_number, model_deep, M_channel, M_R, norm and interpolate as its "
-            "own configuration has them"
+            f"{path}: its network is not the one that the configuration names ({strangers[0]} differs); "
+            "set model, in_channels, init_channel_number, model_deep, M_channel, M_R, norm and interpolate "
+            "as its own configuration has them"
         )
     model.load_state_dict(fits, strict=False)
     return sorted({name.removeprefix(HEADS_PREFIX).split(".")[0] for name in missing})

@@ -1,7 +1,7 @@
 """What a network is worth on the validation images: its losses, its mask, its cells.
 
-Cells are found by the runtime's own splitter with its default settings, so that the score that picks
-the best checkpoint is the one that users will see.
+Cells are found by the runtime's own splitter with the settings that suit its heads, so that the score
+that picks the best checkpoint is the one that users will see.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def predict(
             yield Prediction(
                 sample,
                 planes_,
-                split_planes(planes_, heads, SplitSettings()),
+                split_planes(planes_, heads, SplitSettings.suited(config.heads)),
                 {name: float(value) for name, value in {"loss": loss, **parts}.items()},
                 (int(both), int(found.sum()), int(true)),
             )

@@ -11,6 +11,7 @@ from ..errors import CellsegError, UsageError
 from . import common
 
 if TYPE_CHECKING:
+    from ..backends import Backend
     from ..inputs import Input
     from ..pipeline import SegmentOptions
     from ..results import Result
@@ -32,6 +33,11 @@ PROGRAM = "cellseg-infer"
     help="Results go into DIR/<image name>/.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace earlier results.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a stopped run was: skip finished images, keep finished bands of the others.",
+)
 @click.option("--csv", is_flag=True, help="Write the table as cells.csv too.")
 @click.option(
     "--labels",
@@ -40,12 +46,21 @@ PROGRAM = "cellseg-infer"
     show_default=True,
     help="Format of the label image.",
 )
+@click.option("--probabilities", is_flag=True, help="Write the network's planes as planes.ome.zarr too.")
 @click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
 @click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
 @click.option(
     "--no-rescale", is_flag=True, help="Take pixels as they are, whatever scale the model was trained at."
 )
 @click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
+@click.option("--roi", metavar="FILE", help="Look only inside the areas of a GeoJSON file, as from QuPath.")
+@click.option(
+    "--tissue",
+    type=click.Choice(["auto", "none"]),
+    default="none",
+    show_default=True,
+    help="Skip empty glass on stained slides, or look everywhere.",
+)
 @click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
 @click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
 @click.option("--z", type=click.IntRange(0), help="Which depth.")
@@ -117,6 +132,10 @@ def main(
     with open_backend(engine or model, device, engine=backend, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):
             try:
+                if options["resume"] and not options["overwrite"] and is_done(item, output / name, opened):
+                    if not quiet:
+                        click.echo(f"{item.image}: done already, in {output / name}")
+                    continue
                 result = run_one(item, output / name, opened, options, quiet)
             except CellsegError as error:
                 if len(inputs) == 1:
@@ -141,6 +160,34 @@ def segment_options(choices: dict[str, Any]) -> SegmentOptions:
     return options  # type: ignore[return-value]  # the names are those of the command's parameters
 
 
+def is_done(item: Input, folder: Path, backend: Backend) -> bool:
+    """Whether ``folder`` holds the finished results of this image by this model.
+
+    Raises
+    ------
+    UsageError
+        It holds those of another image or model.
+    """
+    import json
+
+    from ..writers.folder import RECORD
+
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        was = str(record["image"]["path"]), str(record["model"]["weights_sha256"])
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{folder}: its {RECORD} cannot be read; replace it with --overwrite") from None
+    now = str(item.image), str(backend.spec.weights_sha256)
+    if Path(was[0]).name == Path(now[0]).name and was[1] == now[1]:
+        return True
+    raise UsageError(
+        f"{folder}: holds results of {was[0]}, of another image or model than these; replace them with "
+        "--overwrite or choose another folder with -o"
+    )
+
+
 def _rebuilding(done: float, phase: str) -> None:
     click.echo(f"\rbuilding the plan anew: {done:4.0%}", nl=done >= 1, err=True)
 
@@ -150,8 +197,6 @@ def run_one(item: Input, folder: Path, backend: Any, options: SegmentOptions, qu
     from ..pipeline import segment
     from .progress import ProgressBar
 
-    if "roi" in item.options:
-        raise UsageError(f"{item.image}: regions of interest are not supported yet; leave out column 'roi'")
     own: Any = {name: value for name, value in item.options.items() if name not in ("name", "mpp")}
     if "mpp" in item.options:
         own["pixel_size"] = item.options["mpp"]
@@ -170,7 +215,7 @@ def summary(result: Result) -> str:
     files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
     stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
     lines = [
-        f"{result.image}: {result.count:,} cells in {result.folder}",
+        f"{result.record['image']['path']}: {result.count:,} cells in {result.folder}",
         f"  files    {files}",
         f"  seconds  {seconds['total']:.1f} in all: open {seconds['open']:.1f}, run {seconds['run']:.1f}, "
         f"finish {seconds['finish']:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",

@@ -16,6 +16,8 @@ from ..split import Splitter
 DISTANCE_REACH = 64
 #: Levels a pixel of distance where the distance is the whole landscape: quarter pixels.
 DISTANCE_ALONE = 4.0
+#: Density in cells a pixel from which on nothing is taken off the landscape.
+CROWDED = 0.1
 
 
 def gaussian_weights(sigma: float) -> NDArray[np.uint16]:
@@ -88,29 +90,37 @@ class SplitRules:
         if "boundary" in names:
             boundary = len(planes)
             planes.append(names.index("boundary"))
-        if "density" in names and settings.min_seed_density > 0:
+        if "density" in names and (settings.min_seed_density > 0 or settings.density_weight > 0):
             density = len(planes)
             planes.append(names.index("density"))
         reach = len(gaussian_weights(settings.smoothing)) - 1
-        if boundary is None or settings.distance_weight > 0:
+        alone = boundary is None and not (density is not None and settings.density_weight > 0)
+        if alone or settings.distance_weight > 0:
             reach += DISTANCE_REACH
         return cls(tuple(heads), settings, connectivity, tuple(planes), boundary, density, reach)
 
     def splitter(self) -> Splitter:
         """Return a new worker with these rules."""
         settings = self.settings
-        factor = heights = mass = None
-        steepness = DISTANCE_ALONE if self.boundary is None else settings.distance_weight
-        if steepness:
-            squares = np.arange(DISTANCE_REACH**2 + 1)
-            heights = np.minimum(np.rint(steepness * np.sqrt(squares)), 255).astype(np.uint8)
+        factor = dense = heights = mass = None
         if self.boundary is not None:
             factor = np.rint(255 - settings.boundary_weight * np.arange(256)).astype(np.uint8)
         if self.density is not None:
-            mass = head_values(self.heads[self.planes[self.density]])
+            values = head_values(self.heads[self.planes[self.density]])
+            if settings.density_weight > 0:
+                share = np.minimum(values / CROWDED, 1.0) ** 0.25
+                dense = np.rint(255 * (1 - settings.density_weight * (1 - share))).astype(np.uint8)
+            if settings.min_seed_density > 0:
+                mass = values
+        alone = factor is None and dense is None
+        steepness = DISTANCE_ALONE if alone else settings.distance_weight
+        if steepness:
+            squares = np.arange(DISTANCE_REACH**2 + 1)
+            heights = np.minimum(np.rint(steepness * np.sqrt(squares)), 255).astype(np.uint8)
         return Splitter(
             threshold=settings.mask_threshold,
             boundary_factor=factor,
+            density_factor=dense,
             distance_height=heights,
             weights=gaussian_weights(settings.smoothing),
             probability=head_values(self.heads[0]),

@@ -97,6 +97,11 @@ class SlideReader(ABC):
         return len(self.channel_names)
 
     @property
+    def location(self) -> str:
+        """Where the picture is, for records and messages: its path or URL."""
+        return str(self.path)
+
+    @property
     def bad_blocks(self) -> tuple[str, ...]:
         """Damaged tiles that were read as zero; only where the reader was told to skip them."""
         return ()

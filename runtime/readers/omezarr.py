@@ -16,6 +16,11 @@ from .blocks import SKIP, reason
 from .headers import HARMLESS_BYTES
 from .tiff_metadata import to_microns
 
+#: What pip must install before an address of a scheme can be read.
+PACKAGES = {
+    "http": "'cellseg[remote]'", "https": "'cellseg[remote]'", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs",
+}  # fmt: skip
 #: A chunk beyond this is refused: it would have to be decoded whole.
 MAX_CHUNK_BYTES = 2 << 30
 
@@ -70,9 +75,7 @@ class OmeZarrReader(SlideReader):
         except (ImageError, UsageError):
             raise
         except Exception as error:  # zarr and its stores raise what they like
-            raise ImageError(
-                f"{path}: not a readable OME-Zarr image: {type(error).__name__}: {reason(error)}"
-            ) from None
+            raise ImageError(_explain(self._name, error)) from None
 
     def _open(
         self,
@@ -141,22 +144,63 @@ class OmeZarrReader(SlideReader):
         """Regions with damaged chunks that were read as zero."""
         return tuple(self._bad)
 
+    @property
+    def location(self) -> str:
+        """The folder or the URL."""
+        return self._name
+
     def _read(self, region: Region, level: int) -> Pixels:
-        window = (slice(region.y, region.y1), slice(region.x, region.x1))
         out = np.zeros((region.height, region.width, self.channels), self.dtype)
         for channel, stored in enumerate(self._selection):
             index = tuple(stored if isinstance(i, slice) else i for i in self._index)
             try:
-                out[:, :, channel] = _values(self._arrays[level][(*index, *window)])
-            except Exception as error:  # codecs and stores raise what they like
-                message = (
-                    f"{self._name}: a chunk within rows {region.y} to {region.y1} of level {level} cannot be "
-                    f"read: {reason(error)}"
-                )
-                if not self._skip:
-                    raise ImageError(f"{message}; {SKIP}") from None
-                self._bad[message] = None
+                out[:, :, channel] = self._block(index, region, level)
+            except Exception:  # codecs and stores raise what they like
+                self._by_chunks(index, region, level, out[:, :, channel])
         return out
+
+    def _block(self, index: tuple[int, ...], region: Region, level: int) -> Any:
+        window = (slice(region.y, region.y1), slice(region.x, region.x1))
+        return _values(self._arrays[level][(*index, *window)])
+
+    def _by_chunks(self, index: tuple[int, ...], region: Region, level: int, out: Pixels) -> None:
+        """Read a region chunk by chunk, for one of them is damaged; shape of ``out`` (height, width)."""
+        tall, wide = self._arrays[level].chunks[-2:]
+        for row in range(region.y // tall, -(-region.y1 // tall)):
+            for column in range(region.x // wide, -(-region.x1 // wide)):
+                y, x = max(row * tall, region.y), max(column * wide, region.x)
+                y1, x1 = min((row + 1) * tall, region.y1), min((column + 1) * wide, region.x1)
+                try:
+                    part = self._block(index, Region(y, x, y1 - y, x1 - x), level)
+                    out[y - region.y : y1 - region.y, x - region.x : x1 - region.x] = part
+                except Exception as error:  # codecs and stores raise what they like
+                    message = (
+                        f"{self._name}: chunk {'/'.join(map(str, (*index, row, column)))} of level {level} "
+                        f"(rows from {row * tall}, columns from {column * wide}) cannot be read: "
+                        f"{reason(error)}"
+                    )
+                    if not self._skip:
+                        raise ImageError(f"{message}; {SKIP}") from None
+                    self._bad[message] = None
+
+
+def _explain(name: str, error: Exception) -> str:
+    """Return why an image could not be opened, and what can be done."""
+    scheme, remote, _ = name.partition("://")
+    if isinstance(error, ImportError) and remote:
+        package = PACKAGES.get(scheme)
+        advice = f"pip install {package}" if package else "install what fsspec asks for"
+        return f"{name}: reading {scheme}:// needs another package ({reason(error)}): {advice}"
+    if remote and "protocol not known" in str(error).lower():
+        return f"{name}: {scheme}:// is no address that can be read; use https://, s3:// or a path"
+    if remote and isinstance(error, FileNotFoundError):
+        return (
+            f"{name}: there is no OME-Zarr image; check the address (other formats are not read from URLs: "
+            "download them first)"
+        )
+    if remote and isinstance(error, OSError):
+        return f"{name}: cannot be reached: {reason(error)}; check address and connection"
+    return f"{name}: not a readable OME-Zarr image: {type(error).__name__}: {reason(error)}"
 
 
 def _attributes(group: Any) -> Any:

@@ -65,14 +65,14 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
         return _open_zarr(path, options)
     found = kind(head)
     if path.suffix.lower() in VENDOR_SUFFIXES:
-        from .vendor import VendorReader
-
-        _refuse(path, options, "page", "z", "t")
-        return VendorReader(path, series=options.get("series"), channels=options.get("channels"))
+        return _open_vendor(path, options)
     if found == "TIFF":
-        from .tiff import TiffReader
+        from .tiff import OpenSlideNeededError, TiffReader
 
-        return TiffReader(path, **options)
+        try:
+            return TiffReader(path, **options)
+        except OpenSlideNeededError as error:
+            return _open_vendor(path, options, without=error)
     from .picture import KINDS, open_picture
 
     if found in KINDS:
@@ -103,6 +103,22 @@ def _first_bytes(path: Path) -> bytes | None:
     if not head:
         raise ImageError(f"{path}: the file is empty (0 bytes); copy or save it again")
     return head
+
+
+def _open_vendor(path: Path, options: SlideOptions, without: ImageError | None = None) -> SlideReader:
+    """Open a file with OpenSlide; ``without`` is what to say where OpenSlide is not installed."""
+    from .vendor import VendorReader, installed
+
+    if without is not None and not installed():
+        raise without
+    _refuse(path, options, "page", "z", "t")
+    return VendorReader(
+        path,
+        series=options.get("series"),
+        channels=options.get("channels"),
+        threads=options.get("threads"),
+        skip_bad_tiles=options.get("skip_bad_tiles", False),
+    )
 
 
 def _open_zarr(path: Path | str, options: SlideOptions) -> SlideReader:

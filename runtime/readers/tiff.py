@@ -20,7 +20,15 @@ from ..tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
 from .blocks import SKIP, BlockCache, ByteSource, Workers, reason
 from .tiff_metadata import channel_names, pixel_size
-from .tiff_pages import Page, as_levels, check_page, palette_of, read_segment
+from .tiff_pages import (
+    MissingCodecError,
+    Page,
+    as_levels,
+    check_codec,
+    check_page,
+    palette_of,
+    read_segment,
+)
 
 # Its complaints about damaged files reach the user as our errors; a program that sets up logging
 # still gets them.
@@ -31,8 +39,18 @@ MAX_UNNAMED_CHANNELS = 4
 #: Photometric interpretations whose samples are grey levels, colours or indices.
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _RGB, _YCBCR, _REDUCED = 2, 6, 1
-#: Aperio's YCbCr variant of JPEG 2000 (33003) is converted by OpenSlide only.
+#: Aperio's YCbCr variant of JPEG 2000 is converted by OpenSlide only; 33005, the RGB one, is read here.
 _APERIO_YCBCR = 33003
+
+
+class OpenSlideNeededError(ImageError):
+    """The file is sound, but its pixels must be decoded by OpenSlide."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path}: this JPEG 2000 variant (Aperio YCbCr, {_APERIO_YCBCR}) is read by OpenSlide only: "
+            "pip install 'cellseg[slides]'"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,7 @@ class TiffReader(SlideReader):
         chosen = self._tiff.series[number]
         frame = chosen.keyframe
         _check_colours(path, frame)
+        check_codec(path, frame)
         picked = self._choose_planes(path, chosen, planes)
         sources = self._sources(path, chosen, picked)
         stored = as_levels(sources[0].page, np.zeros((1, 1, sources[0].page.interleaved), frame.dtype))
@@ -300,6 +319,8 @@ class TiffReader(SlideReader):
             page, index, channels = job
             try:
                 found = read_segment(page, index, region, self._cache)
+            except MissingCodecError:
+                raise
             except ImageError as error:
                 if not self._skip:
                     raise ImageError(f"{error}; {SKIP}") from None
@@ -343,9 +364,7 @@ def _check_colours(path: Path, frame: Any) -> None:
     ):
         raise ImageError(f"{path}: TIFF colours of kind {name} are not supported; save it as RGB or grey")
     if frame.compression == _APERIO_YCBCR:
-        raise ImageError(
-            f"{path}: this JPEG 2000 variant is read by OpenSlide only; pip install 'cellseg[slides]'"
-        )
+        raise OpenSlideNeededError(path)
 
 
 def _alpha(frame: Any) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tifffile
 
 from ..errors import ImageError
 from ..tiling import Region
@@ -23,6 +25,26 @@ MAX_BLOCK_BYTES = 2 << 30
 #: TIFF tag values.
 _JPEG = (6, 7, 34892, 33007)
 _UNCOMPRESSED, _NO_PREDICTOR, _WHITE_IS_ZERO, _PALETTE = 1, 1, 0, 3
+
+
+class MissingCodecError(ImageError):
+    """The file is sound, but nothing that is installed here can decode it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    compression
+        TIFF's number of the coding.
+    """
+
+    def __init__(self, path: Path, compression: Any) -> None:
+        name = getattr(compression, "name", None)
+        super().__init__(
+            f"{path}: no codec for its compression ({f'{name}, ' if name else ''}TIFF number "
+            f"{int(compression)}) is installed; pip install -U imagecodecs, or rewrite it: vips tiffsave IN "
+            "OUT.tif --tile --compression deflate --bigtiff"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +132,18 @@ class Page:
         return (
             f"{'tile' if self.keyframe.is_tiled else 'strip'} {index} (rows from {at.y}, columns from {at.x})"
         )
+
+
+def check_codec(path: Path, frame: Any) -> None:
+    """Refuse a page that no codec is known for, before each of its tiles would be called damaged.
+
+    Raises
+    ------
+    MissingCodecError
+        The advice is to update the codecs, or to rewrite the file.
+    """
+    if frame.compression != _UNCOMPRESSED and frame.compression not in tifffile.TIFF.DECOMPRESSORS:
+        raise MissingCodecError(path, frame.compression)
 
 
 def check_page(page: Page) -> None:
@@ -223,6 +257,8 @@ def _decode(page: Page, index: int, data: bytes) -> npt.NDArray[Any]:
     try:
         decoded = frame.decode(data, index, **arguments)[0]
         block: npt.NDArray[Any] = decoded[0, : span.height, : span.width]
+    except ImportError:  # the codec is known, but this build of imagecodecs goes without it
+        raise MissingCodecError(path, frame.compression) from None
     except Exception as error:  # codecs raise what they like
         raise ImageError(f"{path}: {page.describe(index)} cannot be decoded: {reason(error)}") from None
     if block.shape != (span.height, span.width, page.interleaved):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,21 @@ import numpy as np
 from ..errors import ImageError, UsageError
 from ..tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names
-from .blocks import Workers, reason
+from .blocks import SKIP, Workers, reason
 
 #: Edge of the squares that a region is decoded in, side by side.
 SQUARE = 1024
+#: Edge of the squares in which damage is looked for, where the file does not say how large its tiles are.
+PIECE = 256
+
+
+def installed() -> bool:
+    """Return whether OpenSlide can be used here."""
+    try:
+        import openslide  # noqa: F401
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 class VendorReader(SlideReader):
@@ -30,6 +42,8 @@ class VendorReader(SlideReader):
         Names or numbers of the channels to keep, of red, green and blue.
     threads
         Threads that decode; by default one for each core, at most 8.
+    skip_bad_tiles
+        Read damaged tiles as zero and list them in :attr:`bad_blocks` instead of raising.
 
     Raises
     ------
@@ -44,7 +58,11 @@ class VendorReader(SlideReader):
         series: int | None = None,
         channels: Sequence[int | str] | None = None,
         threads: int | None = None,
+        skip_bad_tiles: bool = False,
     ) -> None:
+        self._skip = skip_bad_tiles
+        self._bad: dict[str, None] = {}
+        self._repair = threading.Lock()
         if series:
             raise UsageError(f"{path}: there is no series {series}; this format has 0 only")
         try:
@@ -53,15 +71,16 @@ class VendorReader(SlideReader):
             raise ImageError(
                 f"{path}: this format needs OpenSlide ({reason(error)}): pip install 'cellseg[slides]'"
             ) from None
+        self._error: type[Exception] = openslide.OpenSlideError
+        self._open: Callable[[], Any] = lambda: openslide.OpenSlide(str(path))
         try:
-            self._slide: Any = openslide.OpenSlide(str(path))
-        except (openslide.OpenSlideError, OSError) as error:
+            self._slide: Any = self._open()
+        except (self._error, OSError) as error:
             raise ImageError(
                 f"{path}: OpenSlide cannot read it: {reason(error)}; is the file complete?"
             ) from None
         self._workers = Workers(threads)
         properties = self._slide.properties
-        self._error: type[Exception] = openslide.OpenSlideError
         names = default_channel_names(3, colour=True)
         self._selection = choose_channels(names, channels, path)
         colour = properties.get("openslide.background-color", "ffffff")
@@ -93,19 +112,68 @@ class VendorReader(SlideReader):
         self._workers.each(fill, corners)
         return out
 
+    @property
+    def bad_blocks(self) -> tuple[str, ...]:
+        """Damaged tiles that were read as zero."""
+        return tuple(self._bad)
+
     def _square(self, y: int, x: int, height: int, width: int, level: int) -> Pixels:
         """Read a part of a level; shape (height, width, channels)."""
+        try:
+            return self._pixels(self._slide, y, x, height, width, level)
+        except (self._error, OSError, ValueError):
+            return self._in_pieces(y, x, height, width, level)
+
+    def _in_pieces(self, y: int, x: int, height: int, width: int, level: int) -> Pixels:
+        """Read a part of a level tile by tile, for one of them is damaged.
+
+        After an error OpenSlide refuses all that is asked of the same handle, also by other threads; so
+        what failed is tried again with a handle that no other thread has, and a piece that fails again
+        is damaged.
+        """
+        out = np.zeros((height, width, self.channels), np.uint8)
+        with self._repair:
+            own = self._open()
+            try:
+                for top, left, tall, wide in self._pieces(own, y, x, height, width, level):
+                    try:
+                        part = self._pixels(own, top, left, tall, wide, level)
+                    except (self._error, OSError, ValueError) as error:
+                        message = (
+                            f"{self.path}: the tile at row {top}, column {left} of level {level} cannot be "
+                            f"decoded: {reason(error)}"
+                        )
+                        if not self._skip:
+                            raise ImageError(f"{message}; {SKIP}") from None
+                        self._bad[message] = None
+                        own.close()
+                        own = self._open()
+                    else:
+                        out[top - y : top - y + tall, left - x : left - x + wide] = part
+            finally:
+                own.close()
+                # The old handle closes itself when no other thread is at it any more.
+                self._slide = self._open()
+        return out
+
+    def _pieces(
+        self, slide: Any, y: int, x: int, height: int, width: int, level: int
+    ) -> Iterator[tuple[int, int, int, int]]:
+        """Yield row, column, height and width of what each tile of a level holds of a rectangle."""
+        properties = dict(slide.properties)
+        edges = [properties.get(f"openslide.level[{level}].tile-{name}") for name in ("height", "width")]
+        tall, wide = (min(max(int(edge or PIECE), 16), SQUARE) for edge in edges)
+        for top in range(y // tall * tall, y + height, tall):
+            for left in range(x // wide * wide, x + width, wide):
+                y0, x0 = max(top, y), max(left, x)
+                yield y0, x0, min(top + tall, y + height) - y0, min(left + wide, x + width) - x0
+
+    def _pixels(self, slide: Any, y: int, x: int, height: int, width: int, level: int) -> Pixels:
+        """Read a part of a level through one handle."""
         # OpenSlide wants the corner in level-0 pixels and places other levels to a fraction of a pixel.
         full = self.levels[level].downsample
         corner = (round(x * full), round(y * full))
-        try:
-            picture = self._slide.read_region(corner, level, (width, height))
-        except (self._error, OSError, ValueError) as error:
-            raise ImageError(
-                f"{self.path}: the region at row {y}, column {x} of level {level} cannot be decoded: "
-                f"{reason(error)}"
-            ) from None
-        pixels = np.asarray(picture)
+        pixels = np.asarray(slide.read_region(corner, level, (width, height)))
         seen = pixels[:, :, 3:] > 0
         rgb = np.where(seen, pixels[:, :, :3], self._background) if not seen.all() else pixels[:, :, :3]
         return rgb[:, :, self._selection]

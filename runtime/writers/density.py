@@ -22,7 +22,9 @@ MIN_SQUARE = 64
 #: Deviation of the smoothing in squares.
 SMOOTHING = 1.0
 #: Edge of the drawn map in pixels, and of its margins: right (scale), around.
-EDGE, SCALE, MARGIN = 900, 150, 28
+EDGE, SCALE, MARGIN = 900, 280, 28
+#: Height of the scale's letters in OpenCV's measure: the report shows the map at half its size.
+LETTERS = 0.85
 #: From none to many, dark to light, even in brightness (an own blend of violet, teal and yellow).
 STOPS = ((13, 8, 35), (64, 24, 107), (44, 92, 138), (32, 144, 140), (94, 201, 98), (253, 231, 86))
 
@@ -108,17 +110,17 @@ def draw(density: npt.NDArray[np.float64], size: tuple[int, int], unit: str) -> 
     tall = max(height, 160)
     canvas = np.full((tall + 2 * MARGIN, width + SCALE + 2 * MARGIN, 3), 255, np.uint8)
     canvas[MARGIN : MARGIN + height, MARGIN : MARGIN + width] = drawn
-    left, bar = MARGIN + width + 24, min(tall - 24, 400)
+    left, bar, head = MARGIN + width + 24, min(tall - 48, 400), MARGIN + 40
     ramp = np.linspace(255, 0, bar).astype(np.uint8)
-    canvas[MARGIN + 24 : MARGIN + 24 + bar, left : left + 18] = colours[ramp][:, None]
-    _write(canvas, unit, left, MARGIN + 8)
+    canvas[head : head + bar, left : left + 24] = colours[ramp][:, None]
+    _write(canvas, unit, left, MARGIN + 18)
     for part in range(5):
-        y = MARGIN + 24 + round((bar - 1) * part / 4)
+        y = head + round((bar - 1) * part / 4)
         _write(
             canvas,
             f"{top * (4 - part) / 4:,.4g}" if top < 1000 else f"{top * (4 - part) / 4:,.0f}",
-            left + 26,
-            y + 5,
+            left + 36,
+            y + 10,
         )
     return canvas
 
@@ -140,4 +142,4 @@ def round_up(value: float) -> float:
 
 
 def _write(canvas: npt.NDArray[np.uint8], text: str, x: int, y: int) -> None:
-    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (60, 60, 60), 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, LETTERS, (60, 60, 60), 2, cv2.LINE_AA)

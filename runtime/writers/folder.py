@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ except ImportError:  # Windows has other locks; two runs into one folder are not
 
 #: The file that every finished folder of results holds.
 RECORD = "run.json"
+#: The part of an unfinished folder that another run can go on from.
+JOURNAL = "journal"
 _SUFFIXES = re.compile(r"(\.ome)?\.(tiff?|zarr|btf|tf[28])$|\.[^. ]{1,12}$", re.IGNORECASE)
 
 
@@ -44,6 +47,8 @@ class OutputFolder:
     overwrite
         Replace an existing folder of results. Any other existing folder is refused: nothing is ever
         deleted that was not written by us.
+    resume
+        Keep the journal that a stopped run left, and leave one after an error.
 
     Raises
     ------
@@ -51,9 +56,10 @@ class OutputFolder:
         The folder exists, cannot be made, or another run is writing it.
     """
 
-    def __init__(self, final: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, final: Path, *, overwrite: bool = False, resume: bool = False) -> None:
         self.final = final
         self.overwrite = overwrite
+        self.resume = resume
         #: Where to write; becomes :attr:`final`.
         self.path = final.with_name(f".{final.name}.partial")
         self._lock = -1
@@ -64,8 +70,12 @@ class OutputFolder:
                 raise OutputError(f"{self.path}: is a link; remove it")
             self.path.mkdir(exist_ok=True)
             self._take()
-            # What a killed run left is of no use any more.
-            for item in self.path.iterdir():
+            self._clear()
+
+    def _clear(self) -> None:
+        """Delete what a stopped run left, apart from what this one can go on from."""
+        for item in self.path.iterdir():
+            if not (self.resume and item.name == JOURNAL):
                 _remove(item)
 
     def _check(self) -> None:
@@ -111,6 +121,7 @@ class OutputFolder:
             if self.final.exists():
                 _remove(old)
                 self.final.rename(old)
+            _remove(self.path / JOURNAL)
             self.path.rename(self.final)
             _remove(old)
         self._release()
@@ -130,7 +141,11 @@ class OutputFolder:
         traceback: TracebackType | None,
     ) -> None:
         # After a commit there is nothing at the temporary path any more.
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.resume and self.path.is_dir():
+            with contextlib.suppress(OSError):
+                self._clear()
+        else:
+            shutil.rmtree(self.path, ignore_errors=True)
         self._release()
 
 

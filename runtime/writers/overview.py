@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..draw import draw_rings
+from ..focus import Polygons
 from ..instances import Cells, Strip
 from ..preprocess import measure
 from ..readers.base import fit
@@ -39,8 +40,13 @@ CHANNEL_COLOURS = (
 )
 #: The colour that all dots have.
 DOT = 1
+#: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
+#: width in pixels.
+REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
 #: Cells that are drawn at once.
 BLOCK = 4096
+#: Fractions of a pixel in the coordinates of regions, as a power of two.
+_SHIFT = 4
 
 
 def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -90,6 +96,8 @@ class Overview(Writer):
         a function that returns it, of the size :func:`reduced_size`, once all strips are written.
     height, width
         Size of the full image in pixels.
+    regions
+        Regions of interest to outline.
     """
 
     def __init__(
@@ -98,8 +106,11 @@ class Overview(Writer):
         picture: npt.NDArray[Any] | Callable[[], npt.NDArray[Any]],
         height: int,
         width: int,
+        *,
+        regions: Polygons | None = None,
     ) -> None:
         self.path = path
+        self._regions = regions
         self._given = picture
         rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
         enlarge = max(1, min(4, round(MIN_EDGE / max(rows, columns))))
@@ -152,6 +163,11 @@ class Overview(Writer):
         lines = cv2.LUT(cv2.merge([self._colour] * 3), palette)
         part = self._cover.astype(np.float32) / 255
         drawn = cv2.blendLinear(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), lines, 1 - part, part)
+        if self._regions is not None:
+            rings = [ring for rings in self._regions.polygons for ring in rings]
+            scaled = [np.rint((ring * self._scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings]
+            for colour, width in REGION_LINES:
+                cv2.polylines(drawn, scaled, True, colour, width, cv2.LINE_AA, _SHIFT)
         found, data = cv2.imencode(".png", drawn)
         assert found
         write_whole(self.path, data.tobytes())

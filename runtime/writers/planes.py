@@ -36,7 +36,10 @@ class PlanesZarr:
     height, width
         Size of the planes in pixels.
     pixel_size
-        Micrometres a pixel, where known.
+        Micrometres a pixel of the slide, where known.
+    full_size
+        Height and width of the slide in its pixels, where the planes are of another size. The record
+        says how large a pixel of theirs is and where it lies, so that viewers lay them over the slide.
     """
 
     def __init__(
@@ -47,7 +50,9 @@ class PlanesZarr:
         width: int,
         *,
         pixel_size: float | None = None,
+        full_size: tuple[int, int] | None = None,
     ) -> None:
+        tall, wide = full_size or (height, width)
         self.path = path
         self._committed = False
         with writing(path):
@@ -59,7 +64,7 @@ class PlanesZarr:
                 self._levels = [
                     _Level(group, number, (len(heads), *shape)) for number, shape in enumerate(shapes)
                 ]
-                group.attrs["ome"] = _metadata(heads, len(shapes), pixel_size)
+                group.attrs["ome"] = _metadata(heads, len(shapes), pixel_size, (tall / height, wide / width))
         except BaseException:
             self.discard()
             raise
@@ -149,21 +154,24 @@ def _halved(planes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.asarray((quads.sum(axis=(2, 4), dtype=np.uint16) + 2) >> 2, np.uint8)
 
 
-def _metadata(heads: Sequence[str], levels: int, pixel_size: float | None) -> dict[str, Any]:
-    """Return the OME record of the image."""
+def _metadata(
+    heads: Sequence[str], levels: int, pixel_size: float | None, factors: tuple[float, float]
+) -> dict[str, Any]:
+    """Return the OME record of the image; ``factors`` are slide pixels a pixel along y and x."""
     unit = {} if pixel_size is None else {"unit": "micrometer"}
     scale = 1.0 if pixel_size is None else float(pixel_size)
     datasets = []
     for level in range(levels):
         step = 1 << level
-        # A pixel of a halved level is centred between those it was made of.
-        shift = scale * (step - 1) / 2
+        sizes = [scale * factor * step for factor in factors]
+        # The slide's first pixel is centred at 0, as in the label image; a larger one further on.
+        shifts = [(size - scale) / 2 for size in sizes]
         datasets.append(
             {
                 "path": str(level),
                 "coordinateTransformations": [
-                    {"type": "scale", "scale": [1.0, scale * step, scale * step]},
-                    {"type": "translation", "translation": [0.0, shift, shift]},
+                    {"type": "scale", "scale": [1.0, *sizes]},
+                    {"type": "translation", "translation": [0.0, *shifts]},
                 ],
             }
         )

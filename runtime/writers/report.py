@@ -35,6 +35,7 @@ FILES = {
     "cells.geojson.gz": "outlines and measurements: drag into QuPath",
     "overview.png": "the picture with the cells' outlines",
     "density.png": "map of cell density",
+    "planes.ome.zarr": "the network's planes (OME-Zarr 0.5), 0…255",
     "run.json": "everything about this run, for programs",
 }
 
@@ -120,12 +121,14 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
     """Return the page as HTML."""
     image, counts = record["image"], record["counts"]
     scale = image.get("pixel_size_um")
-    pixels = image["height"] * image["width"]
+    part = record.get("focus", {}).get("looked_at_part", 1.0)
+    pixels = image["height"] * image["width"] * part
+    looked_at = " looked at" if part < 1 else ""
     unit, factor = ("µm", scale) if scale else ("px", 1.0)
     density = (
-        ("cells per mm²", counts["cells"] / (pixels * scale**2 / 1e6))
+        (f"cells per mm²{looked_at}", counts["cells"] / max(pixels * scale**2 / 1e6, 1e-12))
         if scale
-        else ("cells per megapixel", counts["cells"] / (pixels / 1e6))
+        else (f"cells per megapixel{looked_at}", counts["cells"] / max(pixels / 1e6, 1e-12))
     )
     median = summary.diameter.quantile(0.5)
     facts = [
@@ -135,7 +138,7 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
             "median diameter",
             f"{median * factor:.1f} {unit}" if counts["cells"] else "–",
         ),
-        ("of the area is cells", f"{100 * summary.area / pixels:.1f} %"),
+        (f"of the area{looked_at} is cells", f"{100 * summary.area / max(pixels, 1):.1f} %"),
         ("seconds", f"{record['seconds']['total']:,.1f}"),
     ]
     charts = [
@@ -231,7 +234,7 @@ def stages(record: Mapping[str, Any]) -> str:
 
 def details(record: Mapping[str, Any]) -> Iterable[str]:
     """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
-    for part in ("model", "engine", "settings", "counts", "seconds", "versions"):
+    for part in ("model", "engine", "settings", "focus", "counts", "seconds", "versions"):
         for name, value in _flat(record.get(part, {})):
             yield f"<tr><th>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
 

@@ -28,13 +28,19 @@ def smoothed(values, sigma):
     return (values + 32768) >> 16
 
 
-def landscape(component, mask, boundary, rules):
+def landscape(component, mask, boundary, density, rules):
     distance = ndimage.distance_transform_edt(np.pad(component, 1))[1:-1, 1:-1]
-    steepness = 4 if boundary is None else rules.distance_weight
+    dense = density is not None and rules.density_weight > 0
+    steepness = rules.distance_weight if dense or boundary is not None else 4
     values = np.minimum(np.rint(steepness * distance), 255)
     if boundary is not None:
         weight = np.rint(255 - rules.boundary_weight * boundary.astype(float))
-        values = np.minimum(values + np.floor(mask * weight / 255 + 0.5), 255)
+        mask = np.floor(mask * weight / 255 + 0.5)
+    if dense:
+        share = np.minimum(density / 0.1, 1) ** 0.25
+        mask = np.floor(mask * np.rint(255 * (1 - rules.density_weight * (1 - share))) / 255 + 0.5)
+    if dense or boundary is not None:
+        values = np.minimum(values + mask, 255)
     values = np.where(component, values, 0).astype(np.int64)
     return np.where(component, np.maximum(smoothed(values, rules.smoothing), 1), 0)
 
@@ -129,15 +135,14 @@ def reference(planes, heads, rules, connectivity=8):
     named = {head.name: (head, plane) for head, plane in zip(heads, planes, strict=True)}
     mask = named["mask"][1]
     boundary = named["boundary"][1] if "boundary" in named else None
-    mass = None
-    if "density" in named and rules.min_seed_density > 0:
-        mass = head_values(named["density"][0])[named["density"][1]]
+    density = head_values(named["density"][0])[named["density"][1]] if "density" in named else None
+    mass = density if rules.min_seed_density > 0 else None
     foreground = mask >= rules.mask_threshold
     components, n = ndimage.label(foreground, SQUARE if connectivity == 8 else None)
     cells = []
     for number in range(1, n + 1):
         component = fill_holes(components == number, foreground, rules, connectivity)
-        basins = flood(landscape(component, mask, boundary, rules), mass, rules)
+        basins = flood(landscape(component, mask, boundary, density, rules), mass, rules)
         cells += [
             pixels for b in np.unique(basins[basins > 0]) if (pixels := basins == b).sum() >= rules.min_area
         ]
@@ -196,11 +201,18 @@ def test_equals_the_reference_by_distance(planes, rules):
     np.testing.assert_array_equal(split_planes(planes, (MASK,), rules), reference(planes, (MASK,), rules))
 
 
-@given(plane_stacks(3), rules_of, st.sampled_from([0.01, 0.1, 0.5]))
+@given(
+    plane_stacks(3),
+    rules_of,
+    st.sampled_from([0.0, 0.01, 0.1, 0.5]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.booleans(),
+)
 @settings(deadline=None, max_examples=100)
-def test_equals_the_reference_with_density(planes, rules, density):
-    heads = (MASK, BOUNDARY, DENSITY)
-    rules = rules.model_copy(update={"min_seed_density": density})
+def test_equals_the_reference_with_density(planes, rules, density, weight, bounded):
+    heads = (MASK, BOUNDARY, DENSITY) if bounded else (MASK, DENSITY)
+    planes = planes[: len(heads)]
+    rules = rules.model_copy(update={"min_seed_density": density, "density_weight": weight})
     np.testing.assert_array_equal(split_planes(planes, heads, rules), reference(planes, heads, rules))
 
 
@@ -264,7 +276,7 @@ def test_agrees_with_scikit_image_from_the_same_seeds():
     planes = blobs((300, 400), 160, 11)
     labels = split_planes(planes, (MASK, BOUNDARY), rules)
     component = labels > 0
-    levels = landscape(planes[0] >= rules.mask_threshold, planes[0], planes[1], rules)
+    levels = landscape(planes[0] >= rules.mask_threshold, planes[0], planes[1], None, rules)
     markers = np.zeros_like(labels)
     for cell in range(1, labels.max() + 1):
         peak = np.argmax(np.where(labels == cell, levels, -1))

@@ -47,14 +47,21 @@ def test_nothing_found(tree):
 
 def test_manifest(tree):
     (tree / "m.csv").write_text(
-        "\ufeffimage,mpp,channels,z,patient,roi\n"
-        'b.tif,0.25,"DAPI, CD3",2,P1,r.geojson\n'
-        "https://host/a.zarr,,,,P2,\n",
+        "\ufeffimage,mpp,channels,z,levels,roi,tissue\n"
+        'b.tif,0.25,"DAPI, CD3",2,10 200.5,r.geojson,auto\n'
+        "https://host/a.zarr,,,,,,\n",
         encoding="utf-8",
     )
     first, second = expand([tree / "m.csv"])
     assert first.image == str(tree / "b.tif")
-    assert first.options == {"mpp": 0.25, "channels": ["DAPI", "CD3"], "z": 2, "roi": str(tree / "r.geojson")}
+    assert first.options == {
+        "mpp": 0.25,
+        "channels": ["DAPI", "CD3"],
+        "levels": (10, 200.5),
+        "z": 2,
+        "roi": str(tree / "r.geojson"),
+        "tissue": "auto",
+    }
     assert second == Input("https://host/a.zarr")
     (tree / "m.tsv").write_text("image\tz\nb.tif\t0\nb.tif\t1\n")
     assert [item.options["z"] for item in expand([tree / "m.tsv"])] == [0, 1]
@@ -67,6 +74,10 @@ def test_manifest(tree):
         ("a,b\n1,2\n", "found a, b"),
         ("image\n", "at least one row"),
         ("image,channel\na,b\n", "column 'channel' is not known; did you mean 'channels'"),
+        ("image,tisue\na,b\n", "column 'tisue' is not known; did you mean 'tissue'"),
+        ("image,patient\na,b\n", "column 'patient' is not known; known are image, mpp, channels, levels"),
+        ("image,levels\na.tif,1 2 3\n", "line 2: levels is '1 2 3', wanted two numbers, black and white"),
+        ("image,tissue\na.tif,yes\n", "line 2: tissue is 'yes', wanted auto or none"),
         ("image,mpp\na.tif,fine\n", "line 2: mpp is 'fine', wanted a number"),
         ("image,z\na.tif,1\nb.tif,1.5\n", "line 3: z is '1.5', wanted a whole number"),
         ("image,z\n ,1\n", "line 2: names no image"),

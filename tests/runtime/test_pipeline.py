@@ -10,8 +10,9 @@ from cellseg.runtime import Result, segment
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import ImageError, OutputError, UsageError
 from cellseg.runtime.preprocess import measure
-from cellseg.runtime.readers import ArrayReader, Level
+from cellseg.runtime.readers import ArrayReader, Level, open_slide
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
+from cellseg.runtime.tiling import Region
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,55 @@ def test_images_are_brought_to_the_models_scale(
     assert abs(scaled.count - plain.count) <= 1
     untouched = segment(fine, trained, pixel_size=0.25, rescale=False)
     assert untouched.record["settings"]["scaled_to"] is None
+
+
+def test_regions_of_interest_are_in_pixels_of_the_slide(
+    image: np.ndarray, engine: LocalEngine, tmp_path: Path
+) -> None:
+    ring = np.array([[20, 30], [120, 30], [120, 110], [20, 110]], float)
+    found = segment(image, engine, roi=[ring], pixel_size=0.5)
+    assert found.count > 3
+    assert not found.labels[:30].any()
+    assert not found.labels[:, 120:].any()
+    assert found.labels[30:110, 20:120].any(axis=1).mean() > 0.5
+    holed = segment(image, engine, roi=[[ring, ring * 0.5 + 30]], pixel_size=0.5)
+    assert not holed.labels[50:80, 45:85].any()
+    # At another scale, each pixel that the model sees counts or not.
+    trained = LocalEngine(engine.spec.model_copy(update={"pixel_size": 0.5}), 2)
+    fine = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
+    scaled = segment(
+        fine, trained, roi=[2 * ring], pixel_size=0.25, output=tmp_path / "o", probabilities=True
+    )
+    assert not scaled.labels[:60].any()
+    assert not scaled.labels[:, 240:].any()
+    assert ((scaled.labels > 0) == np.repeat(np.repeat(found.labels > 0, 2, 0), 2, 1)).mean() > 0.99
+    with open_slide(tmp_path / "o" / "planes.ome.zarr") as planes:
+        assert (planes.height, planes.width, planes.pixel_size) == (150, 170, 0.5)
+        assert not planes.read(Region(0, 0, 30, 170)).any()
+    assert scaled.record["focus"]["looked_at_part"] == pytest.approx(80 * 100 / 150 / 170)
+    for wrong, message in (
+        ([[[1, 2], [3, 4]]], "wanted a path or polygons"),
+        ([], "holds no polygon"),
+        ([ring + 500], "none of its 1 areas lies inside the image of 150×170"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            segment(image, engine, roi=wrong)
+
+
+def test_glass_is_skipped_on_request(tmp_path: Path) -> None:
+    slide = np.full((300, 2200, 3), 240, np.uint8)
+    cv2.circle(slide, (1700, 150), 60, (200, 120, 190), -1)
+    spec = local_spec(2, channels=3)
+    with LocalEngine(spec, 2) as rgb:
+        found = segment(slide, rgb, tissue="auto", output=tmp_path / "out")
+        assert found.record["focus"]["skipped_part"] > 0.5
+        assert 0.01 < found.record["focus"]["tissue_part"] < 0.2
+        assert "tiles were skipped" in found.notes[-1]
+        small = segment(slide[:, :300], rgb, tissue="auto")
+        assert small.record["focus"]["skipped_part"] == 0
+        assert any("glass is looked for on large" in note for note in small.notes)
+        with pytest.raises(UsageError, match="wanted 'auto' or 'none'"):
+            segment(slide, rgb, tissue="yes")
 
 
 def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> None:

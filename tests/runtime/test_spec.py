@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.spec import Head, ModelSpec
+from cellseg.runtime.spec import Head, ModelSpec, SplitSettings
 
 SPEC = ModelSpec(
     name="n",
@@ -57,3 +57,11 @@ def test_what_does_not_fit_is_named(change: dict[str, object], part: str) -> Non
     assert f"(format 1): {part}" in message
     assert "Value error" not in message
     assert "\n" not in message
+
+
+def test_settings_suit_the_heads() -> None:
+    alone = SplitSettings.suited(("mask",))
+    bounded = SplitSettings.suited(("mask", "boundary"))
+    assert SplitSettings.suited(("mask", "boundary", "density")).density_weight > 0
+    assert bounded.density_weight == 0
+    assert alone.persistence < bounded.persistence

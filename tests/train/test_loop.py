@@ -191,6 +191,26 @@ def test_a_checkpoint_without_the_later_additions_can_be_resumed(
     assert (folder / "metrics_before.csv").read_text().startswith("step,train_loss")
 
 
+def test_a_training_can_start_from_another_ones_weights(configure: Configure, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    loop.train(configure(iters=4, ema=0.9, use_density=0.0), first)
+    before = checkpoint.load(first / "last.pt")["ema"]
+    weights = str(first / "last.pt")
+    config = configure(iters=1, weights=weights, learning_rate=1e-12, use_density=0.5)
+    loop.train(config, tmp_path / "second")
+    saved = checkpoint.load(tmp_path / "second" / "last.pt")
+    assert saved["step"] == 1
+    assert torch.allclose(
+        saved["model"]["encoders.0.branches.0.0.0.weight"], before["encoders.0.branches.0.0.0.weight"]
+    )
+    assert "heads.heads.density.weight" in saved["model"].keys() - before.keys()
+    assert "new heads: density" in (tmp_path / "second" / "train.log").read_text()
+    with pytest.raises(ModelError, match=r"last\.pt: its network is not the one.*differs\); set model"):
+        loop.train(configure(weights=weights, init_channel_number=3), tmp_path / "third")
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        loop.train(configure(weights="none.pt"), tmp_path / "third")
+
+
 def test_a_run_is_neither_overwritten_nor_mixed_up(configure: Configure, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     loop.train(configure(iters=4), folder)

@@ -77,6 +77,39 @@ def test_a_slide_becomes_a_folder(slide: Path, bright_model: Path, tmp_path: Pat
     assert [path.name for path in out.iterdir()] == ["slide one"]
 
 
+def test_a_part_of_a_slide(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    """Twelve discs at x, y = 25 + 45·i: the area holds the second column and cuts nothing."""
+    area = {"type": "Polygon", "coordinates": [[[50, 0], [90, 0], [90, 200], [50, 200], [50, 0]]]}
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps({"type": "Feature", "geometry": area, "properties": {}}))
+    out = tmp_path / "out"
+    common = (slide, "--engine", bright_model, "--tile", 32, "--mpp", 0.5, "--device", "cpu")
+    result = run(*common, "-o", out, "--roi", roi, "--probabilities")
+    assert result.exit_code == 0, result.output
+    assert "20.0% of the image was looked at" in result.stdout
+    folder = out / "slide one"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["counts"]["cells"] == 3
+    assert record["focus"]["roi"] == str(roi)
+    assert record["focus"]["looked_at_part"] == pytest.approx(0.2)
+    assert record["focus"]["skipped_part"] == pytest.approx(record["focus"]["tiles_skipped"] / 169)
+    assert record["focus"]["tiles_skipped"] > 100
+    assert "cells per mm² looked at" in (folder / "report.html").read_text()
+    planes = zarr.open_array(folder / "planes.ome.zarr" / "0", mode="r")[:]
+    inside = np.zeros((200, 200), bool)
+    inside[:, 50:90] = True
+    assert planes.shape == (1, 200, 200)
+    assert not planes[:, ~inside].any()
+    assert planes[0, 25, 70] > 200
+    table = tmp_path / "t.csv"
+    table.write_text(f"image,roi\n{slide.name},roi.geojson\n")
+    assert run(table, *common[1:], "-o", tmp_path / "again").exit_code == 0
+    again = read_labels(tmp_path / "again" / "slide one")
+    assert (again == read_labels(folder)).all()
+    outlined = cv2.imread(str(folder / "overview.png"))
+    assert outlined[400, 198:203].min(axis=1).max() > 200  # the area's left edge, enlarged four times
+
+
 def test_missing_scale_is_said_once(slide: Path, bright_model: Path, tmp_path: Path) -> None:
     result = run(slide, "--engine", bright_model, "-o", tmp_path / "out")
     assert result.stdout.count("--mpp") == 1
@@ -153,7 +186,9 @@ def test_labels_in_other_formats(
         (["SLIDE", "--engine", "ENGINE", "--levels", "9", "3"], 2, "low < high"),
         (["SLIDE", "--engine", "ENGINE", "--channels", "7"], 2, "no channel '7'"),
         (["SLIDE", "EMPTY", "--engine", "ENGINE"], 2, "holds no image"),
-        (["TABLE", "--engine", "ENGINE"], 2, "regions of interest"),
+        (["TABLE", "--engine", "ENGINE"], 2, "a.geojson: cannot be read as GeoJSON: No such file"),
+        (["SLIDE", "--engine", "ENGINE", "--roi", "none.json"], 2, "none.json: cannot be read as GeoJSON"),
+        (["SLIDE", "--engine", "ENGINE", "--tissue", "yes"], 2, "--tissue"),
         (["SLIDE", "--engine", "SLIDE"], 2, "unknown kind of model '.tif'"),
     ],
 )
@@ -208,3 +243,82 @@ def test_interrupted(bright_model: Path, tmp_path: Path) -> None:
     assert error == "cellseg-infer: error: interrupted\n"
     assert not list(out.iterdir())
     assert time.monotonic() - started < 30
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Every file but those that say when and how fast."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("run.json", "report.html")
+    }
+
+
+#: The command, keeping every band, and slow enough to be killed somewhere in the middle.
+SLOW = """
+import sys, time
+from cellseg.runtime import journal
+from cellseg.runtime.cli import infer
+from cellseg.runtime.backends import base
+journal.WORTH = 0.0
+submit = base.Backend.submit
+def slow(self, *arguments):
+    time.sleep(0.02)
+    return submit(self, *arguments)
+base.Backend.submit = slow
+print("running", flush=True)
+infer.main(prog_name="cellseg-infer")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
+def test_killed_at_any_moment_and_resumed_is_the_same(bright_model: Path, tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    slides.mkdir()
+    for number in range(2):
+        tifffile.imwrite(slides / f"s{number}.tif", np.tile(picture(12 - number), (6, 2)))
+    options = ["--engine", bright_model, "--tile", 64, "--batch", 2, "--csv", "--device", "cpu"]
+    assert run(slides, *options, "-o", tmp_path / "whole").exit_code == 0
+    whole = everything(tmp_path / "whole")
+
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", SLOW, slides, *map(str, options), "-o", out, "--resume"]
+    rng = np.random.default_rng(int(time.time()))
+    kills = 0
+    for _ in range(50):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "running\n"
+            try:
+                _, error = process.communicate(timeout=rng.uniform(0.3, 1 + kills))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+                continue
+        assert process.returncode == 0, error
+        break
+    assert kills
+    assert everything(out) == whole
+    again = run(slides, *options, "-o", out, "--resume")
+    assert again.exit_code == 0
+    assert [line.partition(": ")[2] for line in again.stdout.splitlines()] == [
+        f"done already, in {out / name}" for name in ("s0", "s1")
+    ]
+
+
+def test_resume_takes_no_other_results_for_its_own(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(slide, "--engine", bright_model, "-o", out).exit_code == 0
+    other = tmp_path / "elsewhere" / "slide one.png"
+    other.parent.mkdir()
+    cv2.imwrite(str(other), picture())
+    result = run(other, "--engine", bright_model, "-o", out, "--resume")
+    assert result.exit_code == 2
+    assert f"{out / slide.stem}: holds results of {slide}, of another image or model" in result.stderr
+    (out / slide.stem / "run.json").write_text("[]")
+    result = run(slide, "--engine", bright_model, "-o", out, "--resume")
+    assert result.exit_code == 2
+    assert "run.json cannot be read; replace it with --overwrite" in result.stderr
+    assert run(slide, "--engine", bright_model, "-o", out, "--resume", "--overwrite").exit_code == 0

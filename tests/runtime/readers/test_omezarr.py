@@ -1,5 +1,9 @@
 """OME-Zarr 0.4 and 0.5."""
 
+import http.server
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 import zarr
@@ -85,18 +89,26 @@ def test_several_images_in_one_folder(tmp_path):
 
 
 def test_a_damaged_chunk_is_named_or_skipped(tmp_path):
-    array = picture((96, 96, 1), "uint8")[:, :, 0]
-    path = write(tmp_path / "a.zarr", array, "yx")
-    (path / "0" / "c" / "1" / "1").write_bytes(b"broken")
+    array = picture((96, 96, 2), "uint8").transpose(2, 0, 1)
+    path = write(tmp_path / "a.zarr", array, "cyx")
+    (path / "0" / "c" / "1" / "1" / "2").write_bytes(b"broken")
     with open_slide(path) as reader:
-        assert np.array_equal(reader.read(Region(0, 0, 32, 96))[:, :, 0], array[:32])
+        assert np.array_equal(reader.read(Region(0, 0, 32, 96)).transpose(2, 0, 1), array[:, :32])
+        assert np.array_equal(reader.read(Region(0, 0, 96, 64)).transpose(2, 0, 1), array[:, :, :64])
         with pytest.raises(
-            ImageError, match=r"a\.zarr: a chunk within rows 32 to 64 of level 0 cannot be read"
+            ImageError,
+            match=r"a\.zarr: chunk 1/1/2 of level 0 \(rows from 32, columns from 64\) cannot be read: .*"
+            "--skip-bad-tiles",
         ):
-            reader.read(Region(32, 0, 32, 96))
+            reader.read(Region(10, 0, 32, 96))
+    wanted = array.copy()
+    wanted[1, 32:64, 64:] = 0
     with open_slide(path, skip_bad_tiles=True) as reader:
-        assert not reader.read(Region(32, 32, 32, 32)).any()
+        for region in (Region(0, 0, 96, 96), Region(10, 5, 40, 90)):
+            found = reader.read(region).transpose(2, 0, 1)
+            assert np.array_equal(found, wanted[:, region.y : region.y1, region.x : region.x1])
         assert len(reader.bad_blocks) == 1
+        assert "chunk 1/1/2" in reader.bad_blocks[0]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +133,61 @@ def test_url(tmp_path):
     write(tmp_path / "a.zarr", array, "yx")
     with open_slide(f"file://{tmp_path}/a.zarr") as reader:
         assert reader.path.name == "a.zarr"
+        assert reader.location == f"file://{tmp_path}/a.zarr"
         assert np.array_equal(reader.read(Region(3, 4, 20, 30))[:, :, 0], array[3:23, 4:34])
-    for url in (f"file://{tmp_path}/none.zarr", "nonsense://host/a.zarr"):
-        with pytest.raises(ImageError, match=url):
-            open_slide(url)
+    with pytest.raises(ImageError, match=f"file://{tmp_path}/none.zarr: there is no OME-Zarr image"):
+        open_slide(f"file://{tmp_path}/none.zarr")
+    with pytest.raises(
+        ImageError, match=r"nonsense://host/a\.zarr: nonsense:// is no address that can be read"
+    ):
+        open_slide("nonsense://host/a.zarr")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Serve a folder over HTTP; the fixture is its address."""
+    pytest.importorskip("aiohttp")
+    pytest.importorskip("fsspec")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_over_http(tmp_path, served, version):
+    array = picture((40, 50, 2), "uint16").transpose(2, 0, 1)
+    write(tmp_path / "a.ome.zarr", array, "cyx", version=version, labels=["DAPI", "actin"])
+    with open_slide(f"{served}/a.ome.zarr", channels=["actin"]) as reader:
+        assert reader.pixel_size == 0.5
+        assert reader.location == f"{served}/a.ome.zarr"
+        assert np.array_equal(reader.read(Region(3, 4, 20, 30))[:, :, 0], array[1, 3:23, 4:34])
+    (tmp_path / "b.tif").write_bytes(b"II*")
+    for name in ("none.zarr", "b.tif"):
+        with pytest.raises(ImageError, match=f"{served}/{name}: there is no OME-Zarr image.* download them"):
+            open_slide(f"{served}/{name}")
+
+
+def test_a_server_that_is_not_there():
+    pytest.importorskip("aiohttp")
+    with pytest.raises(ImageError, match=r"http://127\.0\.0\.1:1/a\.zarr: cannot be reached"):
+        open_slide("http://127.0.0.1:1/a.zarr")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "advice"), [("https", r"'cellseg\[remote\]'"), ("s3", "s3fs"), ("odd", "what fsspec asks for")]
+)
+def test_missing_packages_are_named(monkeypatch, scheme, advice):
+    def missing(*arguments, **options):
+        raise ImportError(f"Install what reads {scheme}")
+
+    monkeypatch.setattr("cellseg.runtime.readers.omezarr.zarr.open_group", missing)
+    with pytest.raises(ImageError, match=rf"reading {scheme}:// needs another package .*install {advice}"):
+        open_slide(f"{scheme}://host/a.zarr")

@@ -1,6 +1,7 @@
 """The TIFF family: every layout through the conformance suite, then the dialects one by one."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
@@ -399,3 +400,57 @@ def test_refuses_absurd_headers_before_allocating(tmp_path):
             open_slide(tmp_path / name)
         assert tracemalloc.get_traced_memory()[1] < 20e6
         tracemalloc.stop()
+
+
+def aperio(path, pixels, compression):
+    """Write a slide as Aperio's scanners do; channels are stored as they are given."""
+    tifffile.imwrite(
+        path,
+        pixels,
+        tile=(64, 64),
+        compression=compression,
+        photometric="rgb",
+        description="Aperio Image Library v11.0\n128x128 |AppMag = 20|MPP = 0.5",
+        metadata=None,
+    )
+    return path
+
+
+def test_aperio_jpeg_2000(tmp_path, monkeypatch):
+    pixels = picture((128, 128, 3), "uint8")
+    with open_slide(aperio(tmp_path / "rgb.svs", pixels, 33005)) as reader:
+        assert reader.pixel_size == 0.5
+        assert np.array_equal(reader.read(Region(5, 6, 100, 90)), pixels[5:105, 6:96])
+    openslide = pytest.importorskip("openslide")
+    # The same numbers are meant as luma and colour differences: OpenSlide makes colours of them.
+    path = aperio(tmp_path / "ycc.svs", pixels, 33003)
+    with openslide.OpenSlide(path) as slide, open_slide(path) as reader:
+        wanted = np.asarray(slide.read_region((6, 5), 0, (90, 100)))[:, :, :3]
+        assert np.array_equal(reader.read(Region(5, 6, 100, 90)), wanted)
+        assert not np.array_equal(wanted, pixels[5:105, 6:96])
+        assert reader.pixel_size == 0.5
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    with pytest.raises(ImageError, match=r"read by OpenSlide only: pip install 'cellseg\[slides\]'"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_missing_codecs_are_not_taken_for_damage(tmp_path, monkeypatch, skip):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, picture((128, 128, 3), "uint8"), tile=(64, 64), compression="jpeg2000")
+
+    def missing(*arguments, **options):
+        raise ImportError("no module named '_jpeg2k'")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tifffile.TIFF, "DECOMPRESSORS", {34712: missing})
+        with open_slide(path, skip_bad_tiles=skip) as reader, pytest.raises(ImageError) as caught:
+            reader.read(Region(0, 0, 128, 128))
+        assert str(caught.value) == (
+            f"{path}: no codec for its compression (JPEG2000, TIFF number 34712) is installed; pip install "
+            "-U imagecodecs, or rewrite it: vips tiffsave IN OUT.tif --tile --compression deflate --bigtiff"
+        )
+    data = path.read_bytes()
+    path.write_bytes(data.replace((34712).to_bytes(2, "little"), (34718).to_bytes(2, "little"), 1))
+    with pytest.raises(ImageError, match=r"MDI_BINARY, TIFF number 34718.* pip install -U imagecodecs"):
+        open_slide(path, skip_bad_tiles=skip)

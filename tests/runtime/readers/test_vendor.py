@@ -8,7 +8,7 @@ import tifffile
 
 from cellseg.runtime.errors import ImageError, UsageError
 from cellseg.runtime.readers import open_slide
-from cellseg.runtime.testing.readers import ReaderSuite
+from cellseg.runtime.testing.readers import ReaderSuite, picture
 from cellseg.runtime.tiling import Region
 
 pytest.importorskip("openslide")
@@ -26,6 +26,35 @@ class TestVendor(ReaderSuite):
 
         tifffile.imwrite(folder / "a.tif", pixels, photometric="rgb", tile=(64, 64), compression="zlib")
         return VendorReader(folder / "a.tif")
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_damaged_tile_is_named_or_skipped(tmp_path, monkeypatch, threads):
+    from cellseg.runtime.readers.vendor import VendorReader
+
+    pixels = picture((300, 420, 3), "uint8")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[9]  # row 1 and column 2 of seven
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 200] = bytes(200)
+    path.write_bytes(data)
+    wanted = pixels.copy()
+    wanted[64:128, 128:192] = 0
+    monkeypatch.setattr("cellseg.runtime.readers.vendor.SQUARE", 150)
+    with VendorReader(path, threads=threads) as reader:
+        assert np.array_equal(reader.read(Region(128, 0, 172, 420)), pixels[128:])
+        for _ in range(2):
+            with pytest.raises(ImageError, match=r"tile at row 70, column 128 of level 0 .*--skip-bad-tiles"):
+                reader.read(Region(70, 100, 60, 60))
+        # The reader is of use after that.
+        assert np.array_equal(reader.read(Region(0, 192, 300, 228)), pixels[:, 192:])
+    with VendorReader(path, threads=threads, skip_bad_tiles=True) as reader:
+        for _ in range(2):
+            assert np.array_equal(reader.read(Region(0, 0, 300, 420)), wanted)
+        assert reader.bad_blocks
+        assert all("cannot be decoded" in line for line in reader.bad_blocks)
 
 
 def test_agrees_with_the_tiff_reader_on_a_real_slide(shared_data):

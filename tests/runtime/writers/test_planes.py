@@ -54,6 +54,16 @@ def test_scale_and_place_of_each_level(tmp_path, planes):
     assert second[1]["translation"] == [0, 0.25, 0.25]
 
 
+def test_planes_of_another_size_than_the_slide_lie_over_it(tmp_path, planes):
+    path = write(tmp_path / "a", planes, 300, pixel_size=0.25, full_size=(1322, 606))
+    record = zarr.open_group(path).attrs["ome"]
+    first, second = (d["coordinateTransformations"] for d in record["multiscales"][0]["datasets"][:2])
+    assert first[0]["scale"] == [1, 0.5, 0.5]
+    assert first[1]["translation"] == [0, 0.125, 0.125]
+    assert second[0]["scale"] == [1, 1.0, 1.0]
+    assert second[1]["translation"] == [0, 0.375, 0.375]
+
+
 def test_nothing_stays_without_commit_or_disk(tmp_path, planes):
     writer = PlanesZarr(tmp_path / "a", ["mask", "boundary"], 661, 303)
     writer.push(planes[:, :300])
