@@ -352,31 +352,36 @@ cdef class Splitter:
         const uintptr_t* boundary, const uintptr_t* density, const Sources* sources,
     ) noexcept nogil:
         """Put runs and the planes under them into the crop."""
-        cdef int64_t i, at, y
-        cdef int32_t x, length
-        cdef const uint8_t* mask
-        cdef const uint8_t* plane
-        cdef uint8_t* source
+        cdef int64_t i, at, row
+        cdef int32_t length
         for i in range(n):
-            y = runs[3 * i] - sources.row0
+            row = runs[3 * i] - sources.row0
             length = runs[3 * i + 2] - runs[3 * i + 1]
             at = begin + (runs[3 * i] - y0) * stride + runs[3 * i + 1] - x0
             memset(self.inside + at, 255, length)
-            mask = <const uint8_t*>sources.mask[y] + runs[3 * i + 1]
-            source = self.source + at
-            if self.use_boundary:
-                plane = <const uint8_t*>boundary[y] + runs[3 * i + 1]
-                for x in range(length):
-                    source[x] = combine(mask[x], self.factor[plane[x]])
-            elif self.use_density:
-                memcpy(source, mask, length)
-            if density != NULL:
-                plane = <const uint8_t*>density[y] + runs[3 * i + 1]
-                if self.use_density:
-                    for x in range(length):
-                        source[x] = combine(source[x], self.density_factor[plane[x]])
-                if self.rules.min_mass > 0:
-                    memcpy(self.density + at, plane, length)
+            if self.use_boundary or self.use_density:
+                self._shade(self.source + at, row, runs[3 * i + 1], length, boundary, density, sources)
+            if self.rules.min_mass > 0:
+                memcpy(self.density + at, <const uint8_t*>density[row] + runs[3 * i + 1], length)
+
+    cdef void _shade(
+        self, uint8_t* out, int64_t row, int32_t x, int32_t n, const uintptr_t* boundary,
+        const uintptr_t* density, const Sources* sources,
+    ) noexcept nogil:
+        """Put what boundary and density leave of the mask into ``n`` pixels from ``x`` on."""
+        cdef const uint8_t* mask = <const uint8_t*>sources.mask[row] + x
+        cdef const uint8_t* plane
+        cdef int32_t i
+        if self.use_boundary:
+            plane = <const uint8_t*>boundary[row] + x
+            for i in range(n):
+                out[i] = combine(mask[i], self.factor[plane[i]])
+        else:
+            memcpy(out, mask, n)
+        if self.use_density:
+            plane = <const uint8_t*>density[row] + x
+            for i in range(n):
+                out[i] = combine(out[i], self.density_factor[plane[i]])
 
     cdef void _clear(self) noexcept nogil:
         """Make the scratch zero again."""

@@ -7,14 +7,14 @@ not on how the image is cut into tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .focus import Focus
-from .tiling import Band, Tile, TileGrid, seen
+from .tiling import Band, Region, Tile, TileGrid, seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Coverage:
                 wanted[tile.index] = count > 0
                 pixels += count
         return cls(grid, focus, wanted, pixels)
+
+    def everywhere(self) -> Self:
+        """Return the same with every tile computed, also those of which nothing counts."""
+        return replace(self, wanted=np.ones_like(self.wanted))
 
     @property
     def part(self) -> float:
@@ -86,3 +90,14 @@ class Coverage:
         inside = self.focus.inside(tile.core)
         if inside is not None:
             planes[:, :, tile.core.x : tile.core.x1] *= inside
+
+    def clear(self, planes: NDArray[Any], rows: Region) -> None:
+        """Set the planes of finished rows to zero wherever a pixel does not count, (K, rows.height, W)."""
+        if self.focus is None or not rows.height:
+            return
+        if not self.focus.touches(rows):
+            planes[:] = 0
+            return
+        inside = self.focus.inside(rows)
+        if inside is not None:
+            planes *= inside

@@ -65,6 +65,9 @@ class SegmentOptions(TypedDict, total=False):
     rescale: bool
     #: Raw values that map to black and white, instead of the slide's percentiles.
     levels: tuple[float, float] | None
+    #: How overlapping tiles are joined: ``none`` keeps their cores, which is exact; ``hann`` and
+    #: ``gaussian`` average them, for models that are no good near a tile's border.
+    blend: str
     #: Regions of interest in full-resolution pixels: a GeoJSON file, or polygons, each an array of shape
     #: (n, 2) with x and y, or a list of such rings. Only pixels whose centre lies in one count: cells are
     #: cut at the edge.
@@ -75,9 +78,6 @@ class SegmentOptions(TypedDict, total=False):
     #: With an output folder: write ``planes.ome.zarr`` too, the network's own planes at the scale at
     #: which it saw the image.
     probabilities: bool
-    #: How overlapping tiles are joined: ``none`` keeps their cores, which is exact; ``hann`` and
-    #: ``gaussian`` average them, for models that are no good near a tile's border.
-    blend: str
     #: With an output folder: write ``cells.csv`` too.
     csv: bool
     #: With an output folder: format of the label image, ``zarr``, ``tiff`` or ``png``.
@@ -142,8 +142,6 @@ def segment(
         known = ", ".join(SegmentOptions.__annotations__)
         raise UsageError(f"segment() has no option '{unknown[0]}'; it has {known}")
     blend = check_blend(options.get("blend", "none"))
-    if blend != "none" and (options.get("roi") is not None or options.get("tissue", "none") != "none"):
-        raise UsageError(f"blend '{blend}' needs every tile, roi and tissue leave some out; choose one")
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open_reader(image, options))
@@ -177,10 +175,10 @@ def segment(
             workers=options.get("workers") or _cores(),
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
+            blend=blend,
             coverage=_coverage(reader, slide, grid, regions, tissue),
             regions=regions,
             tissue=tissue,
-            blend=blend,
         )
         sinks = target.open(setup)
         run = SlideRun(setup, sinks, target.watch, target.show, target.journal)

@@ -296,8 +296,7 @@ class ResultFolder(Target):
         space = f"{slide.path.name} {setup.backend.spec.weights_sha256 or setup.backend.spec.name}"
         size = slide.height, slide.width
         self._scale = scale
-        # With one band there is nothing to go on from; where tiles are blended, a band's planes are not all
-        # that the next one needs.
+        # With one band there is nothing to go on from; blended, a band needs the tiles of its neighbours.
         if setup.grid.rows > 1 and setup.blend == "none":
             self.journal = Journal(path / JOURNAL, planes_identity(setup))
         writers: list[Writer] = [

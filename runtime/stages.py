@@ -75,18 +75,20 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
-    #: How overlapping tiles are joined.
-    blend: Blend = "none"
-    #: What is looked at, where that is not everything; blending needs it all.
+    #: What is looked at, where that is not everything.
     coverage: Coverage | None = None
     #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
     regions: Polygons | None = None
     tissue: Tissue | None = None
+    #: How overlapping tiles are joined.
+    blend: Blend = "none"
 
     @property
     def covered(self) -> Coverage:
         """Which tiles are computed."""
-        return self.coverage or Coverage.of(self.grid)
+        covered = self.coverage or Coverage.of(self.grid)
+        # Where tiles are averaged, each needs its neighbours.
+        return covered if self.blend == "none" else covered.everywhere()
 
     @property
     def slide(self) -> SlideReader:
@@ -349,7 +351,8 @@ class SlideRun:
         self._flights.put(flight)
 
     def _stitch(self) -> None:
-        grid, blender = self._setup.grid, self._blender
+        grid = self._setup.grid
+        blender = self._blender
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
             result = None
@@ -366,7 +369,7 @@ class SlideRun:
                     buffer = self._planes.get()
                 rows = band.region if blender is None else blender.rows(band)
                 planes = self._shaped(buffer, rows)
-                if fresh:
+                if fresh and blender is None:
                     self._begin(planes, band)
                 if result is not None and tiles:
                     part = result[begin : begin + len(tiles)]
@@ -380,6 +383,7 @@ class SlideRun:
                 if last:
                     if blender is not None:
                         blender.finish(band, planes)
+                        self._covered.clear(planes, rows)
                     self._end(planes, band, rows)
                     self._whole.put((source, rows, planes, buffer))
                     buffer = None
@@ -400,12 +404,12 @@ class SlideRun:
         if self._journal is not None and band.index not in self._kept:
             self._journal.keep(band.index, planes)
         self._rows_done = rows.y1
-        if self._show is not None:
+        if self._show is not None and rows.height:
             self._show(planes)
 
     def _shaped(self, buffer: NDArray[np.uint8], rows: Region) -> NDArray[np.uint8]:
-        """Return the beginning of a buffer as the planes of some rows, (K, rows, W)."""
-        shape = (len(self._setup.backend.spec.heads), rows.height, self._setup.grid.width)
+        """Return the beginning of a buffer as the planes of full-width rows, (K, rows, W)."""
+        shape = (len(self._setup.backend.spec.heads), rows.height, rows.width)
         return buffer[: math.prod(shape)].reshape(shape)
 
     def _split(self) -> None:

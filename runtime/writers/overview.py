@@ -47,6 +47,8 @@ REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
 _SHIFT = 4
 #: Cells that are drawn at once.
 BLOCK = 4096
+#: Fractions of a pixel in the coordinates of regions, as a power of two.
+_SHIFT = 4
 
 
 def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

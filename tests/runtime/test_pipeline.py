@@ -252,8 +252,3 @@ def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> No
     result = segment(image, engine)
     assert isinstance(result, Result)
     assert len(repr(result)) < 1500
-
-
-def test_blending_needs_every_tile(image: np.ndarray, engine: LocalEngine) -> None:
-    with pytest.raises(UsageError, match="blend 'hann' needs every tile, roi and tissue leave some out"):
-        segment(image, engine, blend="hann", tissue="auto")

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.blend import Blend
 from cellseg.runtime.channels import ChannelChoice
+from cellseg.runtime.coverage import Coverage
 from cellseg.runtime.errors import BackendError, ImageError
+from cellseg.runtime.focus import Polygons
 from cellseg.runtime.instances import Cells, Strip, split_planes
 from cellseg.runtime.preprocess import Normalization
 from cellseg.runtime.readers import ArrayReader
@@ -250,4 +252,24 @@ def test_blending_tiles_that_agree_gives_what_cores_give(size: tuple[int, int], 
         setup = replace(setup_for(image, engine, tile, 3), blend="hann")
         last = SlideRun(setup, [found]).run()
     assert last.done == last.total
+    assert (found.labels == expected).all()
+
+
+@pytest.mark.parametrize("blend", ["none", "gaussian"])
+def test_blending_looks_at_regions_only(blend: Blend) -> None:
+    """Tiles that agree: blended or not, what counts is what lies in the regions."""
+    image = picture("blobs", 120, 100, 4)
+    spec = local_spec(0, split=SPLIT).model_copy(update={"halo": 5})
+    focus = Polygons(
+        [[np.array([[20.0, 13], [71, 30], [55, 66]])], [np.array([[80.0, 90], [95, 90], [95, 110]])]]
+    )
+    inside = focus.inside(Region(0, 0, 120, 100))
+    assert inside is not None
+    planes = whole_image_planes(image[:, :, None], spec.head_names, 0) * inside
+    expected = split_planes(planes, spec.heads, SPLIT)
+    found = Collector()
+    with LocalEngine(spec, 0) as engine:
+        setup = setup_for(image, engine, 26, 3)
+        SlideRun(replace(setup, blend=blend, coverage=Coverage.of(setup.grid, focus)), [found]).run()
+    assert expected.max() > 2
     assert (found.labels == expected).all()
