@@ -55,12 +55,8 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-# One process for each part: in a single one the training tests, which come last, end in a segmentation
-# fault whose cause is not found yet; in one of their own they pass.
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest tests --ignore tests/export --ignore tests/train
-	$(BIN)/python -m pytest tests/export
-	$(BIN)/python -m pytest tests/train
+	$(BIN)/python -m pytest
 
 test: lint types unit
 
