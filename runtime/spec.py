@@ -105,12 +105,13 @@ class SplitSettings(Record):
         They are what ``benchmarks/tune_split.py`` finds for the default model, rounded. Sizes are in
         pixels, for cells of about 5 to 70 pixels across.
         """
-        own: dict[str, float] = {"smoothing": 2, "persistence": 4}
+        own: dict[str, float] = {"smoothing": 1.2, "persistence": 3, "min_seed_area": 1}
         if "boundary" in heads:
-            own = {"distance_weight": 8, "smoothing": 2, "persistence": 12}
+            own = {"distance_weight": 12, "smoothing": 2.8, "persistence": 20, "min_seed_area": 4}
             if "density" in heads:
-                own = {"density_weight": 0.4, "distance_weight": 4, "smoothing": 1.6, "persistence": 28}
-        common = {"mask_threshold": 190, "min_seed_area": 9, "min_area": 30, "max_hole_area": 200}
+                own = {"density_weight": 0.2, "distance_weight": 4.8, "smoothing": 0.8, "persistence": 38}
+                own |= {"min_seed_area": 23, "min_seed_density": 0.34}
+        common = {"mask_threshold": 186, "min_area": 32, "max_hole_area": 30}
         return cls.model_validate(common | own)
 
 
