@@ -17,6 +17,7 @@ from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 @pytest.fixture(autouse=True)
 def everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "WORTH", 0.0)
+    monkeypatch.setattr(journals, "AFTER", 0.0)
 
 
 def planes(seed: int = 0) -> np.ndarray:
@@ -82,6 +83,12 @@ def test_a_band_that_is_computed_faster_than_kept_is_not(
     for band in range(3):
         kept.keep(band, planes())
     assert Journal(tmp_path / "journal", {}).bands == {0}  # before it, nobody knew what keeping costs
+
+
+def test_nothing_is_kept_of_short_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "AFTER", 1e9)
+    Journal(tmp_path / "journal", {}).keep(0, planes())
+    assert Journal(tmp_path / "journal", {}).bands == frozenset()
 
 
 def test_files_have_an_identity(tmp_path: Path) -> None:
