@@ -176,7 +176,7 @@ def split_settings(path: Path | None) -> SplitSettings:
 @click.command("precision", cls=common.Command)
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--heads", default="mask,boundary", show_default=True, help="Heads to keep.")
+@click.option("--heads", default="mask,boundary,density", show_default=True, help="Heads to keep.")
 @click.option("--split", type=click.Path(exists=True, path_type=Path), help="A model or JSON file.")
 @click.option("--calib", type=click.Path(exists=True, path_type=Path), help="Pictures for INT8; DIR's.")
 @click.option("--only", multiple=True, metavar="WORD", help="Rows that begin with it, and fp32.")
