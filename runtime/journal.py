@@ -68,18 +68,13 @@ class Journal:
             if mark.is_file():
                 _compare(_read(mark), json.loads(text), folder)
             else:
-                write_whole(mark.with_suffix(".part"), text.encode())
-                mark.with_suffix(".part").replace(mark)
+                _write(mark, text.encode())
         #: Numbers of the bands that were there at the start.
         self.bands = frozenset(
             int(path.stem.removeprefix("band-"))
             for path in folder.glob("band-*.planes")
             if path.stat().st_size > HEADER.size
         )
-
-    def restart_clock(self) -> None:
-        """Count the time of the next band from now on."""
-        self._since = time.perf_counter()
 
     def keep(self, band: int, planes: NDArray[np.uint8]) -> None:
         """Keep the planes of a finished band, uint8 (K, rows, W), unless that is not worth its time.
@@ -93,12 +88,9 @@ class Journal:
         if now - self._started >= AFTER and now - self._since >= WORTH * self._keeping:
             data = imagecodecs.lz4_encode(planes.tobytes(), level=ACCELERATION)
             header = HEADER.pack(MARK, zlib.crc32(data), *planes.shape)
-            partial = self._path(band).with_suffix(".part")
-            write_whole(partial, header + data)
-            with writing(partial):
-                partial.replace(self._path(band))
+            _write(self._path(band), header + data)
             self._keeping = time.perf_counter() - now
-        self.restart_clock()
+        self._since = time.perf_counter()
 
     def load(self, band: int, planes: NDArray[np.uint8]) -> None:
         """Fill ``planes``, uint8 (K, rows, W), with those of a band that was kept.
@@ -115,7 +107,7 @@ class Journal:
         if data[: HEADER.size] != HEADER.pack(MARK, zlib.crc32(body), *planes.shape):
             raise OutputError(f"{path}: is damaged; delete this file and go on with --resume")
         imagecodecs.lz4_decode(body, out=planes.reshape(-1).data)
-        self.restart_clock()
+        self._since = time.perf_counter()
 
     def _path(self, band: int) -> Path:
         return self._folder / f"band-{band:06d}.planes"
@@ -131,6 +123,14 @@ def file_identity(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {"path": str(path)}
     return {"path": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever this process ends."""
+    partial = path.with_suffix(".part")
+    write_whole(partial, data)
+    with writing(path):
+        partial.replace(path)
 
 
 def _read(mark: Path) -> dict[str, Any]:
