@@ -185,7 +185,7 @@ def is_done(item: Input, folder: Path, backend: Backend) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{folder}: its {RECORD} cannot be read; replace it with --overwrite") from None
     now = str(item.image), str(backend.spec.weights_sha256)
-    if Path(was[0]).name == Path(now[0]).name and was[1] == now[1]:
+    if Path(was[0]).resolve() == Path(now[0]).resolve() and was[1] == now[1]:
         return True
     raise UsageError(
         f"{folder}: holds results of {was[0]}, of another image or model than these; replace them with "
