@@ -315,6 +315,8 @@ def _notes(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, 
         )
     if last.resumed:
         notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")
+    if options.get("resume") and setup.blend != "none":
+        notes.append("bands of averaged tiles are not kept: interrupted, this image starts over")
     covered = setup.covered
     if options.get("tissue") == "auto" and setup.tissue is None:
         notes.append("glass is looked for on large bright-field slides only: none was skipped here")

@@ -178,6 +178,8 @@ def test_floats_with_holes(image: np.ndarray, engine: LocalEngine, tmp_path: Pat
 def test_notes(image: np.ndarray, engine: LocalEngine) -> None:
     assert "--mpp" in segment(image, engine).notes[0]
     assert segment(image, engine, pixel_size=0.5).notes == ()
+    notes = segment(image, engine, pixel_size=0.5, blend="hann", resume=True).notes
+    assert [note.split(":")[0] for note in notes] == ["bands of averaged tiles are not kept"]
 
 
 def test_images_are_brought_to_the_models_scale(
