@@ -99,6 +99,8 @@ class TrainConfig(BaseModel):
     overlay_interval: Count = 5
     #: Width in pixels of the boundary band on either side of a cell's edge.
     boundary_width: Positive = 1
+    #: Where the boundary lies: around every cell, as the paper has it, or only where two cells touch.
+    boundary_at: Literal["edges", "contacts"] = "edges"
     #: Density sigma as a share of the cell's equivalent radius; `density_sigma` fixes it in pixels.
     density_spread: float = Field(default=0.5, gt=0.0)
     density_sigma: float | None = Field(default=None, gt=0.0)
@@ -108,6 +110,8 @@ class TrainConfig(BaseModel):
     dice_weight: Weight = 1.0
     #: How evenly kinds of picture (dark, bright grey, coloured) are drawn: 0 as they come, 1 alike.
     balance: float = Field(default=0.0, ge=0.0, le=1.0)
+    #: How often crowded images are drawn: 0 like any other, 1 in proportion to their cells.
+    crowding: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Strength of photometric and geometric augmentation; 0 switches it off, flips apart.
     augment: float = Field(default=1.0, ge=0.0, le=2.0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -102,38 +103,42 @@ class Placement:
         return inside
 
 
-def kind_shares(samples: list[Sample], balance: float) -> NDArray[np.float64]:
+def shares(samples: list[Sample], balance: float, crowding: float) -> NDArray[np.float64]:
     """Return each sample's chance to be drawn, (len(samples),), summing to one.
 
-    A kind with n images gets n ** (1 - balance) of the draws: all its share at 0, as much as any other
-    kind at 1.
+    Within its kind an image counts cells ** crowding, at least one. A kind that counts n in all gets
+    n ** (1 - balance) of the draws: all its share at 0, as much as any other kind at 1.
     """
-    _, kind, counts = np.unique([sample.kind for sample in samples], return_inverse=True, return_counts=True)
-    weight = 1.0 / counts[kind] ** balance
+    _, kind = np.unique([sample.kind for sample in samples], return_inverse=True)
+    cells = [max(np.count_nonzero(np.bincount(sample.labels.ravel())[1:]), 1) for sample in samples]
+    counts = np.asarray(cells, np.float64) ** crowding
+    weight = counts / np.bincount(kind, counts)[kind] ** balance
     return np.asarray(weight / weight.sum(), np.float64)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CropSource:
     """Draws augmented crops from samples; crop `index` is always the same."""
 
     samples: list[Sample]
     config: TrainConfig
 
+    @cached_property
+    def chances(self) -> NDArray[np.float64] | None:
+        """Each sample's chance to be drawn; none where every one is to be visited once an epoch."""
+        cfg = self.config
+        return shares(self.samples, cfg.balance, cfg.crowding) if cfg.balance or cfg.crowding else None
+
     def sample_of(self, index: int) -> Sample:
         """Return the sample that crop `index` is cut from.
 
-        Each epoch visits every image once; with ``balance`` it draws as many, rarer kinds more often.
+        Each epoch visits every image once; with ``balance`` or ``crowding`` it draws as many by their
+        :func:`shares`.
         """
         count = len(self.samples)
         epoch, place = divmod(index, count)
         rng = np.random.default_rng([self.config.randseed, 1, epoch])
-        balance = self.config.balance
-        order = (
-            rng.choice(count, count, p=kind_shares(self.samples, balance))
-            if balance
-            else rng.permutation(count)
-        )
+        order = rng.permutation(count) if self.chances is None else rng.choice(count, count, p=self.chances)
         return self.samples[int(order[place])]
 
     def crop(self, index: int) -> dict[str, Plane]:
@@ -190,7 +195,8 @@ def make_targets(
         (H, W); a missing boundary is derived from `labels`, a missing density is all zero.
     """
     if boundary is None and "boundary" in cfg.heads:
-        boundary = targets.boundary_band(labels, cfg.boundary_width)
+        derive = targets.touching if cfg.boundary_at == "contacts" else targets.boundary_band
+        boundary = derive(labels, cfg.boundary_width)
     nothing = np.zeros(labels.shape, np.float32)
     planes = {
         "mask": labels > 0,

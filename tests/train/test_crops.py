@@ -8,8 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellseg.train import targets
 from cellseg.train.config import TrainConfig
-from cellseg.train.crops import Crops, CropSource, Placement, StepSampler, kind_shares, padded_targets
+from cellseg.train.crops import (
+    Crops,
+    CropSource,
+    Placement,
+    StepSampler,
+    make_targets,
+    padded_targets,
+    shares,
+)
 from cellseg.train.data import Sample
 
 Configure = Callable[..., TrainConfig]
@@ -156,10 +165,39 @@ def test_balance_draws_rare_kinds_more_often() -> None:
     samples = [Sample(str(i), dark, labels) for i in range(9)] + [Sample("s", stained, labels)]
     assert [sample.kind for sample in samples] == ["dark"] * 9 + ["coloured"]
 
-    as_they_come, between, alike = (kind_shares(samples, balance)[-1] for balance in (0.0, 0.5, 1.0))
+    as_they_come, between, alike = (shares(samples, balance, 0.0)[-1] for balance in (0.0, 0.5, 1.0))
     assert as_they_come == pytest.approx(0.1)
     assert between == pytest.approx(0.25)
     assert alike == pytest.approx(0.5)
     source = CropSource(samples, TrainConfig(balance=1.0))
     drawn = [source.sample_of(i).kind for i in range(400)]
     assert 120 < drawn.count("coloured") < 280
+
+
+def test_crowding_draws_images_of_a_kind_by_their_cells() -> None:
+    def picture(kind: int, cells: int) -> Sample:
+        labels = np.zeros((8, 8), np.int32)
+        labels[0, :cells] = range(2, 2 + cells)  # numbers need not start at 1
+        return Sample("s", np.full((8, 8, 1), kind, np.uint8), labels)
+
+    samples = [picture(0, 1), picture(0, 4), picture(0, 0), picture(255, 2)]
+    np.testing.assert_allclose(shares(samples, 0.0, 1.0), np.array([1, 4, 1, 2]) / 8)
+    np.testing.assert_allclose(shares(samples, 0.0, 0.5), np.array([1, 2, 1, 2**0.5]) / (4 + 2**0.5))
+    # Kinds alike: how crowded an image is matters within its own kind only.
+    np.testing.assert_allclose(shares(samples, 1.0, 1.0), np.array([1 / 6, 4 / 6, 1 / 6, 1]) / 2)
+
+    drawn = [CropSource(samples, TrainConfig(crowding=1.0)).sample_of(i) for i in range(400)]
+    assert sum(one is samples[1] for one in drawn) == pytest.approx(200, abs=50)
+
+
+def test_the_boundary_lies_at_all_edges_or_only_where_cells_touch() -> None:
+    labels = np.zeros((9, 12), np.int32)
+    labels[2:7, 2:6], labels[2:7, 6:10] = 1, 2
+    valid = np.ones(labels.shape, np.bool_)
+    around, between = (
+        make_targets(labels, valid, TrainConfig(boundary_at=at))["boundary"] for at in ("edges", "contacts")
+    )
+    np.testing.assert_array_equal(around, targets.boundary_band(labels))
+    assert between[4].nonzero()[0].tolist() == [5, 6]
+    assert not between[:, [0, 1, 2, 3, 4, 7, 8, 9]].any()
+    assert (around >= between).all()
