@@ -4,11 +4,11 @@
     python benchmarks/ablation.py datasets/dsb2018 --out ablation --config fast --set iters=4000
 
 Mask alone, with boundary, with density, with both, both with a boundary between touching cells only,
-and both with group norm: each for every seed, on the same configuration and the same number of steps. The last weights count, not the best ones, so
-that nothing is picked on the images it is measured on. Two ways of finding cells are scored by the
-runtime's splitter with the settings that suit the planes: from the mask alone, which is the paper's
-claim that auxiliary losses improve the shared features, and from all planes that the network has,
-which is how it is used.
+and both with group norm: each for every seed, on the same configuration and the same number of steps.
+The last weights count, not the best ones, so that nothing is picked on the images it is measured on.
+Two ways of finding cells are scored by the runtime's splitter with the settings that suit the planes:
+from the mask alone, which is the paper's claim that auxiliary losses improve the shared features, and
+from all planes that the network has, which is how it is used.
 
 A run that was interrupted continues where it stopped, and one that is finished is not repeated;
 ``ablation.json`` in the folder is written anew after each.
