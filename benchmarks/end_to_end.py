@@ -1,7 +1,7 @@
 """From a file to written results, against the engine alone and without an engine.
 
     python benchmarks/end_to_end.py --size 4096 [--engine m.onnx] [--json end_to_end.json]
-    python benchmarks/end_to_end.py --size 40000x10000 --null-engine
+    python benchmarks/end_to_end.py --size 40000x10000 --size 40000 --null-engine
 
 Three figures, in megapixels (10⁶ pixels) of the image a second:
 
@@ -15,7 +15,8 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
   megapixels a second and core, as if no other process were there.
 
 ``--null-engine`` measures the last only, on an image of any size that is made as it is read.
-``peak_rss_mb`` is the most memory that this process held in all runs.
+``peak_rss_mb`` is the most memory that this process held in all runs. Several sizes are a sweep, each in
+a process of its own: time shall grow with the pixels, and memory not at all with the rows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import json
 import os
 import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -212,16 +215,61 @@ def parse_size(text: str) -> tuple[int, int]:
         raise click.UsageError(f"--size {text}: wanted N or WxH, for example 4096 or 40000x10000") from None
 
 
+def sweep(sizes: tuple[str, ...], options: list[str]) -> list[dict[str, Any]]:
+    """Measure each size in a fresh process, so that no memory is another's."""
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary) / "found.json"
+        for size in sizes:
+            command = [sys.executable, __file__, "--size", size, *options, "--json", str(target)]
+            if subprocess.run(command, check=False).returncode:
+                raise click.ClickException(f"size {size} failed, see above")
+            found.append(json.loads(target.read_text()))
+    return found
+
+
+def show_sweep(found: list[dict[str, Any]]) -> None:
+    """Print time and memory beside the size, and each relative to the first."""
+
+    def pace(one: dict[str, Any]) -> float:
+        return float(one["seconds"]["total"]) / (one["width"] * one["height"] / 1e6)
+
+    first = found[0]
+    click.echo(f"\n{'size':>15} {'seconds':>9} {'s/Mpx':>9} {'relative':>9} {'MB':>9} {'relative':>9}")
+    for one in found:
+        size, seconds, memory = f"{one['width']}x{one['height']}", one["seconds"]["total"], one["peak_rss_mb"]
+        slower, larger = pace(one) / pace(first), memory / first["peak_rss_mb"]
+        click.echo(f"{size:>15} {seconds:9.1f} {pace(one):9.4f} {slower:9.2f} {memory:9.0f} {larger:9.2f}")
+
+
 @click.command()
-@click.option("--size", default="4096", show_default=True, metavar="N|WxH", help="Of the image, pixels.")
+@click.option(
+    "--size",
+    "sizes",
+    multiple=True,
+    default=("4096",),
+    show_default=True,
+    metavar="N|WxH",
+    help="Of the image, pixels; several make a sweep.",
+)
 @click.option("--engine", type=click.Path(path_type=Path), help="Model file; packaged by default.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--null-engine", is_flag=True, help="Measure everything but the engine only.")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures.")
-def main(size: str, engine: Path | None, device: str, null_engine: bool, target: Path | None) -> None:
-    """Measure the pipeline on an image of one size."""
+def main(
+    sizes: tuple[str, ...], engine: Path | None, device: str, null_engine: bool, target: Path | None
+) -> None:
+    """Measure the pipeline on an image of one size, or of several."""
+    shapes = [parse_size(size) for size in sizes]
+    if len(sizes) > 1:
+        options = ["--device", device, *(["--engine", str(engine)] if engine else [])]
+        every = sweep(sizes, [*options, *(["--null-engine"] if null_engine else [])])
+        show_sweep(every)
+        if target is not None:
+            target.write_text(json.dumps({"sizes": every}, indent=1) + "\n")
+        return
     steady_heap()  # as the command does
-    height, width = parse_size(size)
+    ((height, width),) = shapes
     found: dict[str, Any] = {"height": height, "width": width}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
