@@ -113,7 +113,10 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of the configuration."
 )
 @click.option("--seeds", default=3, show_default=True, help="Seeds 0, 1, … of each variant.")
-def main(data: Path, out: Path, config: str, overrides: tuple[str, ...], seeds: int) -> None:
+@click.option("--only", multiple=True, type=click.Choice(list(VARIANTS)), help="Variants; by default all.")
+def main(
+    data: Path, out: Path, config: str, overrides: tuple[str, ...], seeds: int, only: tuple[str, ...]
+) -> None:
     """Train every variant on DATA with every seed and compare them."""
     path = Path(config) if Path(config).suffix else SHIPPED / f"{config}.yml"
     result = out / "ablation.json"
@@ -122,7 +125,7 @@ def main(data: Path, out: Path, config: str, overrides: tuple[str, ...], seeds: 
     common_settings = (*overrides, f"dataset_path={data}", "resume=true", "overlay_interval=0")
     for seed in range(seeds):  # seeds outermost: a table of few seeds is there early
         for variant, switches in VARIANTS.items():
-            if (variant, seed) in finished:
+            if (variant, seed) in finished or (only and variant not in only):
                 continue
             checked = load(path, (*common_settings, *switches, f"randseed={seed}"))
             folder = out / f"{variant.replace(' + ', '-').replace(', ', '-').replace(' ', '-')}-{seed}"
