@@ -208,18 +208,27 @@ def make_targets(
     return {name: np.asarray(plane, np.float32) for name, plane in planes.items()}
 
 
-def padded_targets(sample: Sample, config: TrainConfig, multiple: int) -> tuple[Plane, dict[str, Plane]]:
-    """Return the whole image, reflected below and to the right up to a multiple, and its targets.
+def padded_targets(
+    sample: Sample, config: TrainConfig, multiple: int, margin: int = 0
+) -> tuple[Plane, dict[str, Plane]]:
+    """Return the whole image, reflected by a margin and on to a multiple, and its targets.
+
+    Parameters
+    ----------
+    multiple
+        Of which both edges of the result are one; what is missing is added below and to the right.
+    margin
+        Pixels that are added on every side before.
 
     Returns
     -------
     image
-        (H', W', C) uint8.
+        (H', W', C) uint8; the sample begins at ``[margin, margin]``.
     planes
-        As of :func:`make_targets`, (H', W'); the margin is not valid.
+        As of :func:`make_targets`, (H', W'); only the sample itself is valid.
     """
     height, width = sample.labels.shape
-    edges = ((0, -height % multiple), (0, -width % multiple))
+    edges = tuple((margin, margin + -(edge + 2 * margin) % multiple) for edge in (height, width))
 
     def pad(plane: Plane) -> Plane:
         out: Plane = np.pad(plane, (*edges, (0, 0))[: plane.ndim], mode="reflect")

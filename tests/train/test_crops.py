@@ -142,12 +142,20 @@ def test_items_are_tensors_of_one_shape(configure: Configure) -> None:
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 32])
-def test_whole_images_are_padded_to_a_multiple(configure: Configure, multiple: int) -> None:
-    image, planes = padded_targets(sample(21, 40), configure(), multiple)
-    height, width = (-(-edge // multiple) * multiple for edge in (21, 40))
+@pytest.mark.parametrize("margin", [0, 5, 32])
+def test_whole_images_are_reflected_by_a_margin_and_to_a_multiple(
+    configure: Configure, multiple: int, margin: int
+) -> None:
+    whole = sample(21, 40)
+    image, planes = padded_targets(whole, configure(), multiple, margin)
+    height, width = (-(-(edge + 2 * margin) // multiple) * multiple for edge in (21, 40))
     assert image.shape == (height, width, 1)
-    np.testing.assert_array_equal(planes["valid"][:21, :40], 1)
+    inside = slice(margin, margin + 21), slice(margin, margin + 40)
+    np.testing.assert_array_equal(image[inside], whole.image)
+    np.testing.assert_array_equal(planes["valid"][inside], 1)
     assert planes["valid"].sum() == 21 * 40
+    if margin:
+        np.testing.assert_array_equal(image[margin - 1, inside[1]], whole.image[1])
 
 
 @given(st.integers(0, 20), st.integers(1, 4), st.integers(1, 3))
