@@ -43,7 +43,8 @@ class Discarding(ABC):
 class Writer(Discarding):
     """Takes the strips of one image from top to bottom and writes one result.
 
-    Each strip is passed once, in order, from one thread at a time.
+    Each strip is passed once, in order, from one thread at a time. Its labels may be used again for
+    another strip as soon as :meth:`write` returns; its cells stay as they are.
     """
 
     @abstractmethod

@@ -17,6 +17,8 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from ..chunks import cut
+
 #: Offset and size in the index of a chunk that is all fill value and not stored.
 ABSENT = 2**64 - 1
 #: Zstandard level, as the array's metadata says.
@@ -77,18 +79,12 @@ def write_row(folder: Path, row: int, rows: npt.NDArray[np.int32], chunk: int, p
     per_shard
         Chunks of a shard.
     """
-    height, width = rows.shape
     parts: list[bytes | None] = []
-    whole = np.zeros((chunk, chunk), "<i4")  # one for all: it stays in cache
-    for x in range(0, width, chunk):
-        block = rows[:, x : x + chunk]
-        if not block.any():
-            parts.append(None)
-            continue
-        whole[:height, : block.shape[1]] = block
-        whole[:, block.shape[1] :] = 0
-        packed = imagecodecs.zstd_encode(whole, level=LEVEL)  # type: ignore[arg-type]  # any buffer does
-        parts.append(bytes(packed))
+    block = np.empty((chunk, chunk), np.int32)  # one for all: it stays in cache
+    for x in range(0, rows.shape[1], chunk):
+        found = cut(rows, x, block)
+        # any buffer does
+        parts.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
     target = folder / "c" / str(row)
     for number, start in enumerate(range(0, len(parts), per_shard)):
         here = parts[start : start + per_shard]
