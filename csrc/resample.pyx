@@ -78,14 +78,27 @@ def resample(
         free(row)
 
 
-cdef inline void add_line(float* line, const Pixel* values, float weight, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        if Pixel is float:
-            # NaN and infinities count as 0: they would spread over all that is averaged with them.
-            line[i] += weight * values[i] if fabsf(values[i]) <= FLT_MAX else <float>0
-        else:
-            line[i] += weight * <float>values[i]
+cdef inline float usable(Pixel value) noexcept nogil:
+    """A value as a float. NaN and infinities are 0: they would spread over all they are averaged with."""
+    if Pixel is float:
+        return value if fabsf(value) <= FLT_MAX else <float>0
+    else:
+        return <float>value
+
+
+cdef inline void add_line(
+    float* line, const Pixel* values, float weight, Py_ssize_t width, Py_ssize_t channels,
+    Py_ssize_t step, Py_ssize_t apart
+) noexcept nogil:
+    """Add a row of pixels ``step`` values from one to the next, whose channels lie ``apart`` values."""
+    cdef Py_ssize_t i, c
+    if apart == 1 and step == channels:
+        for i in range(width * channels):
+            line[i] += weight * usable(values[i])
+        return
+    for c in range(channels):
+        for i in range(width):
+            line[i * channels + c] += weight * usable(values[i * step + c * apart])
 
 
 cdef inline void shrink_line(
@@ -111,14 +124,14 @@ cdef inline void shrink_line(
 
 
 def shrink_rows(
-    const Pixel[:, :, ::1] rows, Py_ssize_t top, Py_ssize_t height, float[::1] line, float[:, :, ::1] out
+    const Pixel[:, :, :] rows, Py_ssize_t top, Py_ssize_t height, float[::1] line, float[:, :, ::1] out
 ):
     """Average a picture that comes in rows down to a smaller size, by area.
 
     Parameters
     ----------
     rows
-        The next rows, shape (n, W, channels).
+        The next rows, shape (n, W, channels), of any strides.
     top
         Row of the picture that ``rows[0]`` is.
     height
@@ -131,17 +144,21 @@ def shrink_rows(
     """
     cdef Py_ssize_t channels = rows.shape[2], width = rows.shape[1], length = width * channels
     cdef Py_ssize_t r, t, begin, end, edge, i
+    cdef Py_ssize_t step = rows.strides[1] // sizeof(Pixel), apart = rows.strides[2] // sizeof(Pixel)
+    cdef float weight
     with nogil:
         for r in range(rows.shape[0]):
             begin = (top + r) * out.shape[0]  # in units of 1 / out.shape[0] of a row
             end = begin + out.shape[0]
             t = begin // height
             edge = (t + 1) * height
-            add_line(&line[0], &rows[r, 0, 0], <float>(min(end, edge) - begin) / height, length)
+            weight = <float>(min(end, edge) - begin) / height
+            add_line(&line[0], &rows[r, 0, 0], weight, width, channels, step, apart)
             if end < edge:
                 continue
             shrink_line(&line[0], &out[t, 0, 0], width, out.shape[1], channels)
             for i in range(length):
                 line[i] = 0
             if end > edge:
-                add_line(&line[0], &rows[r, 0, 0], <float>(end - edge) / height, length)
+                weight = <float>(end - edge) / height
+                add_line(&line[0], &rows[r, 0, 0], weight, width, channels, step, apart)

@@ -43,7 +43,7 @@ class Shrinker:
         if self._total is None:
             self._total = np.zeros((self.out_height, self.out_width, channels), np.float32)
             self._line = np.zeros(width * channels, np.float32)
-        shrink_rows(np.ascontiguousarray(strip), self._top, self.height, self._line, self._total)
+        shrink_rows(strip, self._top, self.height, self._line, self._total)
         self._top += rows
 
     def result(self) -> npt.NDArray[Any]:
