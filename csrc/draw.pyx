@@ -73,6 +73,13 @@ def draw_rings(
                     px, py = x0 + share * dx, y0 + share * dy
                     x, y = <Py_ssize_t>floorf(px), <Py_ssize_t>floorf(py)
                     ax, ay = px - x, py - y
+                    if 0 <= y < height - 1 and 0 <= x < columns - 1:  # nearly always
+                        cover(&covered[y, x], amount * (1 - ax) * (1 - ay))
+                        cover(&covered[y, x + 1], amount * ax * (1 - ay))
+                        cover(&covered[y + 1, x], amount * (1 - ax) * ay)
+                        cover(&covered[y + 1, x + 1], amount * ax * ay)
+                        colour[y, x] = colour[y, x + 1] = colour[y + 1, x] = colour[y + 1, x + 1] = tint
+                        continue
                     if 0 <= y < height:
                         if 0 <= x < columns:
                             cover(&covered[y, x], amount * (1 - ax) * (1 - ay))

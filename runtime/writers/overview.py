@@ -21,6 +21,8 @@ from .base import Writer, write_whole
 MAX_EDGE = 2000
 #: Small pictures are enlarged by a whole number until their longer edge is about this.
 MIN_EDGE = 1000
+#: Quality of the JPEG.
+QUALITY = 88
 #: Where a full-resolution pixel is smaller than this on the overview, a cell is a dot, not a line.
 LINE_SCALE = 0.15
 #: Colours of outlines, red green blue, on dark and on bright pictures; neighbours rarely agree.
@@ -107,6 +109,8 @@ class Overview(Writer):
         regions: Polygons | None = None,
     ) -> None:
         self.path = path
+        #: The same as JPEG, for the report; there after :meth:`commit`.
+        self.jpeg = b""
         self._regions = regions
         self._given = picture
         rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
@@ -161,4 +165,5 @@ class Overview(Writer):
                 cv2.polylines(drawn, scaled, True, colour, width, cv2.LINE_AA, _SHIFT)
         found, data = cv2.imencode(".png", drawn)
         assert found
-        write_whole(self.path, data.tobytes())
+        self.jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+        write_whole(self.path, data.data)

@@ -41,13 +41,14 @@ def test_rows_shrink_the_same_whatever_their_strides(dtype):
     thin = large[1::2, ::2, 3:0:-1]
     sums = []
     for rows in (thin, np.ascontiguousarray(thin)):
-        out, line = np.zeros((7, 11, 3), np.float32), np.zeros(90, np.float32)
+        out, line = np.zeros((7, 11, 3), dtype), np.zeros(90, np.float32)
         shrink_rows(rows[:9], 0, 20, line, out)
         shrink_rows(rows[9:], 9, 20, line, out)
         sums.append(out)
     assert np.array_equal(*sums)
     exact = np.repeat(np.repeat(thin.astype(np.float64), 7, axis=0), 11, axis=1)
-    assert np.allclose(sums[0], exact.reshape(7, 20, 11, 30, 3).mean((1, 3)), rtol=1e-5)
+    wanted = exact.reshape(7, 20, 11, 30, 3).mean((1, 3))
+    assert np.allclose(sums[0], wanted, rtol=1e-5, atol=0 if dtype == "float32" else 0.501)
 
 
 def test_what_is_no_number_counts_as_nothing():
