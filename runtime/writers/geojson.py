@@ -114,7 +114,8 @@ class GeoJson(Writer):
         if self.path.suffix != ".gz":
             return text
         packed = self._buffers.take(length + length // 8 + 1024, np.uint8)
-        size = len(imagecodecs.gzip_encode(text.data, level=_LEVEL, out=packed.data))
+        # Any buffers do.
+        size = len(imagecodecs.gzip_encode(text.data, level=_LEVEL, out=packed.data))  # type: ignore[arg-type]
         self._buffers.give(buffer)
         return packed[:size]
 

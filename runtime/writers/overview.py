@@ -136,7 +136,15 @@ class Overview(Writer):
         width = 2.0 if self._scale.min() > 1.5 else 1.0
         # Outlines run along pixel corners; the kernel's pixels have their centres at whole numbers.
         draw_rings(
-            cells.outline, cells.outline_start, picked, width, self._cover, self._colour, *self._scale, -0.5
+            cells.outline,
+            cells.outline_start,
+            picked,
+            width,
+            self._cover,
+            self._colour,
+            x_scale=self._scale[0],
+            y_scale=self._scale[1],
+            shift=-0.5,
         )
 
     def _dots(self, cells: Cells) -> None:
