@@ -79,6 +79,10 @@ class RepeatedReader(SlideReader):
 
     def _read(self, region: Region, level: int) -> NDArray[np.uint8]:
         out = np.empty((region.height, region.width, self.channels), self.dtype)
+        self._read_into(region, level, out)
+        return out
+
+    def _read_into(self, region: Region, level: int, out: NDArray[np.uint8]) -> None:
         edge = len(self._scene)
         for y in range(region.y - region.y % edge, region.y1, edge):
             y0, y1 = max(y, region.y), min(y + edge, region.y1)
@@ -87,7 +91,6 @@ class RepeatedReader(SlideReader):
                 out[y0 - region.y : y1 - region.y, x0 - region.x : x1 - region.x] = self._scene[
                     y0 - y : y1 - y, x0 - x : x1 - x
                 ]
-        return out
 
 
 class NullEngine(Backend):

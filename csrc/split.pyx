@@ -14,7 +14,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_
 from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcpy, memset
 
-from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
+from cells cimport FLOAT32, NO_IMAGE, Results, Sources, free_results, measure_crop
 from flood cimport Basin, Rules, find_basin, flood, prefetch
 from landscape cimport Span, combine, distance, floor_one, rise, smooth
 from vector cimport Ints, free_ints, reserve_ints
@@ -29,6 +29,8 @@ cdef enum:
     LIMITS = 4  # row limit and floor, column limit and floor
     MAX_RADIUS = 24
     COMPACT = 4096  # pixels of a crop that is worked on as a whole without counting
+    LINE = 64  # bytes of a line of the cache
+    EARLY = 128  # runs of a component whose surroundings are asked for early
     GAP = 6  # columns of the table of gaps: row, first and end column, parent, area, whether pure
 
 
@@ -216,7 +218,7 @@ cdef class Splitter:
             with nogil:
                 for i in range(components.shape[0]):
                     if i + 1 < components.shape[0]:
-                        _prefetch(&components[i + 1, 0], &runs[0, 0], boundary, &sources)
+                        _prefetch(&components[i + 1, 0], &runs[0, 0], boundary, density, &sources)
                     self._component(
                         <int32_t>i, &components[i, 0], &runs[0, 0],
                         &limits[i, 0] if limits is not None else NULL,
@@ -648,16 +650,32 @@ cdef class Splitter:
         self.capacity = 0
 
 
+cdef inline void _ask(uintptr_t row, int64_t begin, int64_t end) noexcept nogil:
+    """Ask for the bytes [begin, end) of a row, line by line."""
+    cdef uintptr_t at = (row + begin) & ~<uintptr_t>(LINE - 1)
+    while at < row + end:
+        prefetch(<const void*>at)
+        at += LINE
+
+
 cdef void _prefetch(
-    const int32_t* component, const int32_t* runs, const uintptr_t* boundary, const Sources* sources,
+    const int32_t* component, const int32_t* runs, const uintptr_t* boundary, const uintptr_t* density,
+    const Sources* sources,
 ) noexcept nogil:
-    """Ask for the planes under a component; its rows lie too far apart for the hardware to guess."""
-    cdef int64_t i, row
-    for i in range(component[0], component[1]):
+    """Ask for all that lies under a component; its rows lie too far apart for the hardware to guess."""
+    cdef int64_t i, row, x0, x1
+    cdef int64_t size = 4 if sources.kind == FLOAT32 else sources.kind  # UINT8 and UINT16 are their sizes
+    size *= sources.channels
+    for i in range(component[0], min(component[1], component[0] + EARLY)):
         row = runs[3 * i] - sources.row0
-        prefetch(<const uint8_t*>sources.mask[row] + runs[3 * i + 1])
+        x0, x1 = runs[3 * i + 1], runs[3 * i + 2]
+        _ask(sources.mask[row], x0, x1)
         if boundary != NULL:
-            prefetch(<const uint8_t*>boundary[row] + runs[3 * i + 1])
+            _ask(boundary[row], x0, x1)
+        if density != NULL:
+            _ask(density[row], x0, x1)
+        if sources.image != NULL:
+            _ask(sources.image[row], x0 * size, x1 * size)
 
 
 cdef void _copy(target, const void* source):

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .channels import ChannelChoice
-from .errors import ImageError
 from .gather import gather
 from .preprocess import Normalization
 from .readers import SlideReader
@@ -112,14 +111,7 @@ def fill(reader: SlideReader, y: int, y1: int, out: NDArray[Any], spans: Sequenc
     for start in range(y, y1, step):
         stop = min(y1, start + step)
         for x, x1 in spans:
-            pixels = reader.read(Region(start, x, stop - start, x1 - x))
-            wanted = (stop - start, x1 - x, out.shape[2])
-            if pixels.shape != wanted or pixels.dtype != out.dtype:
-                raise ImageError(
-                    f"{reader.path}: rows {start} to {stop} came as {pixels.dtype} {pixels.shape}, "
-                    f"expected {out.dtype} {wanted}; is the file changing?"
-                )
-            out[start - y : stop - y, x:x1] = pixels
+            reader.read_into(Region(start, x, stop - start, x1 - x), out[start - y : stop - y, x:x1])
 
 
 class TileGatherer:

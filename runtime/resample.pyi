@@ -12,5 +12,5 @@ def resample(
     out: NDArray[Any],
 ) -> None: ...
 def shrink_rows(
-    rows: NDArray[Any], top: int, height: int, line: NDArray[np.float32], out: NDArray[np.float32]
+    rows: NDArray[Any], top: int, height: int, line: NDArray[np.float32], out: NDArray[Any]
 ) -> None: ...

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -109,7 +110,7 @@ class Report:
             "mpx_s": self.progress.mpx_s,
             "bottleneck": self.progress.bottleneck,
             "notes": list(self.notes),
-            "versions": versions(),
+            "versions": dict(versions()),
         }
 
 
@@ -299,12 +300,14 @@ class ResultFolder(Target):
         # With one band there is nothing to go on from; blended, a band needs the tiles of its neighbours.
         if setup.grid.rows > 1 and setup.blend == "none":
             self.journal = Journal(path / JOURNAL, planes_identity(setup))
+        self._overview = Overview(path / "overview.png", self._picture(setup), *size, regions=setup.regions)
+        self._density = DensityMap(path / "density.png", *size, pixel_size=scale)
         writers: list[Writer] = [
             LabelsZarr(path / "labels.ome.zarr", *size, pixel_size=scale, name=slide.path.name),
             CellTable(path / "cells.parquet", channel_names=names, pixel_size=scale),
             GeoJson(path / "cells.geojson.gz", channel_names=names, pixel_size=scale, space=space),
-            Overview(path / "overview.png", self._picture(setup), *size, regions=setup.regions),
-            DensityMap(path / "density.png", *size, pixel_size=scale),
+            self._overview,
+            self._density,
             self._summary,
         ]
         if self._csv:
@@ -369,7 +372,13 @@ class ResultFolder(Target):
 
         result = make_result(report, self._folder.final, None, None)
         write_record(self._folder.path / RECORD, result.record)
-        write_report(self._folder.path / "report.html", result.record, self._summary)
+        write_report(
+            self._folder.path / "report.html",
+            result.record,
+            self._summary,
+            overview=self._overview.jpeg,
+            density=self._density.png,
+        )
         self._folder.commit()
         return result
 
@@ -420,10 +429,11 @@ def make_result(
     )
 
 
-def versions() -> dict[str, str]:
+@functools.cache
+def versions() -> Mapping[str, str]:
     """Return the versions of Python, the system and every installed package that had a part."""
     found = {"python": platform.python_version(), "system": platform.platform()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-    return found
+    return MappingProxyType(found)

@@ -36,6 +36,7 @@ from .instances import InstanceStream, Stats, Strip
 from .journal import Journal
 from .preprocess import Normalization
 from .readers import SlideReader
+from .recycle import Recycler
 from .rescale import FullResolution
 from .spec import SplitSettings
 from .tiling import Band, Region, Tile, TileGrid
@@ -47,13 +48,15 @@ ROW_BUFFERS = 2
 PLANE_BUFFERS = 2
 #: Finished strips that may wait for the writers.
 STRIPS = 2
+#: Label images in use at once: those that wait, one being made, one being written.
+CANVASES = STRIPS + 2
 
 
 class Sink(Protocol):
     """What takes finished strips; every writer is one."""
 
     def write(self, strip: Strip) -> None:
-        """Take the next strip."""
+        """Take the next strip; its labels are used again as soon as this returns."""
         ...
 
 
@@ -242,6 +245,7 @@ class SlideRun:
             PLANE_BUFFERS
         )
         self._strips: Channel[Strip] = flow.channel(STRIPS)
+        self._canvases = Recycler(CANVASES)
         for name in ("read", "gather", "stitch", "split", "write"):
             flow.stage(name, getattr(self, f"_{name}"))
 
@@ -421,6 +425,7 @@ class SlideRun:
             setup.split,
             image_channels=setup.reader.channels,
             workers=setup.workers,
+            canvases=self._canvases,
         )
         with instances:
             for source, rows, planes, buffer in self._whole:
@@ -437,8 +442,8 @@ class SlideRun:
     def _write(self) -> None:
         back = self._setup.way_back
         for strip in self._strips:
-            if back is not None:
-                strip = back.strip(strip)
+            written = strip if back is None else back.strip(strip)
             for sink in self._sinks:
-                sink.write(strip)
+                sink.write(written)
+            self._canvases.give(strip.labels)
             self._cells += len(strip.cells)

@@ -25,6 +25,7 @@ from ..closing import Closing
 from ..errors import UsageError
 from ..label import RunLabeler, paint
 from ..measure import take_rings
+from ..recycle import Recycler
 from ..spec import Head, SplitSettings
 from ..split import NO_LIMITS
 from .cells import Cells, Strip, column_types
@@ -93,6 +94,8 @@ class InstanceStream(Closing):
         always 4-connected.
     max_rows, max_columns
         Bounds of the rule for giant components; they are part of the result.
+    canvases
+        Where strips get their label images from; whoever is done with one may give it back.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class InstanceStream(Closing):
         connectivity: int = 8,
         max_rows: int = MAX_ROWS,
         max_columns: int = MAX_COLUMNS,
+        canvases: Recycler | None = None,
     ) -> None:
         if height < 1 or width < 1 or max(height, width) >= 2**31:
             raise UsageError(f"image of {height} × {width} pixels; wanted 1 to 2³¹ − 1 a side")
@@ -126,6 +130,7 @@ class InstanceStream(Closing):
         self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
         self._pool = SplitPool(self._rules, image_channels, workers)
         self._window = RowWindow()
+        self._canvases = canvases or Recycler(0)
         self._dtype: np.dtype[np.generic] | None = None
         self._batches: list[Batch] = []
         self._emitted = 0  # rows that have left
@@ -282,7 +287,8 @@ class InstanceStream(Closing):
         if frontier == self._emitted:
             return []
         cells = self._number(frontier)
-        labels = np.zeros((frontier - self._emitted, self.width), np.int32)
+        labels: NDArray[np.int32] = self._canvases.take((frontier - self._emitted, self.width), np.int32)
+        labels.fill(0)
         kept = []
         for batch in self._batches:
             paint(labels, self._emitted, batch.runs, batch.numbers)

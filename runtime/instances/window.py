@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..recycle import Recycler
+
+#: Buffers of rows that wait to be used again: the planes and the image of two chunks.
+BUFFERS = 8
 
 Addresses = NDArray[np.uintp]
 
@@ -27,11 +33,20 @@ class _Chunk:
     def rows(self) -> int:
         return len(self.planes[0])
 
-    def copy_from(self, y: int) -> _Chunk:
-        """Return an own copy of the rows from ``y`` on."""
-        skip = y - self.y
-        image = None if self.image is None else self.image[skip:].copy()
-        return _Chunk(y, [plane[skip:].copy() for plane in self.planes], image, owned=True)
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """All that it holds."""
+        return [*self.planes, *([] if self.image is None else [self.image])]
+
+    def copy_from(self, y: int, buffers: Recycler) -> _Chunk:
+        """Return a copy of the rows from ``y`` on, in buffers of our own."""
+        copies = []
+        for array in self.arrays:
+            rows = array[y - self.y :]
+            copies.append(buffers.take(rows.shape, rows.dtype))
+            copies[-1][...] = rows
+        image = None if self.image is None else copies.pop()
+        return _Chunk(y, copies, image, owned=True)
 
 
 def _row_addresses(arrays: Iterable[NDArray[np.generic]]) -> Addresses:
@@ -57,6 +72,7 @@ class RowWindow:
 
     def __init__(self) -> None:
         self._chunks: list[_Chunk] = []
+        self._buffers = Recycler(BUFFERS)
         self.planes: list[Addresses] = []
         self.image: Addresses | None = None
 
@@ -93,9 +109,14 @@ class RowWindow:
         for chunk in self._chunks:
             first = max(y, chunk.y)
             needed = chunk.y + chunk.rows - first
-            if needed <= 0:
-                continue
             # A chunk of our own is copied again only when that halves it.
-            kept.append(chunk if chunk.owned and 2 * needed > chunk.rows else chunk.copy_from(first))
+            if chunk.owned and 2 * needed > chunk.rows:
+                kept.append(chunk)
+                continue
+            if needed > 0:
+                kept.append(chunk.copy_from(first, self._buffers))
+            if chunk.owned:
+                for array in chunk.arrays:
+                    self._buffers.give(array)
         self._chunks = kept
         self.planes, self.image = [], None

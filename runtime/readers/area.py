@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +29,7 @@ class Shrinker:
         self.height, self.width = height, width
         self.out_height, self.out_width = out_height, out_width
         self.dtype = np.dtype(dtype)
-        self._total: npt.NDArray[np.float32] | None = None
+        self._out: npt.NDArray[Any] | None = None
         self._line = np.zeros(0, np.float32)
         self._top = 0
 
@@ -40,10 +39,10 @@ class Shrinker:
         NaN and infinities count as 0: they would spread over all that is averaged with them.
         """
         rows, width, channels = strip.shape
-        if self._total is None:
-            self._total = np.zeros((self.out_height, self.out_width, channels), np.float32)
+        if self._out is None:
+            self._out = np.zeros((self.out_height, self.out_width, channels), self.dtype)
             self._line = np.zeros(width * channels, np.float32)
-        shrink_rows(np.ascontiguousarray(strip), self._top, self.height, self._line, self._total)
+        shrink_rows(strip, self._top, self.height, self._line, self._out)
         self._top += rows
 
     def result(self) -> npt.NDArray[Any]:
@@ -52,13 +51,8 @@ class Shrinker:
         Pixel (i, j) is the mean over the rectangle it covers; pixels that are covered in part count in
         part.
         """
-        assert self._total is not None
-        if self.dtype == np.uint8:  # one pass; sums of bytes are never negative
-            return np.asarray(cv2.convertScaleAbs(self._total)).reshape(self._total.shape)
-        if self.dtype.kind in "iu":
-            np.rint(self._total, out=self._total)
-            np.clip(self._total, 0, np.iinfo(self.dtype).max, out=self._total)
-        return self._total.astype(self.dtype)
+        assert self._out is not None
+        return self._out
 
 
 class Thinner:

@@ -128,6 +128,28 @@ class SlideReader(Closing):
         ImageError
             The file is damaged there, or has gone.
         """
+        self._check(region, level)
+        return self._read(region, level)
+
+    def read_into(self, region: Region, out: Pixels, level: int = 0) -> None:
+        """Read a rectangle into an array: for those who have one, without an array between.
+
+        Parameters
+        ----------
+        region, level
+            As for :meth:`read`.
+        out
+            Shape (region.height, region.width, channels), of type :attr:`dtype`; all of it is written.
+
+        Raises
+        ------
+        UsageError, ImageError
+            As for :meth:`read`, or the file no longer holds what it promised.
+        """
+        self._check(region, level)
+        self._read_into(region, level, out)
+
+    def _check(self, region: Region, level: int) -> None:
         size = self.levels[level]
         inside = region.y >= 0 and region.x >= 0 and region.y1 <= size.height and region.x1 <= size.width
         if not inside or region.height < 1 or region.width < 1:
@@ -135,11 +157,20 @@ class SlideReader(Closing):
                 f"{self.path}: region {region} does not lie inside level {level} "
                 f"({size.height}×{size.width} pixels)"
             )
-        return self._read(region, level)
 
     @abstractmethod
     def _read(self, region: Region, level: int) -> Pixels:
         """Read a region that is known to lie inside the level."""
+
+    def _read_into(self, region: Region, level: int, out: Pixels) -> None:
+        """Read such a region into ``out``; readers that need no array of their own override this."""
+        pixels = self._read(region, level)
+        if pixels.shape != out.shape or pixels.dtype != out.dtype:
+            raise ImageError(
+                f"{self.path}: rows {region.y} to {region.y1} came as {pixels.dtype} {pixels.shape}, "
+                f"expected {out.dtype} {out.shape}; is the file changing?"
+            )
+        out[...] = pixels
 
     def close(self) -> None:
         """Give back files and threads; a second call does nothing."""

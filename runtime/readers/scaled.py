@@ -104,12 +104,18 @@ class ScaledReader(SlideReader):
         return super().overview(max_edge)
 
     def _read(self, region: Region, level: int) -> Pixels:
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        self._read_into(region, level, out)
+        return out
+
+    def _read_into(self, region: Region, level: int, out: Pixels) -> None:
+        if not out.flags.c_contiguous:
+            super()._read_into(region, level, out)
+            return
         top, row_first, row_weights, rows = self._rows.taps(region.y, region.y1)
         left, column_first, column_weights, columns = self._columns.taps(region.x, region.x1)
         source = self.full.read(Region(top, left, rows, columns), self._level)
-        out = np.empty((region.height, region.width, self.channels), self.dtype)
         resample(np.ascontiguousarray(source), row_first, row_weights, column_first, column_weights, out)
-        return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -303,9 +303,13 @@ class TiffReader(SlideReader):
         return tuple(self._bad)
 
     def _read(self, region: Region, level: int) -> Pixels:
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        self._read_into(region, level, out)
+        return out
+
+    def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         sources = self._levels[level]
         palette = sources[0].page.palette is not None
-        out = np.zeros((region.height, region.width, self.channels), self.dtype)
         # One job a segment; a segment of interleaved samples serves several channels.
         jobs: dict[tuple[int, int], tuple[Page, int, list[tuple[int, int]]]] = {}
         for channel, stored in enumerate(self._selection):
@@ -317,20 +321,21 @@ class TiffReader(SlideReader):
 
         def fill(job: tuple[Page, int, list[tuple[int, int]]]) -> None:
             page, index, channels = job
+            part = page.part(index, region)
+            target = out[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x]
             try:
-                found = read_segment(page, index, region, self._cache)
+                block = read_segment(page, index, part, self._cache)
             except MissingCodecError:
                 raise
             except ImageError as error:
                 if not self._skip:
                     raise ImageError(f"{error}; {SKIP}") from None
                 self._bad[str(error)] = None
+                block = None
+            if block is None:
+                target[:, :, [channel for _, channel in channels]] = 0
                 return
-            if found is None:
-                return
-            part, block = found
             block = as_levels(page, block)
-            target = out[part.y - region.y : part.y1 - region.y, part.x - region.x : part.x1 - region.x]
             if [pair for pair in channels if pair[0] != pair[1]] or block.shape != target.shape:
                 for sample, channel in channels:
                     target[:, :, channel] = block[:, :, sample]
@@ -338,7 +343,6 @@ class TiffReader(SlideReader):
                 target[...] = block
 
         self._workers.each(fill, jobs.values())
-        return out
 
     def close(self) -> None:
         """Close the files and end the threads."""

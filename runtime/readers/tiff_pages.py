@@ -126,6 +126,12 @@ class Page:
         y, x = index // columns % rows * tall, index % columns * wide
         return Region(y, x, min(tall, self.height - y), min(wide, self.width - x))
 
+    def part(self, index: int, region: Region) -> Region:
+        """Return what a segment covers of a region that it touches."""
+        span = self.span(index)
+        y, x = max(span.y, region.y), max(span.x, region.x)
+        return Region(y, x, min(span.y1, region.y1) - y, min(span.x1, region.x1) - x)
+
     def describe(self, index: int) -> str:
         """Return how a message names a segment."""
         at = self.span(index)
@@ -191,16 +197,23 @@ def check_page(page: Page) -> None:
                 )
 
 
-def read_segment(
-    page: Page, index: int, region: Region, cache: BlockCache
-) -> tuple[Region, npt.NDArray[Any]] | None:
-    """Decode what one segment holds of a region.
+def read_segment(page: Page, index: int, part: Region, cache: BlockCache) -> npt.NDArray[Any] | None:
+    """Decode a part of one segment.
+
+    Parameters
+    ----------
+    page, index
+        The segment.
+    part
+        As from :meth:`Page.part`.
+    cache
+        Keeps the whole segment, decoded.
 
     Returns
     -------
-    tuple or None
-        The part of the region that is covered, and its samples of shape (height, width, interleaved)
-        in native byte order; ``None`` for a segment that the file leaves out, which reads as zero.
+    ndarray or None
+        Its samples, shape (height, width, interleaved), in native byte order; ``None`` for a segment
+        that the file leaves out, which reads as zero.
 
     Raises
     ------
@@ -208,19 +221,17 @@ def read_segment(
         The segment is damaged.
     """
     span = page.span(index)
-    y, x = max(span.y, region.y), max(span.x, region.x)
-    part = Region(y, x, min(span.y1, region.y1) - y, min(span.x1, region.x1) - x)
     offset, count = page.offsets[index], page.counts[index]
     if not offset or not count:
         return None
     if page.raw:
-        return part, _read_rows(page, offset, span, part)
+        return _read_rows(page, offset, span, part)
     key = (id(page), index)
     block = cache.get(key)
     if block is None:
         block = _decode(page, index, page.source.read(offset, count))
         cache.put(key, block)
-    return part, block[y - span.y : part.y1 - span.y, x - span.x : part.x1 - span.x]
+    return block[part.y - span.y : part.y1 - span.y, part.x - span.x : part.x1 - span.x]
 
 
 def _read_rows(page: Page, offset: int, span: Region, part: Region) -> npt.NDArray[Any]:

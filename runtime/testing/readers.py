@@ -124,6 +124,10 @@ class ReaderSuite:
                 )
             for at in regions:
                 assert np.array_equal(reader.read(at), whole[at.y : at.y1, at.x : at.x1])
+                for order in (slice(None), slice(None, None, -1)):  # any array will do, contiguous or not
+                    out = np.ones((at.height, at.width, reader.channels), reader.dtype)[:, order]
+                    reader.read_into(at, out)
+                    assert np.array_equal(out, whole[at.y : at.y1, at.x : at.x1])
 
     def test_reads_from_several_threads(self) -> None:
         """Reads from several threads do not disturb each other."""

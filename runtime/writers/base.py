@@ -43,7 +43,8 @@ class Discarding(ABC):
 class Writer(Discarding):
     """Takes the strips of one image from top to bottom and writes one result.
 
-    Each strip is passed once, in order, from one thread at a time.
+    Each strip is passed once, in order, from one thread at a time. Its labels may be used again for
+    another strip as soon as :meth:`write` returns; its cells stay as they are.
     """
 
     @abstractmethod
@@ -85,7 +86,7 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file at once; after an error it is not there.
 
     Raises

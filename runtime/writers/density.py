@@ -44,6 +44,8 @@ class DensityMap(Writer):
 
     def __init__(self, path: Path, height: int, width: int, *, pixel_size: float | None = None) -> None:
         self.path = path
+        #: What is in the file; there after :meth:`commit`.
+        self.png = b""
         self._size = height, width
         self._pixel_size = pixel_size
         #: Edge of a square in pixels.
@@ -82,7 +84,8 @@ class DensityMap(Writer):
         """Draw the map and write it."""
         found, data = cv2.imencode(".png", draw(self.density, self._size, self.unit)[:, :, ::-1])
         assert found
-        write_whole(self.path, data.tobytes())
+        self.png = data.tobytes()
+        write_whole(self.path, self.png)
 
 
 def draw(density: npt.NDArray[np.float64], size: tuple[int, int], unit: str) -> npt.NDArray[np.uint8]:

@@ -19,9 +19,11 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 
 from ..features import capacity, write_features
 from ..instances import Cells, Strip
+from ..recycle import Recycler
 from .base import Writer, opening, writing
 from .blocks import CellBlocks
 from .table import intensity_columns, measured
@@ -30,6 +32,8 @@ from .table import intensity_columns, measured
 BLOCK = 8192
 #: Blocks that may wait for a thread or for the disk.
 MAX_WAITING = 8
+#: Buffers that wait to be used again: of a block's text for each thread, and of what became of it.
+BUFFERS = 8
 #: Digits behind the point of coordinates that are not whole pixels.
 OUTLINE_DECIMALS = 2
 _LEVEL = 1
@@ -73,7 +77,8 @@ class GeoJson(Writer):
         self._first = True
         self._committed = False
         self._pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "cellseg-geojson")
-        self._encoded: deque[Future[Any]] = deque()
+        self._encoded: deque[Future[NDArray[np.uint8]]] = deque()
+        self._buffers = Recycler(BUFFERS)
         self._file: Any = None
         with opening(self, path):
             self._file = path.open("wb")
@@ -90,18 +95,32 @@ class GeoJson(Writer):
         self._first = False
         with writing(self.path):
             while self._encoded and (self._encoded[0].done() or len(self._encoded) > MAX_WAITING):
-                self._file.write(self._encoded.popleft().result())
+                self._write_oldest()
 
-    def _encode(self, cells: Cells, first: bool) -> Any:
-        text = self._layout.text(cells, measured(cells, self._channels, self._pixel_size))
+    def _write_oldest(self) -> None:
+        block = self._encoded.popleft().result()
+        self._file.write(block)
+        self._buffers.give(block)
+
+    def _encode(self, cells: Cells, first: bool) -> NDArray[np.uint8]:
+        """Return the bytes of a block, in a buffer to be given back."""
+        values = measured(cells, self._channels, self._pixel_size)
         # The kernel ends each feature with a comma; between blocks it stands at the start of the next.
-        return self._squeeze(text[:-1] if first else b",\n" + text[:-1])
-
-    def _squeeze(self, text: bytes) -> Any:
-        return imagecodecs.gzip_encode(text, level=_LEVEL) if self.path.suffix == ".gz" else text
+        between = b"" if first else b",\n"
+        buffer = self._buffers.take(len(between) + self._layout.capacity(cells), np.uint8)
+        buffer[: len(between)] = list(between)
+        length = len(between) + self._layout.write(cells, values, buffer[len(between) :])
+        text = buffer[: length - 1]
+        if self.path.suffix != ".gz":
+            return text
+        packed = self._buffers.take(length + length // 8 + 1024, np.uint8)
+        # Any buffers do.
+        size = len(imagecodecs.gzip_encode(text.data, level=_LEVEL, out=packed.data))  # type: ignore[arg-type]
+        self._buffers.give(buffer)
+        return packed[:size]
 
     def _put(self, text: bytes) -> None:
-        self._file.write(self._squeeze(text))
+        self._file.write(imagecodecs.gzip_encode(text, level=_LEVEL) if self.path.suffix == ".gz" else text)
 
     def commit(self) -> None:
         """Write the remaining cells and close the file."""
@@ -109,7 +128,7 @@ class GeoJson(Writer):
             self._hand_over(block)
         with writing(self.path):
             while self._encoded:
-                self._file.write(self._encoded.popleft().result())
+                self._write_oldest()
             self._put(b"\n]}\n")
             self._file.close()
         self._pool.shutdown()
@@ -154,19 +173,21 @@ class _Layout:
         digest = hashlib.sha256(space.encode()).digest()
         self._space = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
-    def text(self, cells: Cells, values: dict[str, Any]) -> bytes:
-        """Return the features of some cells, each followed by a comma."""
+    def capacity(self, cells: Cells) -> int:
+        """Return how many bytes the features of some cells have at most."""
+        return int(capacity(len(cells), len(cells.outline), len(self._columns), len(self._keys)))
+
+    def write(self, cells: Cells, values: dict[str, Any], out: NDArray[np.uint8]) -> int:
+        """Write the features of some cells, each followed by a comma; return how many bytes they have."""
         scale = 10.0**self._decimals
         exact = np.empty((len(cells), len(self._columns)), np.int64)
         for column, name in enumerate(self._columns):
             scaled = np.nan_to_num(np.rint(values[name] * scale[column]), nan=0.0)
             exact[:, column] = np.clip(scaled, -9e18, 9e18)
-        size = capacity(len(cells), len(cells.outline), len(self._columns), len(self._keys))
-        out = np.empty(size, np.uint8)
         # Outlines of a slide that was enlarged for the model run between its pixels.
         digits = OUTLINE_DECIMALS if cells.outline.dtype.kind == "f" else 0
         outline = np.rint(cells.outline * 10**digits) if digits else cells.outline
-        length = write_features(
+        length: int = write_features(
             np.ascontiguousarray(outline, np.int32),
             digits,
             np.ascontiguousarray(cells.outline_start, np.int64),
@@ -178,4 +199,4 @@ class _Layout:
             *self._space,
             out,
         )
-        return out[:length].tobytes()
+        return length

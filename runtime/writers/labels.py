@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from zarr.codecs import ZstdCodec
 from ..errors import UsageError
 from ..instances import Strip
 from .base import Writer, opening, writing
-from .shards import LEVEL, write_row
+from .shards import LEVEL, write_shard
 
 #: Edge of a chunk in pixels; a row of chunks is what is held in memory at each level.
 CHUNK = 256
@@ -40,12 +42,22 @@ class LabelsZarr(Writer):
         Micrometres a pixel; without it the axes have no unit.
     name
         Name of the image, for viewers.
+    workers
+        Threads that compress.
     """
 
     def __init__(
-        self, path: Path, height: int, width: int, *, pixel_size: float | None = None, name: str = "labels"
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        *,
+        pixel_size: float | None = None,
+        name: str = "labels",
+        workers: int | None = None,
     ) -> None:
         self.path = path
+        self._pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "cellseg-labels")
         self._committed = False
         self._row = 0
         with writing(path):
@@ -53,7 +65,7 @@ class LabelsZarr(Writer):
         with opening(self, path):
             group = zarr.open_group(path, mode="w-", zarr_format=3)
             self._levels = [
-                _Level(path, group, number, rows, columns)
+                _Level(path, group, number, rows, columns, self._pool)
                 for number, (rows, columns) in enumerate(pyramid_shapes(height, width))
             ]
             group.attrs["ome"] = _metadata(len(self._levels), pixel_size, name)
@@ -67,24 +79,32 @@ class LabelsZarr(Writer):
             for number, level in enumerate(self._levels):
                 step = 1 << number
                 level.push(strip.labels[-strip.y % step :: step, ::step])
+            for level in self._levels:
+                level.settle()
 
     def commit(self) -> None:
         """Check that all rows were written."""
         if self._row != self._levels[0].height:
             raise UsageError(f"{self.path}: {self._row} of {self._levels[0].height} rows were written")
+        self._pool.shutdown()
         self._committed = True
 
     def discard(self) -> None:
         """Remove the folder, unless committed."""
         if not self._committed:
+            self._pool.shutdown(cancel_futures=True)
             shutil.rmtree(self.path, ignore_errors=True)
 
 
 class _Level:
-    """One resolution: gathers rows until a row of chunks is full."""
+    """One resolution: gathers rows until a row of chunks is full; its shards are written side by side."""
 
-    def __init__(self, path: Path, group: Any, number: int, height: int, width: int) -> None:
+    def __init__(
+        self, path: Path, group: Any, number: int, height: int, width: int, pool: ThreadPoolExecutor
+    ) -> None:
         self.height = height
+        self._pool = pool
+        self._pending: list[Future[None]] = []
         self._folder = path / str(number)
         self._per_shard = min(SHARD_WIDTH // CHUNK, -(-width // CHUNK))
         group.create_array(
@@ -101,26 +121,42 @@ class _Level:
         )
         self._rows = np.empty((min(CHUNK, height), width), np.int32)
         self._filled = 0
+        self._lent = False  # whether the rows gathered before are still on their way
         self._written = 0
 
     def push(self, rows: npt.NDArray[np.int32]) -> None:
-        """Append rows of this level."""
+        """Append rows of this level, which must not change until :meth:`settle`."""
         while len(rows):
             if not self._filled and len(rows) >= CHUNK:  # a whole row of chunks need not be copied
                 self._put(rows[:CHUNK])
                 rows = rows[CHUNK:]
                 continue
+            if self._lent:
+                self.settle()
             take = min(len(rows), len(self._rows) - self._filled)
             self._rows[self._filled : self._filled + take] = rows[:take]
             self._filled += take
             rows = rows[take:]
             if self._filled == len(self._rows) or self._written + self._filled == self.height:
                 self._put(self._rows[: self._filled])
-                self._filled = 0
+                self._filled, self._lent = 0, True
+
+    def settle(self) -> None:
+        """Wait until all that is full is written."""
+        while self._pending:
+            self._pending.pop(0).result()
+        self._lent = False
 
     def _put(self, rows: npt.NDArray[np.int32]) -> None:
-        """Write one row of chunks."""
-        write_row(self._folder, self._written // CHUNK, rows, CHUNK, self._per_shard)
+        """Begin to write one row of chunks."""
+        folder = self._folder / "c" / str(self._written // CHUNK)
+        wide = self._per_shard * CHUNK
+        self._pending += [
+            self._pool.submit(
+                write_shard, folder / str(number), rows[:, x : x + wide], CHUNK, self._per_shard
+            )
+            for number, x in enumerate(range(0, rows.shape[1], wide))
+        ]
         self._written += len(rows)
 
 

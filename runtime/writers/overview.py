@@ -10,18 +10,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..draw import draw_rings
+from ..draw import draw_rings, lay_over
 from ..focus import Polygons
 from ..instances import Cells, Strip
 from ..preprocess import measure
 from ..readers.base import fit
 from .base import Writer, write_whole
-from .blocks import CellBlocks
 
 #: The longer edge of the picture in pixels.
 MAX_EDGE = 2000
 #: Small pictures are enlarged by a whole number until their longer edge is about this.
 MIN_EDGE = 1000
+#: Quality of the JPEG.
+QUALITY = 88
 #: Where a full-resolution pixel is smaller than this on the overview, a cell is a dot, not a line.
 LINE_SCALE = 0.15
 #: Colours of outlines, red green blue, on dark and on bright pictures; neighbours rarely agree.
@@ -43,10 +44,6 @@ DOT = 1
 #: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
 #: width in pixels.
 REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
-#: Fractions of a pixel in the coordinates of these, as a power of two.
-_SHIFT = 4
-#: Cells that are drawn at once.
-BLOCK = 4096
 #: Fractions of a pixel in the coordinates of regions, as a power of two.
 _SHIFT = 4
 
@@ -112,6 +109,8 @@ class Overview(Writer):
         regions: Polygons | None = None,
     ) -> None:
         self.path = path
+        #: The same as JPEG, for the report; there after :meth:`commit`.
+        self.jpeg = b""
         self._regions = regions
         self._given = picture
         rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
@@ -120,27 +119,33 @@ class Overview(Writer):
         self._scale = np.array([self._shape[1] / width, self._shape[0] / height])
         # How much of each pixel a cell covers, and which colour it has there.
         self._cover = np.zeros(self._shape, np.uint8)
-        self._covered = np.zeros(self._shape, np.float64)
+        self._lined = bool(self._scale.min() >= LINE_SCALE)
+        # Dots add up to more than a pixel before they are cut down to it.
+        self._covered = np.zeros((0, 0) if self._lined else self._shape, np.float64)
         self._colour = np.zeros(self._shape, np.uint8)
-        self._cells = CellBlocks(BLOCK)
 
     def write(self, strip: Strip) -> None:
         """Draw the cells of the next strip."""
-        for block in self._cells.push(strip.cells):
-            self._draw(block)
-
-    def _draw(self, cells: Cells) -> None:
-        if self._scale.min() >= LINE_SCALE:
-            self._lines(cells)
+        if self._lined:
+            self._lines(strip.cells)
         else:
-            self._dots(cells)
+            self._dots(strip.cells)
 
     def _lines(self, cells: Cells) -> None:
-        # Outlines run along pixel corners; the kernel's pixels have their centres at whole numbers.
-        points = (cells.outline * self._scale - 0.5).astype(np.float32)
         picked = (cells.columns["label"].astype(np.int64) * 7 % COLOURS).astype(np.uint8)
         width = 2.0 if self._scale.min() > 1.5 else 1.0
-        draw_rings(points, cells.outline_start, picked, width, self._cover, self._colour)
+        # Outlines run along pixel corners; the kernel's pixels have their centres at whole numbers.
+        draw_rings(
+            cells.outline,
+            cells.outline_start,
+            picked,
+            width,
+            self._cover,
+            self._colour,
+            x_scale=self._scale[0],
+            y_scale=self._scale[1],
+            shift=-0.5,
+        )
 
     def _dots(self, cells: Cells) -> None:
         rows, columns = self._shape
@@ -151,20 +156,16 @@ class Overview(Writer):
 
     def commit(self) -> None:
         """Compose the picture and write it."""
-        for block in self._cells.finish():
-            self._draw(block)
-        if self._covered.any():
+        if not self._lined:
             self._cover = np.rint(np.minimum(self._covered, 1) * 255).astype(np.uint8)
             self._colour[:] = DOT
         shown = display(self._given() if callable(self._given) else self._given)
         if shown.shape[:2] != self._shape:
             shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
         colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
-        palette = np.zeros((1, 256, 3), np.uint8)
-        palette[0] = colours[np.arange(256) % len(colours), ::-1]
-        lines = cv2.LUT(cv2.merge([self._colour] * 3), palette)
-        part = self._cover.astype(np.float32) / 255
-        drawn = cv2.blendLinear(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), lines, 1 - part, part)
+        palette = np.ascontiguousarray(colours[np.arange(COLOURS) % len(colours), ::-1])
+        drawn = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), np.uint8)
+        lay_over(drawn, self._cover, self._colour, palette)
         if self._regions is not None:
             rings = [ring for rings in self._regions.polygons for ring in rings]
             scaled = [np.rint((ring * self._scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings]
@@ -172,4 +173,5 @@ class Overview(Writer):
                 cv2.polylines(drawn, scaled, True, colour, width, cv2.LINE_AA, _SHIFT)
         found, data = cv2.imencode(".png", drawn)
         assert found
-        write_whole(self.path, data.tobytes())
+        self.jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+        write_whole(self.path, data.data)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -23,8 +22,6 @@ from .page import PAGE, STYLE
 
 #: Bins of each histogram while cells are counted, and bars when it is drawn.
 BINS, BARS = 2000, 32
-#: Quality of the embedded overview (JPEG).
-QUALITY = 88
 #: What each file is for.
 FILES = {
     "labels.ome.zarr": "label image (OME-Zarr 0.5): napari, Fiji, OMERO",
@@ -97,27 +94,38 @@ class Summary(Writer):
         """Nothing is written."""
 
 
-def write_report(path: Path, record: Mapping[str, Any], summary: Summary) -> None:
+def write_report(
+    path: Path, record: Mapping[str, Any], summary: Summary, *, overview: bytes = b"", density: bytes = b""
+) -> None:
     """Write the page of one image.
 
     Parameters
     ----------
     path
-        The file to make; ``overview.png`` and ``density.png`` beside it are embedded where they are.
+        The file to make; files of results beside it are listed.
     record
         What goes into ``run.json``.
     summary
         Took all strips of the image.
+    overview, density
+        The pictures to embed, as JPEG and as PNG; left out where empty.
 
     Raises
     ------
     OutputError
         It cannot be written.
     """
-    write_whole(path, page(path.parent, record, summary).encode())
+    write_whole(path, page(path.parent, record, summary, overview=overview, density=density).encode())
 
 
-def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
+def page(
+    folder: Path,
+    record: Mapping[str, Any],
+    summary: Summary,
+    *,
+    overview: bytes = b"",
+    density: bytes = b"",
+) -> str:
     """Return the page as HTML."""
     image, counts = record["image"], record["counts"]
     scale = image.get("pixel_size_um")
@@ -125,7 +133,7 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
     pixels = image["height"] * image["width"] * part
     looked_at = " looked at" if part < 1 else ""
     unit, factor = ("µm", scale) if scale else ("px", 1.0)
-    density = (
+    crowding = (
         (f"cells per mm²{looked_at}", counts["cells"] / max(pixels * scale**2 / 1e6, 1e-12))
         if scale
         else (f"cells per megapixel{looked_at}", counts["cells"] / max(pixels / 1e6, 1e-12))
@@ -133,7 +141,7 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
     median = summary.diameter.quantile(0.5)
     facts = [
         ("cells", f"{counts['cells']:,}"),
-        (density[0], f"{density[1]:,.0f}"),
+        (crowding[0], f"{crowding[1]:,.0f}"),
         (
             "median diameter",
             f"{median * factor:.1f} {unit}" if counts["cells"] else "–",
@@ -161,8 +169,8 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
             for label, value in facts
         ),
         notes="".join(f"<li>{html.escape(str(note))}</li>" for note in record.get("notes", [])),
-        overview=embed(folder / "overview.png", "The picture with the outlines of the cells", as_jpeg=True),
-        density=embed(folder / "density.png", "Map of cell density", as_jpeg=False),
+        overview=embed(overview, "jpeg", "The picture with the outlines of the cells"),
+        density=embed(density, "png", "Map of cell density"),
         charts="".join(charts),
         stages=stages(record),
         files="".join(
@@ -172,14 +180,10 @@ def page(folder: Path, record: Mapping[str, Any], summary: Summary) -> str:
     )
 
 
-def embed(path: Path, text: str, *, as_jpeg: bool) -> str:
+def embed(data: bytes, kind: str, text: str) -> str:
     """Return an ``img`` that holds a picture, or nothing where there is none."""
-    if not path.is_file():
+    if not data:
         return ""
-    data, kind = path.read_bytes(), "png"
-    if as_jpeg:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        data, kind = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes(), "jpeg"
     source = base64.b64encode(data).decode()
     return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{source}">'
 

@@ -17,6 +17,8 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
+from ..chunks import cut
+
 #: Offset and size in the index of a chunk that is all fill value and not stored.
 ABSENT = 2**64 - 1
 #: Zstandard level, as the array's metadata says.
@@ -61,38 +63,26 @@ def shard(chunks: Sequence[bytes | None]) -> bytes:
     return b"".join([*filter(None, chunks), packed, struct.pack("<I", crc32c(packed))])
 
 
-def write_row(folder: Path, row: int, rows: npt.NDArray[np.int32], chunk: int, per_shard: int) -> None:
-    """Write the shards of one row of chunks.
+def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: int) -> None:
+    """Write one shard, unless there is nothing but zeros in it.
 
     Parameters
     ----------
-    folder
-        Of the array.
-    row
-        Number of the row of chunks, which is also that of shards.
+    path
+        The file to make.
     rows
-        Shape (up to chunk, width).
+        Shape (up to chunk, up to chunk · per_shard), of any strides.
     chunk
         Edge of a chunk in pixels.
     per_shard
         Chunks of a shard.
     """
-    height, width = rows.shape
     parts: list[bytes | None] = []
-    whole = np.zeros((chunk, chunk), "<i4")  # one for all: it stays in cache
-    for x in range(0, width, chunk):
-        block = rows[:, x : x + chunk]
-        if not block.any():
-            parts.append(None)
-            continue
-        whole[:height, : block.shape[1]] = block
-        whole[:, block.shape[1] :] = 0
-        packed = imagecodecs.zstd_encode(whole, level=LEVEL)  # type: ignore[arg-type]  # any buffer does
-        parts.append(bytes(packed))
-    target = folder / "c" / str(row)
-    for number, start in enumerate(range(0, len(parts), per_shard)):
-        here = parts[start : start + per_shard]
-        if any(part is not None for part in here):
-            target.mkdir(parents=True, exist_ok=True)
-            here += [None] * (per_shard - len(here))
-            (target / str(number)).write_bytes(shard(here))
+    block = np.empty((chunk, chunk), np.int32)  # one for all: it stays in cache
+    for x in range(0, rows.shape[1], chunk):
+        found = cut(rows, x, block)
+        # any buffer does
+        parts.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
+    if any(part is not None for part in parts):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(shard(parts + [None] * (per_shard - len(parts))))

@@ -102,12 +102,13 @@ class CellTable(Writer):
             self._file = (
                 pa.csv.CSVWriter(path, self._schema)
                 if path.suffix == ".csv"
-                else pa.parquet.ParquetWriter(path, self._schema, compression="zstd")
+                # Measurements hardly repeat: a dictionary of them costs time and saves nothing.
+                else pa.parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=False)
             )
 
     def write(self, strip: Strip) -> None:
         """Take the cells of the next strip."""
-        for block in self._cells.push(strip.cells):
+        for block in self._cells.push(strip.cells.without_outlines()):
             self._put(block)
 
     def _put(self, cells: Cells) -> None:

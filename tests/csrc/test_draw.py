@@ -1,11 +1,12 @@
 """Rings drawn into small pictures: how much they cover, where, and in which colour."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellseg.runtime.draw import draw_rings
+from cellseg.runtime.draw import draw_rings, lay_over
 
 
 def drawn(
@@ -54,3 +55,30 @@ def test_any_ring_in_any_picture(rings: list[list[tuple[float, float]]], height:
 def test_a_small_cell_does_not_vanish() -> None:
     covered, _ = drawn([[(4.1, 4.2), (4.3, 4.2), (4.3, 4.4), (4.1, 4.4)]], (9, 9), [0])
     assert abs(covered.sum() / 255 - 0.8) < 0.05
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32", "float64"])
+def test_points_of_any_type_are_scaled(dtype: str) -> None:
+    points = np.array([(4, 6), (40, 6), (40, 30), (4, 30)], dtype)
+    start, tint = np.array([0, 4]), np.array([1], np.uint8)
+    found, wanted = (np.zeros((2, 20, 20), np.uint8) for _ in range(2))
+    draw_rings(points, start, tint, 1.0, found[0], found[1], 0.4, 0.3, -0.5)
+    placed = (points.astype(np.float64) * (0.4, 0.3) - 0.5).astype(np.float32)
+    draw_rings(placed, start, tint, 1.0, wanted[0], wanted[1])
+    assert found[0].any()
+    assert np.array_equal(found, wanted)
+
+
+def test_drawings_are_laid_over_a_picture() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (9, 13, 3)).astype(np.uint8)
+    covered, colour = (
+        rng.integers(0, 256, (9, 13)).astype(np.uint8),
+        rng.integers(0, 4, (9, 13)).astype(np.uint8),
+    )
+    covered[:3], covered[3] = 0, 255
+    palette = rng.integers(0, 256, (4, 3)).astype(np.uint8)
+    part = covered[:, :, None] / 255
+    wanted = np.rint(picture * (1 - part) + palette[colour] * part)
+    lay_over(picture, covered, colour, palette)
+    assert np.array_equal(picture, wanted)

@@ -41,7 +41,7 @@ class Collector:
         self.labels: list[NDArray[np.int32]] = []
 
     def write(self, strip: Strip) -> None:
-        self.labels.append(strip.labels)
+        self.labels.append(strip.labels.copy())  # they are used again
 
 
 def blobs(height: int, width: int, seed: int) -> NDArray[np.uint8]:

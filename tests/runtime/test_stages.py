@@ -31,7 +31,7 @@ class Collector:
         self.strips: list[Strip] = []
 
     def write(self, strip: Strip) -> None:
-        self.strips.append(strip)
+        self.strips.append(replace(strip, labels=strip.labels.copy()))  # they are used again
 
     @property
     def labels(self) -> NDArray[np.int32]:

@@ -119,9 +119,9 @@ def test_report(tmp_path, discs, image):
     for strip in cut(given, [200] * 3):
         summary.write(strip)
     assert summary.area == given.cells.columns["area"].sum()
-    cv2.imwrite(str(tmp_path / "overview.png"), np.zeros((30, 40, 3), np.uint8))
+    picture = cv2.imencode(".jpg", np.zeros((30, 40, 3), np.uint8))[1].tobytes()
     (tmp_path / "cells.parquet").write_bytes(b"")
-    write_report(tmp_path / "report.html", record(given, **image), summary)
+    write_report(tmp_path / "report.html", record(given, **image), summary, overview=picture)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     checker = Checker()
     checker.feed(text)
@@ -150,5 +150,5 @@ def test_report_that_cannot_be_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_page_needs_no_files(tmp_path):
+def test_page_needs_neither_files_nor_pictures(tmp_path):
     assert "<img" not in page(tmp_path, record(scene(50, 50, discs=1)), Summary())

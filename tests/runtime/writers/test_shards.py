@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
-from cellseg.runtime.writers.shards import LEVEL, crc32c, shard, write_row
+from cellseg.runtime.writers.shards import LEVEL, crc32c, shard, write_shard
 
 
 @given(st.binary(max_size=300))
@@ -33,7 +33,9 @@ def test_zarr_reads_it_and_writes_the_same(tmp_path: Path) -> None:
     )
     theirs[:] = labels
     for row in range(3):
-        write_row(tmp_path / "ours", row, labels[16 * row : 16 * row + 16], 16, 3)
+        for number in range(4):
+            part = labels[16 * row : 16 * row + 16, 48 * number : 48 * number + 48]
+            write_shard(tmp_path / "ours" / "c" / str(row) / str(number), part, 16, 3)
     assert (ours[:] == labels).all()
     files = [
         {

@@ -171,9 +171,9 @@ class TestOverview(WriterSuite):
 
 def test_dots_where_lines_would_melt(tmp_path):
     given = scene(900, 900, discs=80)
-    with Overview(tmp_path / "o.png", np.zeros((100, 100, 3), np.uint8), 900, 900) as writer:
-        writer._scale = np.array([0.1, 0.1])
-        writer._dots(given.cells)
+    with Overview(tmp_path / "o.png", np.zeros((100, 100, 3), np.uint8), 4000, 4000) as writer:
+        for strip in cut(given, []):
+            writer.write(strip)
         writer.commit()
     assert (cv2.imread(str(tmp_path / "o.png")).max(2) > 20).sum() > 40
 
