@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .stitch import add_weighted, finish_rows
+from .stitch import add_across, finish_rows
 from .tiling import Band, Region, Tile, TileGrid
 
 #: How the planes of overlapping tiles are joined; ``none`` keeps the cores.
@@ -83,7 +83,8 @@ def blend_weights(size: int, tile: int, halo: int, kind: Blend) -> NDArray[np.ui
 class Blender:
     """Averages the overlapping tiles of a grid, band by band.
 
-    It holds the sums of one band of tiles, (K, tile, W) of 4 bytes, whatever the height of the image.
+    It holds the sums of the bands that cover a row, usually two, (K, tile, W) of 2 bytes each, whatever
+    the height of the image.
 
     Parameters
     ----------
@@ -99,7 +100,9 @@ class Blender:
         self._grid = grid
         self._down = blend_weights(grid.height, grid.tile, grid.halo, kind)
         self._across = blend_weights(grid.width, grid.tile, grid.halo, kind)
-        self._sums = np.zeros((heads, grid.tile, grid.width), np.uint32)
+        most = min(-(-grid.tile // grid.core), grid.rows)  # bands that cover a row
+        self._sums = np.zeros((most, heads, grid.tile, grid.width), np.uint16)
+        self._row = np.empty(grid.width, np.uint32)
         alone = [self._alone(column, grid.width, grid.columns) for column in range(grid.columns)]
         edges = [0, *(edge for part in alone if part[0] < part[1] for edge in part), grid.width]
         ranges = np.array(edges, np.int64).reshape(-1, 2)
@@ -142,15 +145,14 @@ class Blender:
             (tile.read.x, column, *self._alone(column, grid.width, grid.columns))
             for tile, column in zip(tiles, columns, strict=True)
         ]
-        add_weighted(
+        add_across(
             planes,
             np.array(places, np.int64).reshape(-1, 4),
             band.index * grid.core - grid.halo,
             grid.height,
-            self._down[band.index],
             self._across,
             *self._alone(band.index, grid.height, grid.rows),
-            self._sums,
+            self._sums[band.index % len(self._sums)],
             out,
             self.rows(band).y,
         )
@@ -159,7 +161,8 @@ class Blender:
         """Fill what is left of ``out``, once all tiles of the band were added."""
         rows, grid = self.rows(band), self._grid
         alone = self._alone(band.index, grid.height, grid.rows)
-        finish_rows(self._sums, rows.y, rows.y1, self._shared, *alone, out)
+        where = (rows.y, rows.y1, self._shared, *alone, self._row, out)
+        finish_rows(self._sums, band.index, grid.core, grid.halo, self._down, *where)
 
     def _alone(self, index: int, size: int, count: int) -> tuple[int, int]:
         """Return the rows or columns that only the tiles with this index cover; equal ends for none."""
