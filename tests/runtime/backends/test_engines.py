@@ -136,6 +136,6 @@ def test_packaged_models(
         default_model()
     path = write_model(tmp_path / "nuclei.onnx", spec=None)
     assert resolve_model(None) == resolve_model("nuclei") == default_model() == path
-    assert model_names() == ["nuclei"]
-    with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei"):
+    assert model_names() == ["nuclei", "phase"]
+    with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei, phase"):
         resolve_model("cells")
