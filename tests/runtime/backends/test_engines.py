@@ -10,7 +10,7 @@ from cellseg.runtime.backends.base import Backend
 from cellseg.runtime.backends.gpus import Gpu, list_gpus
 from cellseg.runtime.catalog import MODELS, default_model, model_names
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
-from cellseg.runtime.onnx_metadata import seal
+from cellseg.runtime.onnx_metadata import load_spec, seal
 from cellseg.runtime.spec import Head, ModelSpec
 
 
@@ -127,6 +127,13 @@ def test_a_graph_and_its_specification_must_agree(
         open_backend(path, "cpu", engine=engine)
 
 
+def test_each_packaged_model_has_a_card_and_the_name_it_is_called_by() -> None:
+    assert model_names() == ["nuclei", "phase"]
+    for name in model_names():
+        assert load_spec(default_model(name)).name == name
+        assert (MODELS / f"{name}.md").read_text(encoding="utf-8").startswith(f"# {name}\n")
+
+
 def test_packaged_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[..., Path]
 ) -> None:
@@ -136,6 +143,6 @@ def test_packaged_models(
         default_model()
     path = write_model(tmp_path / "nuclei.onnx", spec=None)
     assert resolve_model(None) == resolve_model("nuclei") == default_model() == path
-    assert model_names() == ["nuclei", "phase"]
-    with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei, phase"):
+    assert model_names() == ["nuclei"]
+    with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei"):
         resolve_model("cells")
