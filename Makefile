@@ -65,6 +65,8 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --no-deps monai
 	$(BIN)/python benchmarks/kernels.py --json benchmarks/results/kernels.json
 	$(BIN)/python benchmarks/end_to_end.py --size 8192 --json benchmarks/results/end_to_end.json
+	$(BIN)/python benchmarks/end_to_end.py --size 40000x10000 --size 40000x20000 --size 40000 --null-engine \
+	  --json benchmarks/results/sweep.json
 	$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json
 	$(BIN)/python benchmarks/readme.py
 
