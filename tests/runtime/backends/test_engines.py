@@ -10,7 +10,7 @@ from cellseg.runtime.backends.base import Backend
 from cellseg.runtime.backends.gpus import Gpu, list_gpus
 from cellseg.runtime.catalog import MODELS, default_model, model_names
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
-from cellseg.runtime.onnx_metadata import load_spec, seal
+from cellseg.runtime.onnx_metadata import seal
 from cellseg.runtime.spec import Head, ModelSpec
 
 
