@@ -14,7 +14,7 @@ from cellseg.train.config import TrainConfig
 from cellseg.train.crops import CropSource
 from cellseg.train.data import read_dataset
 from cellseg.train.models import build_model
-from cellseg.train.validate import evaluate, predict
+from cellseg.train.validate import MARGIN, evaluate, predict
 
 Configure = Callable[..., TrainConfig]
 
@@ -72,8 +72,10 @@ def test_a_perfect_network_scores_one(configure: Configure, monkeypatch: pytest.
         multiple = 2
 
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-            truth = next(queue)
-            logit = torch.from_numpy(np.where(truth.labels > 0, 40.0, -40.0).astype(np.float32))
+            labels = next(queue).labels
+            after = (size - MARGIN - edge for size, edge in zip(x.shape[2:], labels.shape, strict=True))
+            truth = np.pad(labels, [(MARGIN, more) for more in after], mode="reflect")
+            logit = torch.from_numpy(np.where(truth > 0, 40.0, -40.0).astype(np.float32))
             return {"mask": torch.stack((-logit, logit))[None]}
 
     queue = iter(samples)
