@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +86,11 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
+
+
+def compressors(name: str) -> ThreadPoolExecutor:
+    """Return threads of this name that compress what a writer hands them."""
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), name)
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

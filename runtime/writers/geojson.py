@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from ..features import capacity, write_features
 from ..instances import Cells, Strip
 from ..recycle import Recycler
-from .base import Writer, opening, writing
+from .base import Writer, compressors, opening, writing
 from .blocks import CellBlocks
 from .table import intensity_columns, measured
 
@@ -55,8 +54,6 @@ class GeoJson(Writer):
         model: the same run gives the same identifiers, another image gives others.
     intensity_decimals
         Digits behind the point of intensities.
-    workers
-        Threads that compress.
     """
 
     def __init__(
@@ -67,7 +64,6 @@ class GeoJson(Writer):
         pixel_size: float | None = None,
         space: str = "",
         intensity_decimals: int = 2,
-        workers: int | None = None,
     ) -> None:
         self.path = path
         self._channels = tuple(channel_names)
@@ -76,7 +72,7 @@ class GeoJson(Writer):
         self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
-        self._pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "cellseg-geojson")
+        self._pool = compressors("cellseg-geojson")
         self._encoded: deque[Future[NDArray[np.uint8]]] = deque()
         self._buffers = Recycler(BUFFERS)
         self._file: Any = None

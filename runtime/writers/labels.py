@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ from zarr.codecs import ZstdCodec
 
 from ..errors import UsageError
 from ..instances import Strip
-from .base import Writer, opening, writing
+from .base import Writer, compressors, opening, writing
 from .shards import LEVEL, write_shard
 
 #: Edge of a chunk in pixels; a row of chunks is what is held in memory at each level.
@@ -42,8 +41,6 @@ class LabelsZarr(Writer):
         Micrometres a pixel; without it the axes have no unit.
     name
         Name of the image, for viewers.
-    workers
-        Threads that compress.
     """
 
     def __init__(
@@ -54,10 +51,9 @@ class LabelsZarr(Writer):
         *,
         pixel_size: float | None = None,
         name: str = "labels",
-        workers: int | None = None,
     ) -> None:
         self.path = path
-        self._pool = ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), "cellseg-labels")
+        self._pool = compressors("cellseg-labels")
         self._committed = False
         self._row = 0
         with writing(path):
