@@ -43,7 +43,7 @@ from slides import Fluorescence, place, write
 from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.heap import steady_heap
 from cellseg.runtime.pipeline import SegmentOptions, segment
-from cellseg.runtime.readers import Level, SlideReader
+from cellseg.runtime.readers import DirectReader, Level
 from cellseg.runtime.results import Result
 from cellseg.runtime.spec import Head, ModelSpec
 from cellseg.runtime.tiling import Region, TileGrid
@@ -64,7 +64,7 @@ NULL_SPEC = ModelSpec(
 )
 
 
-class RepeatedReader(SlideReader):
+class RepeatedReader(DirectReader):
     """A scene repeated over an image of any size, in no memory but its own."""
 
     def __init__(self, scene: NDArray[np.uint8], height: int, width: int) -> None:
@@ -76,11 +76,6 @@ class RepeatedReader(SlideReader):
             pixel_size=0.5,
         )
         self._scene = scene
-
-    def _read(self, region: Region, level: int) -> NDArray[np.uint8]:
-        out = np.empty((region.height, region.width, self.channels), self.dtype)
-        self._read_into(region, level, out)
-        return out
 
     def _read_into(self, region: Region, level: int, out: NDArray[np.uint8]) -> None:
         edge = len(self._scene)

@@ -1,7 +1,7 @@
 """Pictures of any size and format behind one interface, :class:`SlideReader`."""
 
 from .array import ArrayReader
-from .base import Level, SlideReader
+from .base import DirectReader, Level, SlideReader
 from .open import open_slide
 
-__all__ = ["ArrayReader", "Level", "SlideReader", "open_slide"]
+__all__ = ["ArrayReader", "DirectReader", "Level", "SlideReader", "open_slide"]

@@ -237,6 +237,19 @@ class SlideReader(Closing):
         return np.concatenate(stripes, axis=0)
 
 
+class DirectReader(SlideReader):
+    """A reader that puts pixels where they are wanted; :meth:`read` makes the place."""
+
+    def _read(self, region: Region, level: int) -> Pixels:
+        out = np.empty((region.height, region.width, self.channels), self.dtype)
+        self._read_into(region, level, out)
+        return out
+
+    @abstractmethod
+    def _read_into(self, region: Region, level: int, out: Pixels) -> None:
+        """Read a region that is known to lie inside the level; write all of ``out``."""
+
+
 def fit(height: int, width: int, max_edge: int) -> tuple[int, int]:
     """Return the size that a height × width picture has when its longer edge is at most ``max_edge``."""
     longest = max(height, width)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..resample import resample
 from ..tiling import Region
-from .base import Level, Pixels, SlideReader
+from .base import DirectReader, Level, Pixels, SlideReader
 
 #: A slide whose scale is within this part of the wanted one is taken as it is.
 TOLERANCE = 0.1
@@ -56,7 +56,7 @@ def at_scale(
     return ScaledReader(reader, height, width, pixel_size=wanted)
 
 
-class ScaledReader(SlideReader):
+class ScaledReader(DirectReader):
     """A slide resampled to another size.
 
     Pixel (i, j) of the result is centred at ``((i + ½) · H/h, (j + ½) · W/w)`` of the slide and weighs
@@ -103,14 +103,9 @@ class ScaledReader(SlideReader):
             return self.full.overview(max_edge)
         return super().overview(max_edge)
 
-    def _read(self, region: Region, level: int) -> Pixels:
-        out = np.empty((region.height, region.width, self.channels), self.dtype)
-        self._read_into(region, level, out)
-        return out
-
     def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         if not out.flags.c_contiguous:
-            super()._read_into(region, level, out)
+            out[...] = self._read(region, level)
             return
         top, row_first, row_weights, rows = self._rows.taps(region.y, region.y1)
         left, column_first, column_weights, columns = self._columns.taps(region.x, region.x1)

@@ -17,7 +17,7 @@ import tifffile
 
 from ..errors import ImageError, UsageError
 from ..tiling import Region
-from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
+from .base import DirectReader, Level, Pixels, choose_channels, default_channel_names, readable
 from .blocks import SKIP, BlockCache, ByteSource, Workers, reason
 from .tiff_metadata import channel_names, pixel_size
 from .tiff_pages import (
@@ -63,7 +63,7 @@ class _Source:
     sample: int
 
 
-class TiffReader(SlideReader):
+class TiffReader(DirectReader):
     """A TIFF of any size, decoded segment by segment.
 
     A damaged segment is found where its codec can tell. JPEG data has no checksum, and the codec used
@@ -301,11 +301,6 @@ class TiffReader(SlideReader):
     def bad_blocks(self) -> tuple[str, ...]:
         """Damaged strips and tiles that were read as zero."""
         return tuple(self._bad)
-
-    def _read(self, region: Region, level: int) -> Pixels:
-        out = np.empty((region.height, region.width, self.channels), self.dtype)
-        self._read_into(region, level, out)
-        return out
 
     def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         sources = self._levels[level]
