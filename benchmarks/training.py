@@ -75,7 +75,7 @@ def bare(config: TrainConfig, steps: int) -> Result:
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     model = build_model(config).to(device, memory_format=layout)
     optimizer = make_optimizer(model, config)
-    loss_of = JointLoss(config.use_corner, config.use_density, config.dice_weight, config.touch_weight)
+    loss_of = JointLoss.of(config)
     n, edge = config.batch_size, config.crop
     image = torch.rand(n, config.in_channels, edge, edge, device=device).contiguous(memory_format=layout)
     planes = {

@@ -47,10 +47,7 @@ def draw_look(rng: np.random.Generator, strength: float, channels: int) -> NDArr
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * s * (0.15, 0.25, 0.2, 0.2)
     blur, noise = rng.uniform(0.3, 1 + 0.5 * s), rng.uniform(0, 0.04 * s)
     seed = float(rng.integers(2**31))
-    use_gamma, use_color, use_blur, use_noise, use_stain = rng.random(5) < (0.5, 0.5, 0.2, 0.4, 0.2)
-    # Another stain altogether, brown for blue: a data set rarely has them all, and shape is what counts.
-    if use_stain and s:
-        use_color, hue = True, rng.uniform(-math.pi, math.pi)
+    use_gamma, use_color, use_blur, use_noise = rng.random(4) < (0.5, 0.5, 0.2, 0.4)
     if not s:
         use_gamma = use_color = use_blur = use_noise = False
         stain[:] = 1

@@ -104,6 +104,11 @@ class TrainConfig(BaseModel):
     #: Density sigma as a share of the cell's equivalent radius; `density_sigma` fixes it in pixels.
     density_spread: float = Field(default=0.5, gt=0.0)
     density_sigma: float | None = Field(default=None, gt=0.0)
+    #: A round Gaussian for every cell, or an ellipse as long, wide and turned as the cell.
+    density_shape: Literal["round", "ellipse"] = "round"
+    #: Power of the density whose squared error is the loss: 1 is the paper's, 0.5 lets large cells count
+    #: as much as small ones.
+    density_power: float = Field(default=1.0, gt=0.0, le=1.0)
     #: Extra weight of pixels where two cells touch, in mask and boundary loss.
     touch_weight: Weight = 0.0
     #: Weight of the Dice term beside cross-entropy.

@@ -159,18 +159,29 @@ def read_split(folder: Path, config: TrainConfig) -> list[Sample]:
         log.warning(
             "%s: a mask without cell numbers; its connected components are taken as cells", folder / "label"
         )
-    corner = _optional(folder / "corner", images) if "boundary" in config.heads else {}
-    density = _optional(folder / "density", images) if "density" in config.heads else {}
+    corner = _maps(folder / "corner", images, config) if "boundary" in config.heads else {}
+    density = _maps(folder / "density", images, config) if "density" in config.heads else {}
     return [
         _sample(images[name], labels, corner.get(name), density.get(name), config) for name in sorted(images)
     ]
 
 
-def _optional(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
+#: Keys of the configuration that say how a map is derived, by the folder that makes them idle.
+DERIVING = {
+    "corner": ("boundary_width", "boundary_at"),
+    "density": ("density_spread", "density_sigma", "density_shape"),
+}
+
+
+def _maps(folder: Path, images: dict[str, Path], config: TrainConfig) -> dict[str, Path]:
+    """Ready-made maps by image; empty where the data set brings none and they are derived."""
     if not folder.is_dir():
         return {}
     files = list_files(folder, SUFFIXES, "maps")
     check_partners(images, files, folder)
+    idle = [key for key in DERIVING[folder.name] if key in config.model_fields_set]
+    if idle:
+        log.warning("%s: its maps are used as they are; %s has no effect", folder, " and ".join(idle))
     return files
 
 
@@ -199,7 +210,9 @@ def _sample(
         if plane.dtype.kind != "f" and mass.any():  # grey levels know the shape, not the unit
             mass *= len(np.unique(labels[labels > 0])) / mass.sum(dtype=np.float64)
     elif "density" in config.heads:
-        mass = targets.density_map(labels, config.density_spread, config.density_sigma)
+        mass = targets.density_map(
+            labels, config.density_spread, config.density_sigma, config.density_shape
+        )
     return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass)
 
 

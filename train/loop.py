@@ -130,9 +130,7 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
         worker_init_fn=start_worker,
         pin_memory=fabric.device.type == "cuda",
     )
-    loss_of = JointLoss(
-        config.use_corner, config.use_density, config.dice_weight, config.touch_weight, total_over(fabric)
-    )
+    loss_of = JointLoss.of(config, total_over(fabric))
     with (
         Report(folder, step, steps, whole_batch, active=fabric.is_global_zero) as report,
         Interrupt() as interrupt,

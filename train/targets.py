@@ -5,6 +5,8 @@ Pure NumPy functions of one label image; they know nothing of files or batches.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,12 @@ def touching(labels: Labels, reach: int = 2) -> NDArray[np.uint8]:
     return near
 
 
-def density_map(labels: Labels, spread: float = 0.5, sigma: float | None = None) -> NDArray[np.float32]:
+def density_map(
+    labels: Labels,
+    spread: float = 0.5,
+    sigma: float | None = None,
+    shape: Literal["round", "ellipse"] = "round",
+) -> NDArray[np.float32]:
     """Place one Gaussian of unit mass on each cell, so that the sum is the number of cells.
 
     Lempitsky and Zisserman, "Learning to count objects in images" (NIPS 2010), eq. 2. A kernel that
@@ -61,9 +68,13 @@ def density_map(labels: Labels, spread: float = 0.5, sigma: float | None = None)
     labels
         Instance labels, (H, W).
     spread
-        Standard deviation as a share of the cell's equivalent radius, sqrt(area / pi).
+        Standard deviation as a share of the cell's equivalent radius, sqrt(area / pi); of its half axes
+        where `shape` is an ellipse.
     sigma
-        Fixed standard deviation in pixels instead.
+        Fixed standard deviation in pixels instead, whatever the shape.
+    shape
+        The same in all directions, or as long, wide and turned as the ellipse that has the cell's second
+        moments: two long cells side by side then are two ridges and not one hill.
 
     Returns
     -------
@@ -76,17 +87,26 @@ def density_map(labels: Labels, spread: float = 0.5, sigma: float | None = None)
         return out
     _, ids = np.unique(labels[ys, xs], return_inverse=True)
     area = np.bincount(ids)
-    centre_y, centre_x = np.bincount(ids, ys) / area, np.bincount(ids, xs) / area
-    sigmas = (
-        np.full(len(area), sigma) if sigma is not None else np.maximum(spread * np.sqrt(area / np.pi), 0.75)
-    )
-    for cy, cx, s in zip(centre_y, centre_x, sigmas, strict=True):
-        reach = int(np.ceil(3 * s))
-        y0, y1 = max(0, int(cy) - reach), min(height, int(cy) + reach + 1)
-        x0, x1 = max(0, int(cx) - reach), min(width, int(cx) + reach + 1)
-        column = np.exp(-((np.arange(y0, y1) - cy) ** 2) / (2 * s * s))
-        row = np.exp(-((np.arange(x0, x1) - cx) ** 2) / (2 * s * s))
-        out[y0:y1, x0:x1] += np.outer(column, row) / (column.sum() * row.sum())
+    centres = np.stack([np.bincount(ids, ys), np.bincount(ids, xs)], axis=1) / area[:, None]
+    if sigma is not None:
+        variance = np.broadcast_to(sigma**2 * np.eye(2), (len(area), 2, 2))
+    elif shape == "round":
+        variance = (spread**2 * area / np.pi)[:, None, None] * np.eye(2)
+    else:
+        # An ellipse of half axis a has the variance a² / 4; a pixel, being a square, 1 / 12.
+        dy, dx = ys - centres[ids, 0], xs - centres[ids, 1]
+        moments = np.stack([np.bincount(ids, v) for v in (dy * dy, dy * dx, dy * dx, dx * dx)], axis=1)
+        variance = 4 * spread**2 * (moments / area[:, None] + np.eye(2).ravel() / 12).reshape(-1, 2, 2)
+    if sigma is None:  # a narrower kernel would fall between the pixels
+        spans, axes = np.linalg.eigh(variance)
+        variance = (axes * np.maximum(spans, 0.75**2)[:, None, :]) @ axes.transpose(0, 2, 1)
+    reaches = np.ceil(3 * np.sqrt(np.diagonal(variance, axis1=1, axis2=2))).astype(int)
+    for (cy, cx), (ry, rx), ((a, b), (_, c)) in zip(centres, reaches, np.linalg.inv(variance), strict=True):
+        y0, y1 = max(0, int(cy) - ry), min(height, int(cy) + ry + 1)
+        x0, x1 = max(0, int(cx) - rx), min(width, int(cx) + rx + 1)
+        dy, dx = np.ogrid[y0 - cy : y1 - cy - 0.5, x0 - cx : x1 - cx - 0.5]
+        kernel = np.exp(-0.5 * (a * dy * dy + 2 * b * dy * dx + c * dx * dx))
+        out[y0:y1, x0:x1] += kernel / kernel.sum()
     return out
 
 

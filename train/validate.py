@@ -51,7 +51,7 @@ def predict(
     model: UNet, samples: list[Sample], config: TrainConfig, fabric: lf.Fabric
 ) -> Iterator[Prediction]:
     """Run the network, in evaluation mode meanwhile, on whole images."""
-    loss_of = JointLoss(config.use_corner, config.use_density, config.dice_weight, config.touch_weight)
+    loss_of = JointLoss.of(config)
     heads = tuple(ENCODINGS[name] for name in config.heads)
     training = model.training
     model.eval()

@@ -83,6 +83,20 @@ def test_maps_that_are_there_are_used(cells: Path, configure: Configure) -> None
     assert training[0].density[20, 20] == pytest.approx(count / 4)
 
 
+def test_a_key_that_ready_made_maps_make_idle_is_named(
+    cells: Path, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(4):
+        picture(cells / f"train/corner/train{i}.png", np.zeros((64, 64), np.uint8))
+    with caplog.at_level(logging.WARNING):
+        read_dataset(configure())
+        assert not caplog.records
+        read_dataset(configure(boundary_at="contacts", density_spread=0.4))  # there is no density/
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{cells / 'train/corner'}: its maps are used as they are; boundary_at has no effect"
+    ]
+
+
 def test_ripples_of_a_jpeg_are_no_boundary(cells: Path, configure: Configure) -> None:
     line = np.zeros((64, 64), np.uint8)
     line[:, 30:32] = 255

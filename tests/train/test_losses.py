@@ -89,6 +89,25 @@ def test_density_loss_is_zero_when_right_and_grows_with_the_square() -> None:
     assert loss(0.02) == pytest.approx(4.0, rel=1e-3)
 
 
+def test_at_half_the_power_every_size_of_cell_costs_the_same() -> None:
+    """A cell of radius r: 1 / r² cells a pixel, on r² pixels, wrong by a tenth."""
+
+    def cost(radius: int, power: float) -> float:
+        wanted = torch.full((1, radius, radius), radius**-2.0)
+        value = 1.1 * wanted * DENSITY_UNIT
+        logits = value + torch.log(-torch.expm1(-value))
+        return float(density_loss(logits[:, None], wanted, torch.ones_like(wanted), power)) * radius**2
+
+    assert cost(4, 0.5) == pytest.approx(cost(20, 0.5), rel=1e-3)
+    assert cost(4, 1.0) == pytest.approx(25 * cost(20, 1.0), rel=1e-3)
+
+
+def test_a_power_of_the_density_has_a_gradient_everywhere() -> None:
+    logits = torch.tensor([-200.0, -20.0, 0.0, 20.0]).view(1, 1, 1, 4).requires_grad_()
+    density_loss(logits, torch.zeros(1, 1, 4), torch.ones(1, 1, 4), 0.5).backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 @pytest.mark.parametrize("loss", [mask_loss, boundary_loss, density_loss])
 def test_pixels_without_weight_do_not_count(loss) -> None:
     logits = torch.randn(1, 1, 3, 4, generator=torch.Generator().manual_seed(1))
