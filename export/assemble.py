@@ -254,7 +254,8 @@ def _with_fastest(path: Path, spec: ModelSpec, say: Say) -> ModelSpec:
     say(line("", f"{'tile':>6}{'batch':>7}{'computed':>10}{'useful':>8}"))
     for rate in rates:
         say(line("", f"{rate.tile:>6}{rate.batch:>7}{rate.computed:>10.2f}{rate.useful:>8.2f}"))
-    return spec.model_copy(update={"tile": rates[0].tile, "batch": rates[0].batch})
+    chosen = sizes.choose(rates)
+    return spec.model_copy(update={"tile": chosen.tile, "batch": chosen.batch})
 
 
 def default_output(checkpoint: Path, name: str, precision: Precision) -> Path:

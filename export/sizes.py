@@ -17,8 +17,14 @@ TILES = (256, 384, 512, 768, 1024, 1536)
 BATCHES = (1, 2, 4)
 #: The largest batch in pixels: more only adds memory and delay.
 LARGEST = 1536**2
-#: Each size runs for this many seconds, and twice at least.
+#: Each size runs for this many seconds a round, and twice at least.
 SECONDS = 1.0
+#: Rounds, of which a size's fastest counts: other work on the machine only ever slows one down.
+ROUNDS = 3
+#: After a round only sizes that reached this share of the fastest run again.
+WORTH_A_TRY = 0.8
+#: What is no slower than this share of the fastest is as fast; among those the least memory wins.
+AS_FAST = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +48,36 @@ def candidates(halo: int, multiple: int) -> Iterator[tuple[int, int]]:
 
 
 def measure(backend: Backend, halo: int, clock: Callable[[], float] = time.perf_counter) -> list[Rate]:
-    """Time every candidate size; return them from the fastest per useful pixel down.
+    """Time every candidate size in :data:`ROUNDS`; return them from the fastest per useful pixel down.
 
     Raises
     ------
     BackendError
         The engine ran none of them.
     """
-    rates = []
-    for tile, batch in candidates(halo, backend.spec.multiple):
-        try:
-            backend.prepare(tile, batch)
-        except (UsageError, BackendError):
-            continue  # beyond the engine's profile or memory
-        computed = _rate(backend, clock)
-        rates.append(Rate(tile, batch, computed, computed * (1 - 2 * halo / tile) ** 2))
-    if not rates:
-        raise BackendError(f"{backend.description}: none of the tile sizes {TILES} fits a halo of {halo}")
-    return sorted(rates, key=lambda rate: -rate.useful)
+    sizes, best = list(candidates(halo, backend.spec.multiple)), dict[tuple[int, int], Rate]()
+    for _ in range(ROUNDS):
+        for tile, batch in sizes:
+            try:
+                backend.prepare(tile, batch)
+            except (UsageError, BackendError):
+                continue  # beyond the engine's profile or memory
+            computed = _rate(backend, clock)
+            rate = Rate(tile, batch, computed, computed * (1 - 2 * halo / tile) ** 2)
+            best[tile, batch] = max(best.get((tile, batch), rate), rate, key=lambda each: each.useful)
+        if not best:
+            raise BackendError(f"{backend.description}: none of the tile sizes {TILES} fits a halo of {halo}")
+        rates = sorted(best.values(), key=lambda rate: -rate.useful)
+        sizes = [(rate.tile, rate.batch) for rate in rates if rate.useful >= WORTH_A_TRY * rates[0].useful]
+    return rates
+
+
+def choose(rates: list[Rate]) -> Rate:
+    """Return the rate of the smallest batch in pixels among those of :func:`measure` that are as fast."""
+    return min(
+        (rate for rate in rates if rate.useful >= AS_FAST * rates[0].useful),
+        key=lambda rate: (rate.batch * rate.tile**2, -rate.useful),
+    )
 
 
 def _rate(backend: Backend, clock: Callable[[], float]) -> float:

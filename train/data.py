@@ -210,9 +210,7 @@ def _sample(
         if plane.dtype.kind != "f" and mass.any():  # grey levels know the shape, not the unit
             mass *= len(np.unique(labels[labels > 0])) / mass.sum(dtype=np.float64)
     elif "density" in config.heads:
-        mass = targets.density_map(
-            labels, config.density_spread, config.density_sigma, config.density_shape
-        )
+        mass = targets.density_map(labels, config.density_spread, config.density_sigma, config.density_shape)
     return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass)
 
 
