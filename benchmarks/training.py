@@ -79,7 +79,7 @@ def bare(config: TrainConfig, steps: int) -> Result:
     n, edge = config.batch_size, config.crop
     image = torch.rand(n, config.in_channels, edge, edge, device=device).contiguous(memory_format=layout)
     planes = {
-        name: torch.rand(n, edge, edge, device=device).round() for name in ("mask", "boundary", "touch")
+        name: torch.rand(n, edge, edge, device=device).round() for name in ("mask", "boundary", "emphasis")
     }
     planes |= {"density": planes["mask"] / 100, "valid": torch.ones_like(planes["mask"])}
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[config.precision]

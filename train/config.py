@@ -111,6 +111,9 @@ class TrainConfig(BaseModel):
     density_power: float = Field(default=1.0, gt=0.0, le=1.0)
     #: Extra weight of pixels where two cells touch, in mask and boundary loss.
     touch_weight: Weight = 0.0
+    #: Extra weight of pixels in and near small cells there, all of it up to 100 pixels of area, a tenth at
+    #: 1,000.
+    small_weight: Weight = 0.0
     #: Weight of the Dice term beside cross-entropy.
     dice_weight: Weight = 1.0
     #: How evenly kinds of picture (dark, bright grey, coloured) are drawn: 0 as they come, 1 alike.

@@ -169,6 +169,7 @@ class CropSource:
             labels,
             place.inside(height, width),
             cfg,
+            _areas(sample, cfg) * place.scale**2,
             None if sample.boundary is None else cut(sample.boundary),
             density,
         )
@@ -176,10 +177,16 @@ class CropSource:
         return {"image": image, "labels": labels, **planes}
 
 
+def _areas(sample: Sample, cfg: TrainConfig) -> Plane:
+    """Pixels of each cell by its label, where they are needed."""
+    return np.bincount(sample.labels.ravel()) if cfg.small_weight else np.zeros(0)
+
+
 def make_targets(
     labels: NDArray[np.int32],
     valid: Plane,
     cfg: TrainConfig,
+    areas: Plane,
     boundary: Plane | None = None,
     density: Plane | None = None,
 ) -> dict[str, Plane]:
@@ -191,6 +198,8 @@ def make_targets(
         (H, W), 0 is background.
     valid
         (H, W), true in the image, false in its padding.
+    areas
+        Pixels of each whole cell by its label; used with ``small_weight`` only.
     boundary, density
         (H, W); a missing boundary is derived from `labels`, a missing density is all zero.
     """
@@ -198,11 +207,16 @@ def make_targets(
         derive = targets.touching if cfg.boundary_at == "contacts" else targets.boundary_band
         boundary = derive(labels, cfg.boundary_width)
     nothing = np.zeros(labels.shape, np.float32)
+    emphasis = nothing
+    if cfg.touch_weight:
+        emphasis = emphasis + cfg.touch_weight * targets.touching(labels)
+    if cfg.small_weight:
+        emphasis = emphasis + cfg.small_weight * targets.smallness(labels, areas)
     planes = {
         "mask": labels > 0,
         "boundary": nothing if boundary is None else boundary,
         "density": nothing if density is None else density,
-        "touch": targets.touching(labels) if cfg.touch_weight else nothing,
+        "emphasis": emphasis,
         "valid": valid,
     }
     return {name: np.asarray(plane, np.float32) for name, plane in planes.items()}
@@ -238,6 +252,7 @@ def padded_targets(
         pad(sample.labels).astype(np.int32),
         np.pad(np.ones((height, width), np.bool_), edges),
         config,
+        _areas(sample, config),
         None if sample.boundary is None else pad(sample.boundary),
         None if sample.density is None else pad(sample.density),
     )

@@ -93,37 +93,29 @@ def density_loss(
 class JointLoss:
     """mask + use_corner · boundary + use_density · density (the paper's total).
 
-    The pixels where cells touch count ``1 + touch_weight`` times in mask and boundary.
+    A pixel counts ``1 + emphasis`` times in mask and boundary.
     """
 
     use_corner: float
     use_density: float
     dice_weight: float = 1.0
-    touch_weight: float = 0.0
     density_power: float = 1.0
     total: Total = torch.sum
 
     @classmethod
     def of(cls, config: TrainConfig, total: Total = torch.sum) -> JointLoss:
         """Return the loss that `config` describes."""
-        return cls(
-            config.use_corner,
-            config.use_density,
-            config.dice_weight,
-            config.touch_weight,
-            config.density_power,
-            total,
-        )
+        return cls(config.use_corner, config.use_density, config.dice_weight, config.density_power, total)
 
     def __call__(
         self, logits: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total and the named parts (unweighted, detached).
 
-        `batch` holds ``mask``, ``boundary``, ``density``, ``touch`` and ``valid``, each (N, H, W).
+        `batch` holds ``mask``, ``boundary``, ``density``, ``emphasis`` and ``valid``, each (N, H, W).
         """
         valid = batch["valid"]
-        weight = valid * (1 + self.touch_weight * batch["touch"])
+        weight = valid * (1 + batch["emphasis"])
         mask = logits["mask"].float()
         parts = {"mask": mask_loss(mask, batch["mask"], weight, self.dice_weight, self.total)}
         joint = parts["mask"]

@@ -52,6 +52,35 @@ def touching(labels: Labels, reach: int = 2) -> NDArray[np.uint8]:
     return near
 
 
+#: Cells of up to this many pixels have all of the extra weight of small cells, larger ones less.
+SMALL = 100
+
+
+def smallness(labels: Labels, areas: NDArray[np.number], reach: int = 2) -> NDArray[np.float32]:
+    """Tell how small the cell is that a pixel belongs to or lies near: min(1, :data:`SMALL` / area).
+
+    An average over pixels hardly sees small cells, and what is scored counts cells.
+
+    Parameters
+    ----------
+    labels
+        Instance labels, (H, W), 0 is background.
+    areas
+        Pixels of each cell by its label, of whole cells where `labels` cuts them; ``areas[0]`` is ignored.
+    reach
+        Pixels around a cell that are near it, chessboard distance.
+
+    Returns
+    -------
+    (H, W) float32 in 0…1; of the smallest where several cells are near, 0 away from all.
+    """
+    share = SMALL / np.maximum(areas, SMALL).astype(np.float32)
+    share[0] = 0
+    size = 2 * reach + 1
+    near: NDArray[np.float32] = cv2.dilate(share[labels], np.ones((size, size), np.uint8))
+    return near
+
+
 def density_map(
     labels: Labels,
     spread: float = 0.5,

@@ -136,9 +136,24 @@ def test_items_are_tensors_of_one_shape(configure: Configure) -> None:
     assert item["image"].shape == (1, 32, 32)
     assert item["image"].dtype == torch.uint8
     assert int(item["index"]) == 5
-    for name in ("mask", "boundary", "density", "touch", "valid"):
+    for name in ("mask", "boundary", "density", "emphasis", "valid"):
         assert item[name].shape == (32, 32)
         assert item[name].dtype == torch.float32
+
+
+def test_small_cells_and_contacts_are_emphasised(configure: Configure) -> None:
+    labels = np.zeros((96, 96), np.int32)
+    labels[10:90, 10:60], labels[40:45, 70:75], labels[10:90, 60:66] = 1, 2, 3
+    whole = Sample("s", np.zeros((96, 96, 1), np.uint8), labels)
+    config = configure(augment=0.0, crop=32, small_weight=3.0, touch_weight=6.0)
+    large, small = 3 * 100 / 4000, 3.0  # of the whole cell, not of what a crop shows of it
+    for index in range(20):
+        crop = CropSource([whole], config).crop(index)
+        values = {np.float32(v) for v in np.unique(crop["emphasis"])}
+        assert values <= {np.float32(v) for v in (0, large, 3 * 100 / 480, 6 + 3 * 100 / 480, small)}
+        assert (crop["emphasis"][crop["labels"] == 2] == small).all()
+    assert padded_targets(whole, config, 8)[1]["emphasis"][50, 30] == np.float32(large)
+    assert not padded_targets(whole, configure(), 8)[1]["emphasis"].any()
 
 
 @pytest.mark.parametrize("multiple", [1, 8, 32])
@@ -203,7 +218,8 @@ def test_the_boundary_lies_at_all_edges_or_only_where_cells_touch() -> None:
     labels[2:7, 2:6], labels[2:7, 6:10] = 1, 2
     valid = np.ones(labels.shape, np.bool_)
     around, between = (
-        make_targets(labels, valid, TrainConfig(boundary_at=at))["boundary"] for at in ("edges", "contacts")
+        make_targets(labels, valid, TrainConfig(boundary_at=at), np.zeros(0))["boundary"]
+        for at in ("edges", "contacts")
     )
     np.testing.assert_array_equal(around, targets.boundary_band(labels))
     assert between[4].nonzero()[0].tolist() == [5, 6]

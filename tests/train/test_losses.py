@@ -119,7 +119,7 @@ def test_pixels_without_weight_do_not_count(loss) -> None:
 
 
 def batch() -> dict[str, Tensor]:
-    planes = {name: TARGET.clone() for name in ("mask", "boundary", "touch")}
+    planes = {name: TARGET.clone() for name in ("mask", "boundary", "emphasis")}
     return {**planes, "density": TARGET * 0.02, "valid": WEIGHT}
 
 
@@ -135,8 +135,8 @@ def test_total_is_the_weighted_sum_of_the_heads_that_are_there() -> None:
     torch.testing.assert_close(alone, parts["mask"])
 
 
-def test_touch_weight_raises_the_price_of_touching_pixels() -> None:
+def test_emphasis_raises_the_price_of_a_pixel() -> None:
     wrong_there = {"mask": torch.full((1, 1, 3, 4), -3.0)}
-    cheap, _ = JointLoss(0, 0)(wrong_there, batch())
-    dear, _ = JointLoss(0, 0, touch_weight=4.0)(wrong_there, batch())
+    cheap, _ = JointLoss(0, 0)(wrong_there, {**batch(), "emphasis": torch.zeros_like(TARGET)})
+    dear, _ = JointLoss(0, 0)(wrong_there, {**batch(), "emphasis": 4 * TARGET})
     assert dear > cheap

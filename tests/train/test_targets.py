@@ -34,6 +34,19 @@ def test_touching_is_where_two_cells_are_near(labels: np.ndarray, reach: int) ->
     np.testing.assert_array_equal(targets.touching(labels, reach), np.array(expected, np.uint8))
 
 
+@given(LABELS, st.integers(1, 3))
+def test_smallness_is_that_of_the_smallest_cell_near(labels: np.ndarray, reach: int) -> None:
+    areas = np.array([7, 50, 100, 200, 1000])
+    expected = [
+        [
+            max(100 / max(areas[label], 100) if label else 0 for label in near.ravel())
+            for near in (neighbourhood(labels, y, x, reach) for x in range(labels.shape[1]))
+        ]
+        for y in range(labels.shape[0])
+    ]
+    np.testing.assert_allclose(targets.smallness(labels, areas, reach), expected)
+
+
 @given(LABELS, st.one_of(st.none(), st.floats(0.5, 4)), st.sampled_from(["round", "ellipse"]))
 def test_density_sums_to_the_number_of_cells(labels: np.ndarray, sigma: float | None, shape) -> None:
     density = targets.density_map(labels, sigma=sigma, shape=shape)
