@@ -28,7 +28,6 @@ import click
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from tune_split import PICTURES, run_model
 
 from cellseg.export import assemble, half, halo, integer, network, tiles, to_onnx
 from cellseg.export.graph import Deployable, choose_heads
@@ -36,8 +35,9 @@ from cellseg.runtime.backends import Options, load_spec, open_backend
 from cellseg.runtime.cli import common
 from cellseg.runtime.evaluate import Score, score, summarise
 from cellseg.runtime.instances import split_planes
-from cellseg.runtime.pairs import LabelFolder, check_partners, list_files
+from cellseg.runtime.pairs import PICTURES, LabelFolder, check_partners, list_files
 from cellseg.runtime.spec import ModelSpec, SplitSettings
+from cellseg.runtime.tuning import see
 
 SHOWN = ("ap50", "ap75", "ap90", "dice", "count_mae")
 #: Most that AP50 may fall: issue targets, by the first word of a row.
@@ -148,7 +148,7 @@ def run(way: Way, spec: ModelSpec, files: dict[str, Path]) -> Planes:
         path.write_bytes(to_onnx.finish(way.graph, spec))
         options = Options(precision="fp32" if way.precision == "fp32" else "auto")
         with open_backend(path, "cpu", engine=way.engine, options=options) as backend:
-            return run_model(backend, files)
+            return dict(see(backend, files))
 
 
 def standard_error(reference: list[Score], found: list[Score]) -> float:

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.segmentation import watershed
-from tune_split import PICTURES, run_model
 
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.evaluate import score, summarise
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.instances.rules import DISTANCE_ALONE
-from cellseg.runtime.pairs import LabelFolder, check_partners, list_files
+from cellseg.runtime.pairs import PICTURES, LabelFolder, check_partners, list_files
 from cellseg.runtime.spec import ModelSpec
+from cellseg.runtime.tuning import see
 
 FIGURES = ("ap50", "ap75", "ap90", "pq")
 
@@ -76,7 +76,8 @@ def planes_of(
 ) -> tuple[dict[str, NDArray[np.uint8]], ModelSpec]:
     """Return each picture's planes and the model's specification, from ``cache`` where it is there."""
     if cache is None or not cache.is_file():
-        planes, spec = run_model(files, engine, device)
+        with open_backend(engine, device) as backend:
+            planes, spec = dict(see(backend, files)), backend.spec
         if cache is not None:
             np.savez_compressed(cache, **planes)  # type: ignore[arg-type]  # names of arrays
         return planes, spec

@@ -18,13 +18,14 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from cellseg.runtime import files
 from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.onnx_metadata import seal
 from cellseg.runtime.spec import METADATA_KEY, Head, ModelSpec, SplitSettings
 from cellseg.train.models.heads import ENCODINGS
 
-from . import files, half, halo, integer, network, parity, report, sizes, tiles, to_onnx
+from . import half, halo, integer, network, parity, report, sizes, tiles, to_onnx
 from .graph import Deployable, Reference, choose_heads
 from .report import Say, line
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from cellseg.runtime import plans, preprocess
 from cellseg.runtime.backends import Options, open_backend
 from cellseg.runtime.errors import OutputError, UsageError
+from cellseg.runtime.files import replacing, write
 from cellseg.runtime.onnx_metadata import load_spec
 from cellseg.runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 
 from .assemble import Exported
-from .files import replacing, write
 from .report import Say, line
 
 Bytes = NDArray[np.uint8]

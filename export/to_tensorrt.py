@@ -24,10 +24,9 @@ from cellseg.runtime import onnx_metadata, plans
 from cellseg.runtime.backends.gpus import list_gpus
 from cellseg.runtime.backends.trt import error_log
 from cellseg.runtime.errors import BackendError, CellsegError, ModelError, UsageError
+from cellseg.runtime.files import replacing, write
 from cellseg.runtime.plans import FLAVOURS, Flavour, PlanRecord, Profile
 from cellseg.runtime.spec import INPUT_NAME, ModelSpec
-
-from .files import replacing, write
 
 #: Told how far a build is, 0…1, and what it does.
 Progress = Callable[[float, str], None]

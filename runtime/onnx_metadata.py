@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -91,13 +93,40 @@ def seal(path: Path) -> None:
     metadata, _ = _read(path)
     if SEAL_KEY in metadata:
         raise ModelError(f"{path}: is sealed already")
-    pairs = ((_KEY, SEAL_KEY.encode()), (_VALUE, _sha256(path, path.stat().st_size).encode()))
-    # Both strings and the entry are shorter than 128 bytes, so each length is one byte.
-    entry = b"".join(bytes((field << 3 | _BYTES, len(text))) + text for field, text in pairs)
+    entry = _entry(SEAL_KEY, _sha256(path, path.stat().st_size))
     with path.open("ab") as file:
-        file.write(bytes((_METADATA << 3 | _BYTES, len(entry))) + entry)
+        file.write(entry)
         file.flush()
         os.fsync(file.fileno())
+
+
+def respecify(source: Path, target: Path, spec: ModelSpec) -> None:
+    """Write an ONNX file anew with another specification, and seal it; the graph is copied as it is.
+
+    Parameters
+    ----------
+    source
+        A model of ours.
+    target
+        Another file; it is overwritten.
+    spec
+        What it shall say.
+
+    Raises
+    ------
+    ModelError
+        `source` is no ONNX model of ours, or has changed since it was sealed.
+    """
+    load_spec(source)
+    with source.open("rb") as old, target.open("wb") as new:
+        for field in _fields(old, os.fstat(old.fileno()).st_size):
+            if field.key not in (METADATA_KEY, SEAL_KEY):
+                old.seek(field.start)
+                left = field.end - field.start
+                while left:
+                    left -= new.write(old.read(min(left, 1 << 20)))
+        new.write(_entry(METADATA_KEY, spec.to_json()))
+    seal(target)
 
 
 def _read(path: Path) -> tuple[dict[str, str], int]:
@@ -126,23 +155,61 @@ def _sha256(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """One top-level field: its number, its bytes in the file, and what it says if it is metadata."""
+
+    number: int
+    start: int
+    end: int
+    key: str | None = None
+    value: str = ""
+
+
 def _walk(file: BinaryIO, size: int) -> tuple[dict[str, str], int]:
     found: dict[str, str] = {}
     has_graph, last = False, 0
-    while (start := file.tell()) < size:
-        field, length = _field(file)
-        if file.tell() + length > size:
-            raise _WireError(f"field {field} ends beyond the file's {size} bytes: is it truncated?")
-        if field == _METADATA and length <= _LONGEST_ENTRY:
-            entry = _strings(file.read(length))
-            found[entry.get(_KEY, "")] = entry.get(_VALUE, "")
-            last = start
-        else:
-            has_graph = has_graph or field == _GRAPH
-            file.seek(length, os.SEEK_CUR)
+    for field in _fields(file, size):
+        if field.key is not None:
+            found[field.key] = field.value
+            last = field.start
+        has_graph = has_graph or field.number == _GRAPH
     if not has_graph:
         raise _WireError("it holds no graph")
     return found, last
+
+
+def _fields(file: BinaryIO, size: int) -> Iterator[_Field]:
+    """Walk over the fields from the file's beginning; it may be moved about between them."""
+    start = 0
+    while start < size:
+        file.seek(start)
+        number, length = _field(file)
+        begin = file.tell()
+        end = begin + length
+        if end > size:
+            raise _WireError(f"field {number} ends beyond the file's {size} bytes: is it truncated?")
+        if number == _METADATA and length <= _LONGEST_ENTRY:
+            entry = _strings(file.read(length))
+            yield _Field(number, start, end, entry.get(_KEY, ""), entry.get(_VALUE, ""))
+        else:
+            yield _Field(number, start, end)
+        start = end
+
+
+def _entry(key: str, value: str) -> bytes:
+    """Return a metadata entry, ready to be appended to a model."""
+    pair = b"".join(_tagged(field, text.encode()) for field, text in ((_KEY, key), (_VALUE, value)))
+    return _tagged(_METADATA, pair)
+
+
+def _tagged(field: int, content: bytes) -> bytes:
+    """Return a field of bytes: its tag, its length in groups of seven bits, low ones first, and itself."""
+    length, rest = b"", len(content)
+    while rest > 0x7F:
+        length += bytes((rest & 0x7F | 0x80,))
+        rest >>= 7
+    return bytes((field << 3 | _BYTES,)) + length + bytes((rest,)) + content
 
 
 def _field(file: BinaryIO) -> tuple[int, int]:

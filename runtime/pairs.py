@@ -21,6 +21,8 @@ from .writers.folder import result_name
 
 #: Endings of label images. JPEG is missing on purpose: it blurs numbers.
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+#: Endings of pictures; what a file really holds is up to the reader.
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp", ".svs", ".ndpi", ".mrxs", ".scn")
 #: What ``cellseg-infer`` writes for the picture ``NAME.png``: the folder ``NAME`` with this in it.
 LABELS_ZARR = "labels.ome.zarr"
 #: How many missing names an error line spells out.

@@ -21,6 +21,7 @@ from .blend import check_blend
 from .channels import ChannelChoice, choose
 from .coverage import Coverage
 from .errors import ImageError, UsageError
+from .flow import cores
 from .focus import Focus, Overlap, Polygons, RegionsLike, Tissue, find_tissue
 from .preprocess import Normalization, measure
 from .readers import ArrayReader, SlideReader, open_slide
@@ -172,7 +173,7 @@ def segment(
             choice=choice,
             mapping=_mapping(reader, choice, backend, options),
             split=backend.spec.split,
-            workers=options.get("workers") or _cores(),
+            workers=options.get("workers") or cores(),
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
             blend=blend,
@@ -328,8 +329,3 @@ def _notes(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, 
     if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
     return tuple(notes)
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

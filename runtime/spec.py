@@ -102,7 +102,7 @@ class SplitSettings(Record):
     def suited(cls, heads: Collection[str]) -> Self:
         """Return settings that suit a model with these heads, where nothing has been tuned for it.
 
-        They are what ``benchmarks/tune_split.py`` finds for the default model, rounded. Sizes are in
+        They are what ``cellseg-tune`` finds for the default model, rounded. Sizes are in
         pixels, for cells of about 5 to 70 pixels across.
         """
         own: dict[str, float] = {"smoothing": 1.2, "persistence": 3, "min_seed_area": 1}

@@ -124,8 +124,9 @@ def test_no_module_is_named_after_a_dependency() -> None:
     assert not stems & names
 
 
-def test_four_commands() -> None:
-    assert list(PROJECT["scripts"]) == ["cellseg-train", "cellseg-export", "cellseg-infer", "cellseg-eval"]
+def test_commands() -> None:
+    names = ("train", "export", "infer", "eval", "tune")
+    assert list(PROJECT["scripts"]) == [f"cellseg-{name}" for name in names]
 
 
 @pytest.mark.parametrize(("command", "target"), PROJECT["scripts"].items())

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cellseg.runtime.errors import BackendError
+from cellseg.runtime.flow import cores
 
 from .config import TrainConfig
 from .losses import Total
@@ -118,8 +119,7 @@ def loader_workers(config: TrainConfig) -> int:
     """Return how many processes cut crops."""
     if config.workers is not None:
         return config.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // config.devices - 1))
+    return max(1, min(8, cores() // config.devices - 1))
 
 
 def start_worker(_: int) -> None:

@@ -1,4 +1,4 @@
-"""What all four commands share: how they fail, how they name their version.
+"""What all commands share: how they fail, how they name their version.
 
 A failure is one line on stderr, ``cellseg-infer: error: …``, and an exit code:
 

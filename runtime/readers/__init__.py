@@ -2,6 +2,6 @@
 
 from .array import ArrayReader
 from .base import DirectReader, Level, SlideReader
-from .open import open_slide
+from .open import by_size, open_slide
 
-__all__ = ["ArrayReader", "DirectReader", "Level", "SlideReader", "open_slide"]
+__all__ = ["ArrayReader", "DirectReader", "Level", "SlideReader", "by_size", "open_slide"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -82,6 +82,21 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
         f"a {found} file" if found else f"no picture format that is known here ({path.suffix or 'no suffix'})"
     )
     raise ImageError(f"{path}: {what}; readable are {KNOWN}. Bio-Formats converts others to OME-TIFF")
+
+
+def by_size(files: Mapping[str, Path]) -> list[str]:
+    """Return the names of pictures, small ones first: an engine gets ready anew for each size of tile.
+
+    Raises
+    ------
+    ImageError
+        One cannot be read.
+    """
+    sizes = {}
+    for name, path in files.items():
+        with open_slide(path) as slide:
+            sizes[name] = (max(slide.height, slide.width), slide.height)
+    return sorted(files, key=sizes.__getitem__)
 
 
 def _first_bytes(path: Path) -> bytes | None:

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata, seal
+from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata, respecify, seal
 from cellseg.runtime.spec import METADATA_KEY, ModelSpec
 
 Writer = Callable[..., Path]
@@ -61,6 +61,37 @@ def test_a_sealed_file_stays_an_onnx_model(tmp_path: Path, write_model: Writer, 
     assert model.metadata_props[-1].key == SEAL_KEY
     with pytest.raises(ModelError, match="sealed already"):
         seal(path)
+
+
+@pytest.mark.parametrize("was_sealed", [False, True])
+def test_a_file_takes_another_specification(
+    tmp_path: Path, write_model: Writer, box_spec: ModelSpec, was_sealed: bool
+) -> None:
+    old, new = tmp_path / "old.onnx", tmp_path / "new.onnx"
+    write_model(old, spec=box_spec, extra={"author": "Zoë"})
+    if was_sealed:
+        seal(old)
+    before = old.read_bytes()
+    other = box_spec.model_copy(update={"name": "µ" * 200, "tile": 512})
+    respecify(old, new, other)
+    assert old.read_bytes() == before
+    assert load_spec(new) == other
+    assert read_metadata(new)["author"] == "Zoë"
+    assert set(read_metadata(new)) == {"author", METADATA_KEY, SEAL_KEY}
+    one, two = onnx.load(old), onnx.load(new)
+    onnx.checker.check_model(two, full_check=True)
+    assert len(two.metadata_props) == 3
+    assert one.graph == two.graph
+    respecify(new, old, box_spec)
+    assert load_spec(old) == box_spec
+
+
+def test_a_damaged_file_takes_no_specification(tmp_path: Path, sealed: bytes, box_spec: ModelSpec) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(sealed[:100] + b"?" + sealed[101:])
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        respecify(path, tmp_path / "new.onnx", box_spec)
+    assert not (tmp_path / "new.onnx").exists()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

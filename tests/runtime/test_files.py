@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cellseg.export import files
+from cellseg.runtime import files
 from cellseg.runtime.errors import OutputError, UsageError
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cellseg.runtime.errors import OutputError, UsageError
+from .errors import OutputError, UsageError
 
 
 @contextlib.contextmanager
@@ -33,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written there ({error.strerror}); choose another place with -o"
+            f"{path}: cannot be written there ({error.strerror}); choose another place"
         ) from None
     os.close(handle)
     partial = Path(name)
@@ -64,7 +64,7 @@ def write(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OutputError(
             f"{path.parent}: {len(data) / 1e6:.1f} MB cannot be written ({error.strerror}); "
-            "free space or choose another place with -o"
+            "free space or choose another place"
         ) from None
 
 

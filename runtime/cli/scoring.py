@@ -1,0 +1,184 @@
+"""What ``cellseg-eval`` and ``cellseg-tune`` share: folders with true labels, groups of pictures, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ..errors import DataError, UsageError
+from . import common
+
+if TYPE_CHECKING:
+    from ..pairs import LabelFolder
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+_Item = TypeVar("_Item")
+
+#: Rows of the printed table: title and key.
+ROWS = (
+    ("images", "images"),
+    ("true cells", "cells_true"),
+    ("cells found", "cells_pred"),
+    ("AP at IoU 0.50", "ap50"),
+    ("AP at IoU 0.75", "ap75"),
+    ("AP at IoU 0.90", "ap90"),
+    ("AP 0.50 … 0.90", "ap_mean_50_90"),
+    ("PQ", "pq"),
+    ("AJI", "aji"),
+    ("Dice", "dice"),
+    ("IoU", "iou"),
+    ("precision (pixels)", "precision"),
+    ("sensitivity (pixels)", "sensitivity"),
+    ("precision (cells)", "precision_object"),
+    ("sensitivity (cells)", "sensitivity_object"),
+    ("count error (MAE)", "count_mae"),
+    ("merged", "merged"),
+    ("split", "split"),
+    ("missed", "missed"),
+    ("inexact", "inexact"),
+    ("spurious", "spurious"),
+)
+
+
+def model_options(function: _Decorated) -> _Decorated:
+    """Add the options that name a model and where it runs."""
+    for option in (
+        click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where it runs."),
+        click.option("--model", metavar="NAME", help="Packaged model; the default where nothing is named."),
+        click.option(
+            "--engine", metavar="FILE", type=click.Path(path_type=Path), help="Model to run on DIR/image."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def group_options(function: _Decorated) -> _Decorated:
+    """Add the options that sort pictures into groups."""
+    for option in (
+        click.option("--by", metavar="COLUMN", help="Column of --groups; figures are given for each value."),
+        click.option(
+            "--groups", metavar="CSV", type=click.Path(path_type=Path), help="Table of images, names first."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def open_truth(folder: Path, groups: Path | None, by: str | None) -> tuple[LabelFolder, dict[str, str]]:
+    """Open DIR/label and the table of groups.
+
+    Returns
+    -------
+    The label images, and the group of each by stem; empty without a table.
+
+    Raises
+    ------
+    UsageError
+        One of the two options was given.
+    DataError
+        A folder, a file or a row is missing.
+    """
+    if (groups is None) != (by is None):
+        raise UsageError(
+            "--groups and --by belong together; give both, such as --groups index.csv --by stain"
+        )
+    from ..pairs import LabelFolder, read_groups
+
+    truth = LabelFolder.open(folder / "label")
+    group_of = read_groups(groups, by) if groups is not None and by is not None else {}
+    for stem, path in truth.files.items():
+        if groups is not None and stem not in group_of:
+            raise DataError(f"{groups}: no row for {path.name}; add one for each image in {folder}")
+    note_semantic(truth)
+    return truth, group_of
+
+
+def note_semantic(labels: LabelFolder) -> None:
+    """Say where masks are taken for cells."""
+    if labels.semantic:
+        click.echo(
+            f"{labels.folder}: masks without cell numbers; each connected piece counts as a cell", err=True
+        )
+
+
+def pictures_of(truth: LabelFolder, folder: Path) -> dict[str, Path]:
+    """Return the picture of each label image by stem.
+
+    Raises
+    ------
+    DataError
+        A picture or a label image has no partner.
+    """
+    from ..pairs import PICTURES, check_partners, list_files
+
+    files = list_files(folder, PICTURES, "pictures")
+    check_partners(truth.files, files, folder)
+    check_partners(files, truth.files, truth.folder)
+    return files
+
+
+def check_size(label: Path, wanted: tuple[int, ...], path: Path, found: tuple[int, ...]) -> None:
+    """Refuse a picture that is not of its labels' size, both (rows, columns)."""
+    if wanted != found:
+        raise DataError(
+            f"{path}: {found[0]} rows × {found[1]} columns, but the true labels in {label} have "
+            f"{wanted[0]} × {wanted[1]}; both must be of one size"
+        )
+
+
+def progress(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
+    """Show a bar while `items` are worked on, where there is a terminal to show it."""
+    from rich.progress import track
+
+    console = common.console(stderr=True)
+    return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
+
+
+@contextmanager
+def bar(doing: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar, where there is a terminal to show it; give the function that moves it on by one."""
+    from rich.progress import Progress
+
+    console = common.console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(doing, total=total)
+        yield lambda: shown.advance(task)
+
+
+def print_figures(columns: Mapping[str, Mapping[str, float]], keys: Sequence[str] = ()) -> None:
+    """Print figures side by side.
+
+    Parameters
+    ----------
+    columns
+        Figures by the column's title.
+    keys
+        Rows to print; all of :data:`ROWS` by default.
+    """
+    from rich import box
+    from rich.table import Table
+
+    def cell(values: Mapping[str, float], key: str) -> str:
+        if key not in values:
+            return ""
+        value = values[key]
+        return (
+            f"{value:,}"
+            if isinstance(value, int)
+            else f"{value:.2f}"
+            if key == "count_mae"
+            else f"{value:.3f}"
+        )
+
+    table = Table("", *columns, box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for title, key in ROWS:
+        if not keys or key in keys:
+            table.add_row(title, *(cell(values, key) for values in columns.values()))
+    common.console().print(table)

@@ -1,0 +1,155 @@
+"""``cellseg-tune``: find the settings of the splitter that suit a model and a kind of picture."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import DataError, UsageError
+from . import common, scoring
+
+if TYPE_CHECKING:
+    from ..backends import Backend
+    from ..pairs import LabelFolder
+    from ..spec import SplitSettings
+    from ..tuning import Case
+
+#: Figures that are shown before and after.
+SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "missed", "spurious")
+
+
+@click.command("cellseg-tune", cls=common.Command)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@scoring.model_options
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Where to write: .onnx, the same model with the new settings, or .json, the settings alone.",
+)
+@scoring.group_options
+@click.option("--only", metavar="VALUE", multiple=True, help="Tune on these groups only. May be repeated.")
+@click.option("--trials", type=click.IntRange(1), default=300, show_default=True, help="Settings to try.")
+@click.option("--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes; as many as there are cores by default.")
+@common.version_option()
+def main(
+    folder: Path,
+    engine: Path | None,
+    model: str | None,
+    device: str,
+    output: Path | None,
+    groups: Path | None,
+    by: str | None,
+    only: tuple[str, ...],
+    trials: int,
+    fix: tuple[str, ...],
+    seed: int,
+    jobs: int | None,
+) -> None:
+    """Tune how a model's planes are split into cells, on pictures whose cells are known.
+
+    DIR holds image/ and label/ with files of the same names, as for cellseg-eval. The model runs once over
+    each picture; then settings of the splitter are tried on what it saw. The network stays as it is.
+
+    Take validation pictures, and others to measure what it is worth: on the pictures that the settings
+    were chosen on, figures are optimistic.
+    """
+    if engine is not None and model is not None:
+        raise UsageError("--engine and --model exclude each other; give one of them")
+    if only and groups is None:
+        raise UsageError("--only names groups; say with --groups and --by what they are")
+
+    from .. import files
+    from ..backends import open_backend, resolve_model
+    from ..flow import cores
+    from ..onnx_metadata import respecify
+    from ..tuning import names_for, runner, search
+
+    path = resolve_model(engine or model)
+    if output is not None:
+        _check_ending(output, path)
+    truth, group_of = scoring.open_truth(folder, groups, by)
+    with files.replacing(output) if output is not None else contextlib.nullcontext() as partial:
+        with open_backend(path, device) as backend:
+            spec = backend.spec
+            names = _names(names_for(spec.heads), fix)
+            cases = _see(backend, truth, folder / "image", group_of, only)
+        processes = min(jobs or cores(), trials)
+        with runner(cases, spec.heads, processes) as run, scoring.bar("trying", trials) as advance:
+            best, after, before = search(spec.split, names, trials, seed, run, lambda _: advance())
+
+        _print_settings(spec.split, best)
+        columns: dict[str, dict[str, float]] = {}
+        for group in after:
+            title = f"{group}, " if group_of else ""
+            columns |= {f"{title}before": before[group], f"{title}after": after[group]}
+        scoring.print_figures(columns, SHOWN)
+        if partial is None or output is None:
+            click.echo("nothing was written; name a file with -o", err=True)
+            return
+        if output.suffix == ".json":
+            files.write(partial, (best.model_dump_json(indent=1) + "\n").encode())
+        else:
+            respecify(path, partial, spec.model_copy(update={"split": best}))
+    click.echo(f"written: {output}")
+
+
+def _check_ending(output: Path, model: Path) -> None:
+    if output.suffix not in (".onnx", ".json"):
+        raise UsageError(f"-o {output}: must end in .onnx (the model) or .json (the settings alone)")
+    if output.suffix == ".onnx" and model.suffix != ".onnx":
+        raise UsageError(
+            f"-o {output}: {model.name} is no ONNX file; tune the one that it was built from, or write .json"
+        )
+
+
+def _names(known: list[str], fixed: tuple[str, ...]) -> list[str]:
+    for name in fixed:
+        if name not in known:
+            raise UsageError(f"--fix {name}: this model has the settings {', '.join(known)}")
+    return [name for name in known if name not in fixed]
+
+
+def _see(
+    backend: Backend, truth: LabelFolder, pictures: Path, group_of: dict[str, str], only: tuple[str, ...]
+) -> list[Case]:
+    """Run the model over the pictures of the wanted groups."""
+    from ..readers import open_slide
+    from ..tuning import Case, at_scale_of, see
+
+    files = scoring.pictures_of(truth, pictures)
+    for value in only:
+        if value not in group_of.values():
+            found = ", ".join(sorted(set(group_of.values())))
+            raise UsageError(f"--only {value}: no picture of that group; found {found}")
+    files = {stem: path for stem, path in files.items() if not only or group_of[stem] in only}
+    labels = {}
+    for stem, path in files.items():
+        labels[stem] = truth.read(stem)
+        with open_slide(path) as slide:
+            scoring.check_size(truth.files[stem], labels[stem].shape, path, (slide.height, slide.width))
+    if not any(each.any() for each in labels.values()):
+        raise DataError(f"{truth.folder}: no cell in any label image; nothing can be tuned on")
+    return [
+        Case(group_of.get(stem, "all"), planes, at_scale_of(planes, labels[stem]))
+        for stem, planes in scoring.progress(see(backend, files), "looking", len(files))
+    ]
+
+
+def _print_settings(before: SplitSettings, after: SplitSettings) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table("setting", "before", "after", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    old = before.model_dump()
+    for name, value in after.model_dump().items():
+        table.add_row(name, f"{old[name]:g}", f"{value:g}", style=None if value == old[name] else "bold")
+    common.console().print(table)
