@@ -294,7 +294,7 @@ def tile_cases(size: int) -> list[Case]:
             "blend 3 planes, Hann weights",
             blend,
             {
-                "memory copy": copy(3 * size * size, 3 * size * size),
+                "memory copy": copy(written, 3 * size * size),
                 "tiler Merger, Hann": tiler,
                 "MONAI sliding_window_inference, constant weights, no network": monai,
             },

@@ -17,18 +17,8 @@ ring, and a one-pixel diagonal border holds.
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
+from ahead cimport prefetch
 from landscape cimport Span
-
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define prefetch(address) __builtin_prefetch(address)
-    #else
-    #define prefetch(address) ((void)(address))
-    #endif
-    """
-    void prefetch(const void* address) noexcept nogil
 
 
 cdef enum:

@@ -8,6 +8,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from ahead cimport ask
+
 ctypedef fused raw_t:
     uint8_t
     uint16_t
@@ -24,14 +26,6 @@ cdef extern from *:
     /* The inner loops stand in C so that `restrict`, 16-bit arithmetic and the instruction set are
        spelt out. One source is compiled for the oldest processor we serve, for AVX2 and for AVX-512,
        and the widest that this processor has is taken once, at import. */
-    /* A tile's rows lie a whole image row apart, each in another page, where no hardware prefetcher
-       follows: without this, gathering waits for memory line by line. */
-    static inline void cellseg_prefetch(const void *start, ptrdiff_t bytes) {
-    #if defined(__GNUC__) || defined(__clang__)
-        for (ptrdiff_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)start + i);
-    #endif
-    }
-
     #define CELLSEG_LOOPS(suffix, attribute)                                                          \\
         attribute static void cellseg_bytes_8_##suffix(                                               \\
             const uint8_t *restrict in, uint8_t *restrict out, ptrdiff_t n,                           \\
@@ -150,7 +144,6 @@ cdef extern from *:
     void cellseg_bytes_16(const uint16_t *, uint8_t *, Py_ssize_t, uint16_t, uint16_t, uint16_t, uint16_t) nogil
     void cellseg_bytes_float(const float *, uint8_t *, Py_ssize_t, float, float) nogil
     void cellseg_triple(const uint8_t *, uint8_t *, Py_ssize_t) nogil
-    void cellseg_prefetch(const void *, Py_ssize_t) nogil
     void cellseg_pick(int level)
     int cellseg_widest()
 
@@ -319,8 +312,10 @@ def gather(
                     columns[x] = mirror(x0 + x, width)
                 for r in range(tile):
                     source = &rows[mirror(y0 + r, height) - top, 0, 0]
+                    # A tile's rows lie a whole image row apart, each in another page: without this,
+                    # gathering waits for memory line by line.
                     if r + AHEAD < tile and begin < end:  # else no pixel of the row is the image's own
-                        cellseg_prefetch(
+                        ask(
                             &rows[mirror(y0 + r + AHEAD, height) - top, x0 + begin, 0],
                             (end - begin) * channels * sizeof(raw_t),
                         )

@@ -14,8 +14,9 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_
 from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcpy, memset
 
+from ahead cimport ask
 from cells cimport FLOAT32, NO_IMAGE, Results, Sources, free_results, measure_crop
-from flood cimport Basin, Rules, find_basin, flood, prefetch
+from flood cimport Basin, Rules, find_basin, flood
 from landscape cimport Span, combine, distance, floor_one, rise, smooth
 from vector cimport Ints, free_ints, reserve_ints
 
@@ -29,7 +30,6 @@ cdef enum:
     LIMITS = 4  # row limit and floor, column limit and floor
     MAX_RADIUS = 24
     COMPACT = 4096  # pixels of a crop that is worked on as a whole without counting
-    LINE = 64  # bytes of a line of the cache
     EARLY = 128  # runs of a component whose surroundings are asked for early
     GAP = 6  # columns of the table of gaps: row, first and end column, parent, area, whether pure
 
@@ -650,14 +650,6 @@ cdef class Splitter:
         self.capacity = 0
 
 
-cdef inline void _ask(uintptr_t row, int64_t begin, int64_t end) noexcept nogil:
-    """Ask for the bytes [begin, end) of a row, line by line."""
-    cdef uintptr_t at = (row + begin) & ~<uintptr_t>(LINE - 1)
-    while at < row + end:
-        prefetch(<const void*>at)
-        at += LINE
-
-
 cdef void _prefetch(
     const int32_t* component, const int32_t* runs, const uintptr_t* boundary, const uintptr_t* density,
     const Sources* sources,
@@ -669,13 +661,13 @@ cdef void _prefetch(
     for i in range(component[0], min(component[1], component[0] + EARLY)):
         row = runs[3 * i] - sources.row0
         x0, x1 = runs[3 * i + 1], runs[3 * i + 2]
-        _ask(sources.mask[row], x0, x1)
+        ask(<const uint8_t*>sources.mask[row] + x0, x1 - x0)
         if boundary != NULL:
-            _ask(boundary[row], x0, x1)
+            ask(<const uint8_t*>boundary[row] + x0, x1 - x0)
         if density != NULL:
-            _ask(density[row], x0, x1)
+            ask(<const uint8_t*>density[row] + x0, x1 - x0)
         if sources.image != NULL:
-            _ask(sources.image[row], x0 * size, x1 * size)
+            ask(<const uint8_t*>sources.image[row] + x0 * size, (x1 - x0) * size)
 
 
 cdef void _copy(target, const void* source):

@@ -1,13 +1,20 @@
 """Put the planes of finished tiles into the planes of their band: cores as they are, or blended.
 
 Blending adds bytes weighted by whole numbers, whose sum is 256 · 256 at every pixel, and rounds once: so
-neither the order of the tiles nor their batches can change a byte. The tiles of a band are added up in
-16 bits, and the bands that cover a row are joined when it is finished. Where a single tile covers a pixel
-that changes nothing; such pixels, most of them, are copied. This module checks nothing: callers do, once.
+neither the order of the tiles nor their batches can change a byte. Where a single tile covers a pixel that
+changes nothing; such pixels, most of them, are copied. The bytes of the others are kept until all tiles that
+cover them are there, and then added up row by row, in sums that stay in the cache. This module checks
+nothing: callers do, once.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
+
+from ahead cimport ask
+
+
+cdef enum:
+    AHEAD = 4  # rows below, whose place is asked for early: each is in another page
 
 
 def stitch(
@@ -49,142 +56,229 @@ cdef inline void widen_row(uint16_t* sums, const uint8_t* values, Py_ssize_t n) 
         sums[i] = <uint16_t>(values[i] << 8)
 
 
-cdef inline void round_row(const uint16_t* sums, uint8_t* out, Py_ssize_t n) noexcept nogil:
+cdef inline void round_row(const uint32_t* sums, uint8_t* out, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        out[i] = <uint8_t>((<uint32_t>sums[i] + 128) >> 8)
+        out[i] = <uint8_t>(sums[i] >> 16)  # the sums begin at half of 1 << 16
 
 
-cdef inline void join_two(
-    const uint16_t* upper, uint32_t by_upper, const uint16_t* lower, uint32_t by_lower, uint8_t* out,
+cdef inline void mix_columns(
+    const uint8_t* left, const uint16_t* by_left, const uint8_t* right, const uint16_t* by_right, uint8_t* out,
     Py_ssize_t n
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        out[i] = <uint8_t>((by_upper * upper[i] + by_lower * lower[i] + 32768) >> 16)
+        out[i] = <uint8_t>(<uint16_t>(by_left[i] * left[i] + by_right[i] * right[i] + 128) >> 8)
 
 
-cdef inline void clear(uint16_t* sums, const int64_t[:, ::1] ranges) noexcept nogil:
+cdef inline void mix_rows(
+    const uint8_t* upper, uint16_t by_upper, const uint8_t* lower, uint16_t by_lower, uint8_t* out, Py_ssize_t n
+) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(ranges.shape[0]):
-        memset(sums + ranges[i, 0], 0, (ranges[i, 1] - ranges[i, 0]) * sizeof(uint16_t))
+    for i in range(n):
+        out[i] = <uint8_t>(<uint16_t>(by_upper * upper[i] + by_lower * lower[i] + 128) >> 8)
 
 
-def add_across(
-    const uint8_t[:, :, :, ::1] planes, const int64_t[:, ::1] places, Py_ssize_t top, Py_ssize_t height,
-    const uint16_t[:, ::1] across, Py_ssize_t alone_y0, Py_ssize_t alone_y1, uint16_t[:, :, ::1] sums,
-    uint8_t[:, :, ::1] band, Py_ssize_t row0,
+cdef inline void mix_four(
+    const uint8_t* upper_left, const uint8_t* upper_right, uint32_t by_upper, const uint8_t* lower_left,
+    const uint8_t* lower_right, uint32_t by_lower, const uint16_t* by_left, const uint16_t* by_right,
+    uint8_t* out, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef uint16_t upper, lower
+    for i in range(n):
+        upper = <uint16_t>(by_left[i] * upper_left[i] + by_right[i] * upper_right[i])
+        lower = <uint16_t>(by_left[i] * lower_left[i] + by_right[i] * lower_right[i])
+        out[i] = <uint8_t>((by_upper * upper + by_lower * lower + 32768) >> 16)
+
+
+cdef inline void mix_seams(
+    const uint8_t[:, :, :, ::1] kept, Py_ssize_t k, Py_ssize_t r, const int64_t[:, ::1] columns,
+    const uint16_t[:, ::1] across, uint8_t* out
+) noexcept nogil:
+    """Fill what two tiles share of row ``r``, where no column is covered by more."""
+    cdef Py_ssize_t i, x, end, layers = kept.shape[0], width = kept.shape[3]
+    cdef const uint8_t* left
+    cdef const uint8_t* right
+    for i in range(columns.shape[0] - 1):
+        x, end = columns[i, 4], columns[i + 1, 3]
+        left, right = &kept[i % layers, k, r, x], &kept[(i + 1) % layers, k, r, x]
+        ask(left + width, end - x)
+        ask(right + width, end - x)
+        ask(out + width + x, end - x)
+        mix_columns(
+            left, &across[i, x - columns[i, 0]], right, &across[i + 1, x - columns[i + 1, 0]], out + x, end - x
+        )
+
+
+cdef inline void mix_bands(
+    const uint8_t[:, :, :, ::1] upper, Py_ssize_t upper_row, uint16_t by_upper,
+    const uint8_t[:, :, :, ::1] lower, Py_ssize_t lower_row, uint16_t by_lower, Py_ssize_t k,
+    const int64_t[:, ::1] columns, const uint16_t[:, ::1] across, uint8_t* out
+) noexcept nogil:
+    """Fill a row that two bands cover, where no column is covered by more than two tiles of either."""
+    cdef Py_ssize_t i, x, end, layers = upper.shape[0], width = upper.shape[3]
+    cdef const uint8_t* above
+    cdef const uint8_t* below
+    cdef const uint8_t* above_right
+    cdef const uint8_t* below_right
+    for i in range(columns.shape[0]):
+        x, end = columns[i, 3], columns[i, 4]
+        above, below = &upper[i % layers, k, upper_row, 0], &lower[i % layers, k, lower_row, 0]
+        ask(above + width + x, end - x)
+        ask(below + width + x, end - x)
+        mix_rows(above + x, by_upper, below + x, by_lower, out + x, end - x)
+        if i + 1 == columns.shape[0]:
+            break
+        x, end = end, columns[i + 1, 3]
+        above_right = &upper[(i + 1) % layers, k, upper_row, 0]
+        below_right = &lower[(i + 1) % layers, k, lower_row, 0]
+        ask(above + width + x, end - x)
+        ask(below + width + x, end - x)
+        ask(above_right + width + x, end - x)
+        ask(below_right + width + x, end - x)
+        mix_four(
+            above + x, above_right + x, by_upper, below + x, below_right + x, by_lower,
+            &across[i, x - columns[i, 0]], &across[i + 1, x - columns[i + 1, 0]], out + x, end - x
+        )
+
+
+cdef inline void add_tiles(
+    uint16_t* sums, const uint8_t[:, :, :, ::1] kept, Py_ssize_t k, Py_ssize_t r,
+    const int64_t[:, ::1] columns, const uint16_t[:, ::1] across, const int64_t[:, ::1] shared, bint whole
+) noexcept nogil:
+    """Sum the tiles of a band in row ``r`` of plane ``k``: in the shared columns, or in all of them."""
+    cdef Py_ssize_t i, x, begin, end, x0, x1
+    cdef const uint8_t* values
+    cdef const uint16_t* weights
+    for i in range(shared.shape[0]):
+        memset(sums + shared[i, 0], 0, (shared[i, 1] - shared[i, 0]) * sizeof(uint16_t))
+    for i in range(columns.shape[0]):
+        x, begin, end, x0, x1 = columns[i, 0], columns[i, 1], columns[i, 2], columns[i, 3], columns[i, 4]
+        values = &kept[i % kept.shape[0], k, r, 0]
+        weights = &across[i, 0]
+        add_row(sums + begin, values + begin, weights + (begin - x), x0 - begin)
+        if whole:
+            widen_row(sums + x0, values + x0, x1 - x0)
+        add_row(sums + x1, values + x1, weights + (x1 - x), end - x1)
+
+
+def keep(
+    const uint8_t[:, :, :, ::1] planes, const int64_t[::1] which, Py_ssize_t index, Py_ssize_t core,
+    Py_ssize_t halo, Py_ssize_t height, const int64_t[:, ::1] columns, Py_ssize_t alone_y0,
+    Py_ssize_t alone_y1, uint8_t[:, :, :, :, ::1] kept, uint8_t[:, :, ::1] band, Py_ssize_t row0,
 ):
-    """Add the tiles of a band to the weighted sums of its rows; copy what no other tile covers.
+    """Copy the tiles of a band: what no other tile covers to where it belongs, the rest to be added up.
 
     Parameters
     ----------
     planes
         (N, K, T, T): output of the engine.
-    places
-        (n, 4) with n <= N: image column of each tile's first pixel, which may lie outside, number of
-        the tile in its band, and the image columns ``[x0, x1)`` that no other tile of the band covers.
-    top
-        Image row of the tiles' first pixels, which may lie outside.
+    which
+        (n,) with n <= N: number of each tile in its band.
+    index
+        Number of the band; its first row is ``index · core - halo``.
     height
         Rows of the image.
-    across
-        (columns, T): weights of the columns, by number of the tile. Over all tiles that cover a column
-        of the image they sum to 256.
+    columns
+        (tiles of a band, 5): image column of the tile's first pixel, which may lie outside; columns
+        ``[begin, end)`` that it covers; columns ``[x0, x1)`` that no other tile of the band covers.
     alone_y0, alone_y1
         Image rows ``[y0, y1)`` that no other band covers.
-    sums
-        (K, T, W), by row of the tile: added to in the columns that several tiles cover, set in the others
-        of rows that several bands cover.
+    kept
+        (b, m, K, T, W), by row of the tile: tile i of the band goes to ``kept[index mod b, i mod m]``. No
+        row is covered by more than b bands, no column by more than m tiles. In rows that no other band
+        covers only the shared columns are filled.
     band
         (K, rows, W); filled where rows and columns are both covered by one tile only.
     row0
         Image row of ``band[:, 0]``.
     """
-    cdef Py_ssize_t tile = planes.shape[2], width = sums.shape[2]
-    cdef Py_ssize_t n, k, r, y, x, begin, end, x0, x1
+    cdef Py_ssize_t tile = planes.shape[2], slots = kept.shape[0], tiles = kept.shape[1]
+    cdef Py_ssize_t top = index * core - halo, ahead = AHEAD * kept.shape[4]
+    cdef Py_ssize_t n, i, k, r, y, x, begin, end, x0, x1
     cdef const uint8_t* values
-    cdef const uint16_t* weights
-    cdef uint16_t* target
+    cdef uint8_t* target
     with nogil:
-        for n in range(places.shape[0]):
-            x, x0, x1 = places[n, 0], places[n, 2], places[n, 3]
-            weights = &across[places[n, 1], 0]
-            begin, end = max(x, 0), min(x + tile, width)
+        for n in range(which.shape[0]):
+            i = which[n]
+            x, begin, end, x0, x1 = columns[i, 0], columns[i, 1], columns[i, 2], columns[i, 3], columns[i, 4]
             for k in range(planes.shape[1]):
                 for r in range(max(-top, 0), min(height - top, tile)):
                     y = top + r
-                    values = &planes[n, k, r, 0]
-                    target = &sums[k, r, 0]
-                    add_row(target + begin, values + (begin - x), weights + (begin - x), x0 - begin)
-                    if x0 < x1:
-                        if alone_y0 <= y < alone_y1:
-                            memcpy(&band[k, y - row0, x0], values + (x0 - x), x1 - x0)
-                        else:
-                            widen_row(target + x0, values + (x0 - x), x1 - x0)
-                    add_row(target + x1, values + (x1 - x), weights + (x1 - x), end - x1)
+                    values = &planes[n, k, r, 0] - x
+                    target = &kept[index % slots, i % tiles, k, r, 0]
+                    if alone_y0 <= y < alone_y1:
+                        ask(target + ahead + begin, x0 - begin)
+                        ask(target + ahead + x1, end - x1)
+                        memcpy(target + begin, values + begin, x0 - begin)
+                        memcpy(&band[k, y - row0, 0] + x0, values + x0, x1 - x0)
+                        memcpy(target + x1, values + x1, end - x1)
+                    else:
+                        memcpy(target + begin, values + begin, end - begin)
 
 
 def finish_rows(
-    uint16_t[:, :, :, ::1] sums, Py_ssize_t index, Py_ssize_t core, Py_ssize_t halo,
-    const uint16_t[:, ::1] down, Py_ssize_t begin, Py_ssize_t end, const int64_t[:, ::1] shared,
-    Py_ssize_t alone_y0, Py_ssize_t alone_y1, uint32_t[::1] row, uint8_t[:, :, ::1] band,
+    const uint8_t[:, :, :, :, ::1] kept, Py_ssize_t index, Py_ssize_t core, Py_ssize_t halo,
+    const int64_t[:, ::1] columns, const uint16_t[:, ::1] across, const uint16_t[:, ::1] down,
+    Py_ssize_t begin, Py_ssize_t end, const int64_t[:, ::1] shared, uint16_t[::1] sums, uint32_t[::1] row,
+    uint8_t[:, :, ::1] band,
 ):
-    """Join the bands that cover the finished rows, round to bytes, and clear their sums.
+    """Add up the tiles that cover the finished rows, and round to bytes.
 
     Parameters
     ----------
-    sums
-        (n, K, T, W): as :func:`add_across` leaves them, band i in ``sums[i mod n]``. No row is covered
-        by more than n bands.
-    index
-        Number of the last band; its first row is ``index · core - halo``.
+    kept
+        (b, m, K, T, W): as :func:`keep` leaves it.
+    index, core, halo
+        As in :func:`keep`; the band is the last that is there.
+    columns
+        As in :func:`keep`.
+    across
+        (tiles of a band, T): weights of the columns. Over all tiles that cover a column of the image they
+        sum to 256.
     down
         (bands, T): weights of the rows of each band's tiles. Over all bands that cover a row of the
         image they sum to 256.
     begin, end
         Image rows ``[begin, end)``: those of ``band``.
     shared
-        (m, 2): ranges of columns that more than one tile covers.
-    alone_y0, alone_y1
-        Image rows that no other band covers: there only the shared columns are in the sums.
-    row
+        (s, 2): ranges of columns that more than one tile covers.
+    sums, row
         (W,), scratch.
     band
-        (K, end - begin, W); what is not filled by :func:`add_across` is filled.
+        (K, end - begin, W); what is not filled by :func:`keep` is filled.
     """
-    cdef Py_ssize_t slots = sums.shape[0], width = sums.shape[3]
-    cdef Py_ssize_t k, y, i, b, r, x, x0, x1, first
-    cdef uint16_t* own
-    cdef uint16_t* above
+    cdef Py_ssize_t slots = kept.shape[0], tiles = kept.shape[1], width = kept.shape[4]
+    cdef Py_ssize_t k, y, i, b, r, x, first
     cdef uint8_t* out
     cdef uint32_t by
     with nogil:
-        for k in range(sums.shape[1]):
+        for k in range(kept.shape[2]):
             for y in range(begin, end):
                 r = y - (index * core - halo)
-                own = &sums[index % slots, k, r, 0]
                 out = &band[k, y - begin, 0]
-                if alone_y0 <= y < alone_y1:
-                    for i in range(shared.shape[0]):
-                        x0, x1 = shared[i, 0], shared[i, 1]
-                        round_row(own + x0, out + x0, x1 - x0)
-                    clear(own, shared)
-                    continue
                 # Band b covers y if y < (b + 1) · core + halo.
                 first = (y - halo) // core if y >= halo else 0
-                if first == index - 1:
-                    above = &sums[first % slots, k, r + core, 0]
-                    join_two(above, down[first, r + core], own, down[index, r], out, width)
+                if first == index and tiles <= 2:
+                    mix_seams(kept[index % slots], k, r, columns, across, out)
+                elif slots == 2 and tiles <= 2:
+                    mix_bands(
+                        kept[first % slots], r + core, down[first, r + core],
+                        kept[index % slots], r, down[index, r], k, columns, across, out,
+                    )
                 else:
                     for x in range(width):
                         row[x] = 32768
                     for b in range(first, index + 1):
-                        above = &sums[b % slots, k, r + (index - b) * core, 0]
-                        by = down[b, r + (index - b) * core]
+                        i = r + (index - b) * core
+                        add_tiles(&sums[0], kept[b % slots], k, i, columns, across, shared, first < index)
+                        by = down[b, i]
                         for x in range(width):
-                            row[x] += by * above[x]
-                    for x in range(width):
-                        out[x] = <uint8_t>(row[x] >> 16)
-                for b in range(first, index + 1):
-                    clear(&sums[b % slots, k, r + (index - b) * core, 0], shared)
+                            row[x] += by * sums[x]
+                    if first < index:
+                        round_row(&row[0], out, width)
+                    else:
+                        for i in range(shared.shape[0]):
+                            x = shared[i, 0]
+                            round_row(&row[x], out + x, shared[i, 1] - x)

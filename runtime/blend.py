@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UsageError
-from .stitch import add_across, finish_rows
+from .stitch import finish_rows, keep
 from .tiling import Band, Region, Tile, TileGrid
 
 #: How the planes of overlapping tiles are joined; ``none`` keeps the cores.
@@ -83,8 +83,8 @@ def blend_weights(size: int, tile: int, halo: int, kind: Blend) -> NDArray[np.ui
 class Blender:
     """Averages the overlapping tiles of a grid, band by band.
 
-    It holds the sums of the bands that cover a row, usually two, (K, tile, W) of 2 bytes each, whatever
-    the height of the image.
+    It holds the bands that cover a row, usually two, of as many tiles as cover a pixel of it, usually two:
+    (2, 2, K, tile, W) bytes, whatever the height of the image.
 
     Parameters
     ----------
@@ -100,10 +100,20 @@ class Blender:
         self._grid = grid
         self._down = blend_weights(grid.height, grid.tile, grid.halo, kind)
         self._across = blend_weights(grid.width, grid.tile, grid.halo, kind)
-        most = min(-(-grid.tile // grid.core), grid.rows)  # bands that cover a row
-        self._sums = np.zeros((most, heads, grid.tile, grid.width), np.uint16)
+        covers = -(-grid.tile // grid.core)  # bands that cover a row, tiles that cover a column
+        deep, wide = min(covers, grid.rows), min(covers, grid.columns)
+        self._kept = np.empty((deep, wide, heads, grid.tile, grid.width), np.uint8)
+        self._sums = np.empty(grid.width, np.uint16)
         self._row = np.empty(grid.width, np.uint32)
+        starts = range(-grid.halo, grid.width - grid.halo, grid.core)
         alone = [self._alone(column, grid.width, grid.columns) for column in range(grid.columns)]
+        self._columns = np.array(
+            [
+                (x, max(x, 0), min(x + grid.tile, grid.width), *part)
+                for x, part in zip(starts, alone, strict=True)
+            ],
+            np.int64,
+        )
         edges = [0, *(edge for part in alone if part[0] < part[1] for edge in part), grid.width]
         ranges = np.array(edges, np.int64).reshape(-1, 2)
         self._shared = np.ascontiguousarray(ranges[ranges[:, 0] < ranges[:, 1]])
@@ -140,19 +150,16 @@ class Blender:
             uint8 (K, rows, W) for the rows that :meth:`rows` says; filled in part.
         """
         grid = self._grid
-        columns = [tile.index % grid.columns for tile in tiles]
-        places = [
-            (tile.read.x, column, *self._alone(column, grid.width, grid.columns))
-            for tile, column in zip(tiles, columns, strict=True)
-        ]
-        add_across(
+        keep(
             planes,
-            np.array(places, np.int64).reshape(-1, 4),
-            band.index * grid.core - grid.halo,
+            np.array([tile.index % grid.columns for tile in tiles], np.int64),
+            band.index,
+            grid.core,
+            grid.halo,
             grid.height,
-            self._across,
+            self._columns,
             *self._alone(band.index, grid.height, grid.rows),
-            self._sums[band.index % len(self._sums)],
+            self._kept,
             out,
             self.rows(band).y,
         )
@@ -160,9 +167,9 @@ class Blender:
     def finish(self, band: Band, out: NDArray[np.uint8]) -> None:
         """Fill what is left of ``out``, once all tiles of the band were added."""
         rows, grid = self.rows(band), self._grid
-        alone = self._alone(band.index, grid.height, grid.rows)
-        where = (rows.y, rows.y1, self._shared, *alone, self._row, out)
-        finish_rows(self._sums, band.index, grid.core, grid.halo, self._down, *where)
+        where = (self._kept, band.index, grid.core, grid.halo)
+        weights = (self._columns, self._across, self._down)
+        finish_rows(*where, *weights, rows.y, rows.y1, self._shared, self._sums, self._row, out)
 
     def _alone(self, index: int, size: int, count: int) -> tuple[int, int]:
         """Return the rows or columns that only the tiles with this index cover; equal ends for none."""
