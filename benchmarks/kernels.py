@@ -21,6 +21,7 @@ import time  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass, field  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import click  # noqa: E402
 import cv2  # noqa: E402
@@ -72,7 +73,8 @@ class Scene:
         border = np.zeros((size, size), np.uint8)
         for _ in range(round(size * size / 1000)):
             axes = rng.uniform(5.5, 10.5, 2)
-            shape = (rng.uniform(0, size, 2), 2 * axes, rng.uniform(0, 180))
+            centre = rng.uniform(0, size, 2)
+            shape = (tuple(map(float, centre)), tuple(map(float, 2 * axes)), float(rng.uniform(0, 180)))
             cv2.ellipse(mask, shape, 255, -1)
             cv2.ellipse(border, shape, 0, -1)
             cv2.ellipse(border, shape, 255, 2)
@@ -80,7 +82,7 @@ class Scene:
         edge = cv2.GaussianBlur(border, (0, 0), 0.8)
         noise = rng.normal(0, 6, (size, size))
         planes = np.stack([soft + noise * (soft > 8), edge + noise * (edge > 8)])
-        image = np.repeat(soft[..., None], 3, axis=2) // np.array([1, 2, 3], np.uint8)
+        image: NDArray[np.uint8] = np.repeat(soft[..., None], 3, axis=2) // np.array([1, 2, 3], np.uint8)  # type: ignore[assignment]
         return cls(np.clip(planes, 0, 255).astype(np.uint8), image)
 
 
@@ -343,7 +345,7 @@ def main(names: tuple[str, ...], size: int, rounds: int, json_path: Path | None)
             case = made.installed(missing)
             seconds = best_seconds([case.ours, *case.rivals.values()], rounds)
             rates = [size * size / 1e6 / s for s in seconds]
-            record = {"kernel": case.name, "mpx_s": round(rates[0], 1), "rivals": {}}
+            record: dict[str, Any] = {"kernel": case.name, "mpx_s": round(rates[0], 1), "rivals": {}}
             for rival, rate in zip(case.rivals, rates[1:], strict=True):
                 ratio = rates[0] / rate
                 record["rivals"] |= {rival: {"mpx_s": round(rate, 2), "ratio": round(ratio, 2)}}

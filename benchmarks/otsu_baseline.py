@@ -48,8 +48,10 @@ def main(folder: Path, out: Path, distance: int, min_area: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted((folder / "image").glob("*.png")):
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if image is None:
+            raise click.ClickException(f"{path}: cannot be read as a picture; replace it")
         image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2RGB) if image.ndim == 3 else image
-        cv2.imwrite(str(out / path.name), segment(image, distance, min_area))
+        cv2.imwrite(str(out / path.name), segment(image, distance, min_area))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def folded_network(width: int, planes: int) -> Any:
     from cellseg.train.models import build_model
 
     network = build_model(TrainConfig(init_channel_number=width, use_density=1.0)).eval()
-    network.heads = torch.nn.Conv2d(width, planes, 1)
+    network.heads = torch.nn.Conv2d(width, planes, 1)  # type: ignore[assignment]
     fold_norms(network)
     return network
 
@@ -120,9 +120,10 @@ def usual_path(image: NDArray[np.uint8], predict: Predictor, spec: ModelSpec) ->
     rgb = preprocess.to_channels(lookup, spec.channels)
     x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 255
     with torch.inference_mode():
-        mask = sliding_window_inference(
+        planes: Any = sliding_window_inference(
             x, spec.tile, spec.batch, predict, overlap=2 * spec.halo / spec.tile, mode="constant"
-        )[0, 0].numpy()
+        )
+    mask = planes[0, 0].numpy()
     clock.append(time.perf_counter())
     foreground = mask >= spec.split.mask_threshold / 255
     distance = cv2.distanceTransform(foreground.astype(np.uint8), cv2.DIST_L2, 5)

@@ -69,12 +69,13 @@ def infer(backend: Backend, image: Bytes, tile: int, halo: int) -> Bytes:
 def seams(backend: Backend, image: Bytes, tiles: tuple[int, ...], halo: int) -> list[dict[str, float | int]]:
     """Compare each tile size with the whole."""
     spec = backend.spec
-    whole = infer(backend, image, whole_tile(*image.shape[:2], halo, spec.multiple), halo)
+    height, width = image.shape[:2]
+    whole = infer(backend, image, whole_tile(height, width, halo, spec.multiple), halo)
     rows: list[dict[str, float | int]] = []
     for tile in tiles:
         found = infer(backend, image, tile, halo)
         figures = parity.compare(whole[None], found[None], spec)
-        count = len(TileGrid(*image.shape[:2], tile, halo, spec.multiple))
+        count = len(TileGrid(height, width, tile, halo, spec.multiple))
         rows.append(
             {
                 "tile": tile,

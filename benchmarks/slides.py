@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,8 +108,13 @@ def place(height: int, width: int, cells: int, seed: int) -> Nuclei:
     rng = np.random.default_rng([seed, 3])
     light = np.exp(rng.normal(0, 0.3, n))
     light[rng.random(n) < 0.02] *= 2.2  # condensed: dividing or dying
+    y, x, long, short, turned = (table[:, column].copy() for column in range(5))
     return Nuclei(
-        *(table[:, column].copy() for column in range(5)),
+        y,
+        x,
+        long,
+        short,
+        turned,
         bulge=(rng.random((n, 2)) * (0.10, 0.05)).astype(np.float32),
         phase=rng.uniform(0, 2 * np.pi, (n, 2)).astype(np.float32),
         light=light.astype(np.float32),
@@ -389,7 +395,7 @@ def tiles(canvas: Fluorescence | Stained, dtype: np.dtype, *, labels: bool = Fal
 
 
 def write(
-    path: Path, canvas: Fluorescence | Stained, dtype: np.dtype, *, labels: bool = False, **options: object
+    path: Path, canvas: Fluorescence | Stained, dtype: np.dtype, *, labels: bool = False, **options: Any
 ) -> None:
     """Write the picture or the labels of a slide as a tiled BigTIFF."""
     colour = canvas.channels == 3 and not labels
@@ -432,7 +438,7 @@ def main() -> None:
     cells = round(height * width * 400e-6) if given.cells is None else given.cells
     nuclei = place(height, width, cells, given.seed)
     canvas = KINDS[given.kind](nuclei, height, width, given.seed)
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if given.compression != "none":
         options["compression"] = given.compression
     write(given.output, canvas, np.dtype(given.dtype), **options)

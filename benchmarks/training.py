@@ -73,7 +73,7 @@ def bare(config: TrainConfig, steps: int) -> Result:
 
     device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    model = build_model(config).to(device, memory_format=layout)
+    model = build_model(config).to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config)
     loss_of = JointLoss.of(config)
     n, edge = config.batch_size, config.crop

@@ -143,7 +143,7 @@ def _exported(network: Any, spec: ModelSpec, dtype: Any) -> Any:
 
     module = Deployable.__new__(Deployable)
     nn.Module.__init__(module)
-    module.network, module.heads = nn.Sequential(Cast(), network), spec.heads
+    module.network, module.heads = nn.Sequential(Cast(), network), spec.heads  # type: ignore[assignment]
     return module.eval()
 
 
