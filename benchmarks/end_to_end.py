@@ -15,6 +15,7 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
   megapixels a second and core, as if no other process were there.
 
 ``--null-engine`` measures the last only, on an image of any size that is made as it is read.
+``--once`` measures the first only, on such an image: for sizes at which an engine takes a quarter of an hour.
 ``peak_rss_mb`` is the most memory that this process held in all runs. Several sizes are a sweep, each in
 a process of its own: time shall grow with the pixels, and memory not at all with the rows.
 """
@@ -204,6 +205,23 @@ def run_engine(
     }
 
 
+def run_once(height: int, width: int, backend: Backend, folder: Path) -> dict[str, Any]:
+    """Run an image that is made as it is read through an engine."""
+    result = segment(RepeatedReader(Scene.make(SCENE).image, height, width), backend, output=folder)
+    seconds, settings = result.record["seconds"], result.record["settings"]
+    return {
+        "engine": backend.description,
+        "model": backend.spec.name,
+        "tile": settings["tile"],
+        "batch": settings["batch"],
+        "useful_fraction": settings["useful_fraction"],
+        "cells": result.count,
+        "end_to_end_mpx_s": height * width / 1e6 / (seconds["run"] + seconds["finish"]),
+        "seconds": seconds,
+        "stages": result.record["stages"],
+    }
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Return height and width of ``N`` or ``WxH``."""
     try:
@@ -253,15 +271,22 @@ def show_sweep(found: list[dict[str, Any]]) -> None:
 @click.option("--engine", type=click.Path(path_type=Path), help="Model file; packaged by default.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--null-engine", is_flag=True, help="Measure everything but the engine only.")
+@click.option("--once", is_flag=True, help="Measure one run with the engine only.")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures.")
 def main(
-    sizes: tuple[str, ...], engine: Path | None, device: str, null_engine: bool, target: Path | None
+    sizes: tuple[str, ...],
+    engine: Path | None,
+    device: str,
+    null_engine: bool,
+    once: bool,
+    target: Path | None,
 ) -> None:
     """Measure the pipeline on an image of one size, or of several."""
     shapes = [parse_size(size) for size in sizes]
     if len(sizes) > 1:
         options = ["--device", device, *(["--engine", str(engine)] if engine else [])]
-        every = sweep(sizes, [*options, *(["--null-engine"] if null_engine else [])])
+        options += ["--null-engine"] * null_engine + ["--once"] * once
+        every = sweep(sizes, options)
         show_sweep(every)
         if target is not None:
             target.write_text(json.dumps({"sizes": every}, indent=1) + "\n")
@@ -271,11 +296,16 @@ def main(
     found: dict[str, Any] = {"height": height, "width": width}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if not null_engine:
+        if once:
+            with open_backend(engine, device) as backend:
+                found |= run_once(height, width, backend, folder / "out")
+        elif not null_engine:
             make_slide(height, width, folder / "slide.tif")
             with open_backend(engine, device) as backend:
                 found |= run_engine(folder / "slide.tif", backend, folder / "out")
-        found["host_mpx_s"], found["host_cpu_mpx_s"], host = run_host(height, width, folder / "host")
+        if not once:
+            found["host_mpx_s"], found["host_cpu_mpx_s"], host = run_host(height, width, folder / "host")
+            found["host_stages"] = host.record["stages"]
     if null_engine:
         found |= {
             "cells": host.count,
@@ -283,7 +313,6 @@ def main(
             "seconds": host.record["seconds"],
             "stages": host.record["stages"],
         }
-    found["host_stages"] = host.record["stages"]
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     for name, value in found.items():

@@ -109,8 +109,9 @@ class SplitSettings(Record):
         if "boundary" in heads:
             own = {"distance_weight": 12, "smoothing": 2.8, "persistence": 20, "min_seed_area": 4}
             if "density" in heads:
-                own = {"density_weight": 0.2, "distance_weight": 4.8, "smoothing": 0.8, "persistence": 38}
-                own |= {"min_seed_area": 23, "min_seed_density": 0.34}
+                own = {"density_weight": 0.9, "distance_weight": 2, "smoothing": 2, "persistence": 13}
+                own |= {"mask_threshold": 136, "boundary_weight": 0.75, "min_seed_area": 10}
+                own |= {"min_seed_density": 0.3}
         common = {"mask_threshold": 186, "min_area": 32, "max_hole_area": 30}
         return cls.model_validate(common | own)
 
