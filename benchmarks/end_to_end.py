@@ -167,6 +167,22 @@ def make_slide(height: int, width: int, path: Path) -> None:
     write(path, canvas, np.dtype(np.uint8), compression="zlib")
 
 
+def figures_of(result: Result, backend: Backend) -> dict[str, Any]:
+    """Return what a run through an engine took; opening is not counted."""
+    seconds, settings = result.record["seconds"], result.record["settings"]
+    return {
+        "engine": backend.description,
+        "model": backend.spec.name,
+        "tile": settings["tile"],
+        "batch": settings["batch"],
+        "useful_fraction": settings["useful_fraction"],
+        "cells": result.count,
+        "end_to_end_mpx_s": result.height * result.width / 1e6 / (seconds["run"] + seconds["finish"]),
+        "seconds": seconds,
+        "stages": result.record["stages"],
+    }
+
+
 def run_engine(
     slide: Path,
     backend: Backend,
@@ -185,41 +201,20 @@ def run_engine(
     with during or nullcontext():
         result, _, cpu = timed(lambda: segment(slide, backend, output=output, **options))
     _, after, cpu_after = timed(lambda: engine_alone(backend, batches))
-    seconds = result.record["seconds"]
-    megapixels = result.height * result.width / 1e6
+    found = figures_of(result, backend)
     alone = (before + after) / 2
-    spent = seconds["run"] + seconds["finish"]
-    return {
-        "engine": backend.description,
-        "model": backend.spec.name,
-        "tile": settings["tile"],
-        "batch": settings["batch"],
-        "useful_fraction": settings["useful_fraction"],
-        "cells": result.count,
-        "engine_mpx_s": megapixels / alone,
-        "end_to_end_mpx_s": megapixels / spent,
-        "ratio": alone / spent,
+    engine_mpx_s = result.height * result.width / 1e6 / alone
+    return found | {
+        "engine_mpx_s": engine_mpx_s,
+        "ratio": found["end_to_end_mpx_s"] / engine_mpx_s,
         "cpu_ratio": (cpu_before + cpu_after) / 2 / cpu,
-        "seconds": seconds,
-        "stages": result.record["stages"],
     }
 
 
 def run_once(height: int, width: int, backend: Backend, folder: Path) -> dict[str, Any]:
     """Run an image that is made as it is read through an engine."""
     result = segment(RepeatedReader(Scene.make(SCENE).image, height, width), backend, output=folder)
-    seconds, settings = result.record["seconds"], result.record["settings"]
-    return {
-        "engine": backend.description,
-        "model": backend.spec.name,
-        "tile": settings["tile"],
-        "batch": settings["batch"],
-        "useful_fraction": settings["useful_fraction"],
-        "cells": result.count,
-        "end_to_end_mpx_s": height * width / 1e6 / (seconds["run"] + seconds["finish"]),
-        "seconds": seconds,
-        "stages": result.record["stages"],
-    }
+    return figures_of(result, backend)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -12,11 +12,18 @@ from .errors import OutputError, UsageError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
     """Give a temporary file beside `path` that takes its place when the block ends well.
 
     A reader sees the old file or the new one. On any exception, Ctrl-C included, the temporary file
     goes and the old file stays as it was. The place is tried at once, before work is spent on it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    option
+        With which another place is chosen, for messages.
 
     Raises
     ------
@@ -33,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written there ({error.strerror}); choose another place"
+            f"{path}: cannot be written there ({error.strerror}); choose another place with {option}"
         ) from None
     os.close(handle)
     partial = Path(name)
@@ -48,8 +55,8 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write `data` and see it onto the disk.
+def write(path: Path, data: bytes, option: str = "-o") -> None:
+    """Write `data` and see it onto the disk; `option` as in :func:`replacing`.
 
     Raises
     ------
@@ -64,7 +71,7 @@ def write(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OutputError(
             f"{path.parent}: {len(data) / 1e6:.1f} MB cannot be written ({error.strerror}); "
-            "free space or choose another place"
+            f"free space or choose another place with {option}"
         ) from None
 
 

@@ -76,8 +76,8 @@ def main(
     scoring.print_figures({"all": figures, "per image": per_image, **by_group})
     if json_path is not None:
         record = {**figures, "groups": by_group, "truth": str(truth.folder), "source": source}
-        with files.replacing(json_path) as partial:
-            files.write(partial, (json.dumps(record, indent=1) + "\n").encode())
+        with files.replacing(json_path, "--json") as partial:
+            files.write(partial, (json.dumps(record, indent=1) + "\n").encode(), "--json")
 
 
 def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score]:

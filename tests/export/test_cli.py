@@ -165,7 +165,7 @@ class TestTheFormerArtefactStays:
             line = refuses(checkpoint, "-o", output, *ALL)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert "MB cannot be written (File too large); free space or choose another place" in line
+        assert "MB cannot be written (File too large); free space or choose another place with -o" in line
 
     def test_when_interrupted(self, checkpoint: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(path: Path, *_: object) -> None:
@@ -183,7 +183,7 @@ class TestTheFormerArtefactStays:
             pytest.skip("nothing is read-only to this user")
         line = refuses(checkpoint, "-o", folder / "m.onnx", *ALL)
         assert "m.onnx: cannot be written there" in line
-        assert "choose another place" in line
+        assert "choose another place with -o" in line
         if os.geteuid() != 0:
             folder.rmdir()
 

@@ -11,21 +11,16 @@ from click.testing import CliRunner, Result
 
 from cellseg.runtime.cli.eval import main
 
+from . import conftest
+
 CELLS = np.zeros((24, 32), np.uint16)
 CELLS[2:10, 2:10], CELLS[12:20, 4:14], CELLS[3:9, 20:30] = 1, 2, 3
+
+refused = partial(conftest.refused, "cellseg-eval")
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="cellseg-eval")
-
-
-def refused(result: Result, *parts: str, code: int = 1) -> None:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("cellseg-eval: error: ")
-    assert result.stderr.count("\n") == 1, "more than one line"
-    for part in parts:
-        assert part in result.stderr
 
 
 def write(folder: Path, **labels: np.ndarray) -> Path:

@@ -1,6 +1,7 @@
 """``cellseg-tune``: what it writes, and one clear line where it cannot."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -12,21 +13,16 @@ from cellseg.runtime.backends import load_spec
 from cellseg.runtime.cli.tune import main
 from cellseg.runtime.spec import SplitSettings
 
+from . import conftest
+
 CELLS = np.zeros((48, 64), np.uint16)
 CELLS[4:20, 4:20], CELLS[24:44, 8:28], CELLS[6:18, 40:60] = 1, 2, 3
+
+refused = partial(conftest.refused, "cellseg-tune")
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="cellseg-tune")
-
-
-def refused(result: Result, *parts: str, code: int = 1) -> None:
-    assert result.exit_code == code, result.output
-    assert result.stdout == ""
-    assert result.stderr.startswith("cellseg-tune: error: ")
-    assert result.stderr.count("\n") == 1, "more than one line"
-    for part in parts:
-        assert part in result.stderr
 
 
 @pytest.fixture
