@@ -27,7 +27,13 @@ elif platform.machine() == "x86_64" and platform.system() == "Linux":
     flags += ["-march=x86-64-v2", "-mtune=generic"]
 
 extensions = [
-    Extension(f"cellseg.runtime.{source.stem}", [str(source)], extra_compile_args=flags)
+    Extension(
+        f"cellseg.runtime.{source.stem}",
+        [str(source)],
+        include_dirs=["csrc"],
+        depends=["csrc/widths.h"],
+        extra_compile_args=flags,
+    )
     for source in sorted(Path("csrc").glob("*.pyx"))
 ]
 

@@ -4,7 +4,8 @@
     python benchmarks/ablation.py datasets/dsb2018 --out ablation --config fast --set iters=4000
 
 Mask alone, with boundary, with density, with both, both with a boundary between touching cells only,
-and both with group norm: each for every seed, on the same configuration and the same number of steps.
+both with group norm, and both with the targets and weights of ``nuclei.yml``: each for every seed, on
+the same configuration and the same number of steps.
 The last weights count, not the best ones, so that nothing is picked on the images it is measured on.
 Two ways of finding cells are scored by the runtime's splitter with the settings that suit the planes:
 from the mask alone, which is the paper's claim that auxiliary losses improve the shared features, and
@@ -35,6 +36,16 @@ VARIANTS = {
     "all": (),
     "all, contacts": ("boundary_at=contacts",),
     "all, group norm": ("norm=group",),
+    "as nuclei": (
+        "boundary_at=contacts",
+        "use_corner=20",
+        "use_density=10",
+        "density_shape=ellipse",
+        "density_spread=0.4",
+        "density_power=0.5",
+        "touch_weight=6",
+        "small_weight=3",
+    ),
 }
 SHOWN = ("ap50", "ap75", "ap_mean_50_90", "count_mae")
 Record = dict[str, Any]

@@ -9,6 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from ahead cimport ask
+from widths cimport width_of
 
 ctypedef fused raw_t:
     uint8_t
@@ -17,15 +18,8 @@ ctypedef fused raw_t:
 
 cdef extern from *:
     """
-    #include <stdint.h>
-    #include <stddef.h>
-    #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-    #include <immintrin.h>
-    #endif
+    #include "widths.h"
 
-    /* The inner loops stand in C so that `restrict`, 16-bit arithmetic and the instruction set are
-       spelt out. One source is compiled for the oldest processor we serve, for AVX2 and for AVX-512,
-       and the widest that this processor has is taken once, at import. */
     #define CELLSEG_LOOPS(suffix, attribute)                                                          \\
         attribute static void cellseg_bytes_8_##suffix(                                               \\
             const uint8_t *restrict in, uint8_t *restrict out, ptrdiff_t n,                           \\
@@ -70,17 +64,9 @@ cdef extern from *:
             }                                                                                         \\
         }
 
-    #if defined(__GNUC__) && !defined(__clang__)
-    #define CELLSEG_PLAIN __attribute__((optimize("no-trapping-math")))
-    #define CELLSEG_TARGET(set) __attribute__((target(set), optimize("no-trapping-math")))
-    #else
-    #define CELLSEG_PLAIN
-    #define CELLSEG_TARGET(set) __attribute__((target(set)))
-    #endif
-    CELLSEG_LOOPS(plain, CELLSEG_PLAIN)
-    #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-    CELLSEG_LOOPS(avx2, CELLSEG_TARGET("avx2"))
-    CELLSEG_LOOPS(avx512, CELLSEG_TARGET("avx512f,avx512bw,avx512vl,prefer-vector-width=512"))
+    CELLSEG_EVERY_WIDTH(CELLSEG_LOOPS)
+
+    #ifdef CELLSEG_X86
     /* Any function of a byte is a table, and with these instructions a table of 256 bytes stands in four
        registers: two loads and a choice for each 64 pixels, where the arithmetic takes ten steps for 32. */
     CELLSEG_TARGET("avx512f,avx512bw,avx512vl,avx512vbmi")
@@ -116,17 +102,9 @@ cdef extern from *:
         }
         cellseg_triple_avx512(in + i, out + 3 * i, n - i);
     }
-    static int cellseg_widest(void) {
-        if (__builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vl")) return 3;
-        if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")) return 2;
-        return __builtin_cpu_supports("avx2") ? 1 : 0;
-    }
-    #define CELLSEG_PICK(name) (level >= 2 ? name##_avx512 : level == 1 ? name##_avx2 : name##_plain)
-    #define CELLSEG_PICK_BYTE(name) (level == 3 ? name##_vbmi : CELLSEG_PICK(name))
+    #define CELLSEG_PICK_BYTE(level, name) (level == 3 ? name##_vbmi : CELLSEG_PICK(level, name))
     #else
-    static int cellseg_widest(void) { return 0; }
-    #define CELLSEG_PICK(name) name##_plain
-    #define CELLSEG_PICK_BYTE(name) name##_plain
+    #define CELLSEG_PICK_BYTE(level, name) CELLSEG_PICK(level, name)
     #endif
 
     static void (*cellseg_bytes_8)(const uint8_t *, uint8_t *, ptrdiff_t, uint16_t, uint16_t, uint16_t, uint16_t);
@@ -134,10 +112,10 @@ cdef extern from *:
     static void (*cellseg_bytes_float)(const float *, uint8_t *, ptrdiff_t, float, float);
     static void (*cellseg_triple)(const uint8_t *, uint8_t *, ptrdiff_t);
     static void cellseg_pick(int level) {
-        cellseg_bytes_8 = CELLSEG_PICK_BYTE(cellseg_bytes_8);
-        cellseg_bytes_16 = CELLSEG_PICK(cellseg_bytes_16);
-        cellseg_bytes_float = CELLSEG_PICK(cellseg_bytes_float);
-        cellseg_triple = CELLSEG_PICK_BYTE(cellseg_triple);
+        cellseg_bytes_8 = CELLSEG_PICK_BYTE(level, cellseg_bytes_8);
+        cellseg_bytes_16 = CELLSEG_PICK(level, cellseg_bytes_16);
+        cellseg_bytes_float = CELLSEG_PICK(level, cellseg_bytes_float);
+        cellseg_triple = CELLSEG_PICK_BYTE(level, cellseg_triple);
     }
     """
     void cellseg_bytes_8(const uint8_t *, uint8_t *, Py_ssize_t, uint16_t, uint16_t, uint16_t, uint16_t) nogil
@@ -145,7 +123,6 @@ cdef extern from *:
     void cellseg_bytes_float(const float *, uint8_t *, Py_ssize_t, float, float) nogil
     void cellseg_triple(const uint8_t *, uint8_t *, Py_ssize_t) nogil
     void cellseg_pick(int level)
-    int cellseg_widest()
 
 
 def use_instructions(level=None):
@@ -155,10 +132,9 @@ def use_instructions(level=None):
 
     Returns the level chosen. Every level gives the same bytes; tests try them all.
     """
-    widest = cellseg_widest()
-    level = widest if level is None else max(0, min(level, widest))
-    cellseg_pick(level)
-    return level
+    cdef int width = width_of(level)
+    cellseg_pick(width)
+    return width
 
 
 use_instructions()

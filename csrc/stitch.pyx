@@ -11,10 +11,88 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from ahead cimport ask
+from widths cimport width_of
+
+
+cdef extern from *:
+    """
+    #include "widths.h"
+
+    /* Bytes mixed by weights that sum to 256 (of each pair), rounded once. */
+    #define CELLSEG_LOOPS(suffix, attribute)                                                          \\
+        attribute static void cellseg_mix_columns_##suffix(                                           \\
+            const uint8_t *restrict left, const uint16_t *restrict by_left,                           \\
+            const uint8_t *restrict right, const uint16_t *restrict by_right,                         \\
+            uint8_t *restrict out, ptrdiff_t n) {                                                     \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint16_t sum = (uint16_t)(by_left[i] * left[i] + by_right[i] * right[i] + 128);       \\
+                out[i] = (uint8_t)(sum >> 8);                                                         \\
+            }                                                                                         \\
+        }                                                                                             \\
+        attribute static void cellseg_mix_rows_##suffix(                                              \\
+            const uint8_t *restrict upper, uint16_t by_upper, const uint8_t *restrict lower,          \\
+            uint16_t by_lower, uint8_t *restrict out, ptrdiff_t n) {                                  \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint16_t sum = (uint16_t)(by_upper * upper[i] + by_lower * lower[i] + 128);           \\
+                out[i] = (uint8_t)(sum >> 8);                                                         \\
+            }                                                                                         \\
+        }                                                                                             \\
+        attribute static void cellseg_mix_four_##suffix(                                              \\
+            const uint8_t *restrict upper_left, const uint8_t *restrict upper_right, uint32_t by_upper,\\
+            const uint8_t *restrict lower_left, const uint8_t *restrict lower_right, uint32_t by_lower,\\
+            const uint16_t *restrict by_left, const uint16_t *restrict by_right,                      \\
+            uint8_t *restrict out, ptrdiff_t n) {                                                     \\
+            for (ptrdiff_t i = 0; i < n; i++) {                                                       \\
+                uint16_t upper = (uint16_t)(by_left[i] * upper_left[i] + by_right[i] * upper_right[i]);\\
+                uint16_t lower = (uint16_t)(by_left[i] * lower_left[i] + by_right[i] * lower_right[i]);\\
+                out[i] = (uint8_t)((by_upper * upper + by_lower * lower + 32768) >> 16);              \\
+            }                                                                                         \\
+        }
+    CELLSEG_EVERY_WIDTH(CELLSEG_LOOPS)
+
+    static void (*cellseg_mix_columns)(
+        const uint8_t *, const uint16_t *, const uint8_t *, const uint16_t *, uint8_t *, ptrdiff_t);
+    static void (*cellseg_mix_rows)(
+        const uint8_t *, uint16_t, const uint8_t *, uint16_t, uint8_t *, ptrdiff_t);
+    static void (*cellseg_mix_four)(
+        const uint8_t *, const uint8_t *, uint32_t, const uint8_t *, const uint8_t *, uint32_t,
+        const uint16_t *, const uint16_t *, uint8_t *, ptrdiff_t);
+    static void cellseg_pick(int level) {
+        cellseg_mix_columns = CELLSEG_PICK(level, cellseg_mix_columns);
+        cellseg_mix_rows = CELLSEG_PICK(level, cellseg_mix_rows);
+        cellseg_mix_four = CELLSEG_PICK(level, cellseg_mix_four);
+    }
+    """
+    void cellseg_mix_columns(
+        const uint8_t *, const uint16_t *, const uint8_t *, const uint16_t *, uint8_t *, Py_ssize_t
+    ) noexcept nogil
+    void cellseg_mix_rows(
+        const uint8_t *, uint16_t, const uint8_t *, uint16_t, uint8_t *, Py_ssize_t
+    ) noexcept nogil
+    void cellseg_mix_four(
+        const uint8_t *, const uint8_t *, uint32_t, const uint8_t *, const uint8_t *, uint32_t,
+        const uint16_t *, const uint16_t *, uint8_t *, Py_ssize_t
+    ) noexcept nogil
+    void cellseg_pick(int level)
+
+
+def use_instructions(level=None):
+    """Choose the instruction set: 0 baseline, 1 AVX2, 2 and more AVX-512.
+
+    Default and limit: what this CPU has.
+
+    Returns the level chosen. Every level gives the same bytes; tests try them all.
+    """
+    cdef int width = width_of(level)
+    cellseg_pick(width)
+    return width
+
+
+use_instructions()
 
 
 cdef enum:
-    AHEAD = 4  # rows below, whose place is asked for early: each is in another page
+    AHEAD = 4  # rows below, whose shared columns are asked for early: a few bytes each
 
 
 def stitch(
@@ -62,51 +140,20 @@ cdef inline void round_row(const uint32_t* sums, uint8_t* out, Py_ssize_t n) noe
         out[i] = <uint8_t>(sums[i] >> 16)  # the sums begin at half of 1 << 16
 
 
-cdef inline void mix_columns(
-    const uint8_t* left, const uint16_t* by_left, const uint8_t* right, const uint16_t* by_right, uint8_t* out,
-    Py_ssize_t n
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = <uint8_t>(<uint16_t>(by_left[i] * left[i] + by_right[i] * right[i] + 128) >> 8)
-
-
-cdef inline void mix_rows(
-    const uint8_t* upper, uint16_t by_upper, const uint8_t* lower, uint16_t by_lower, uint8_t* out, Py_ssize_t n
-) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        out[i] = <uint8_t>(<uint16_t>(by_upper * upper[i] + by_lower * lower[i] + 128) >> 8)
-
-
-cdef inline void mix_four(
-    const uint8_t* upper_left, const uint8_t* upper_right, uint32_t by_upper, const uint8_t* lower_left,
-    const uint8_t* lower_right, uint32_t by_lower, const uint16_t* by_left, const uint16_t* by_right,
-    uint8_t* out, Py_ssize_t n
-) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef uint16_t upper, lower
-    for i in range(n):
-        upper = <uint16_t>(by_left[i] * upper_left[i] + by_right[i] * upper_right[i])
-        lower = <uint16_t>(by_left[i] * lower_left[i] + by_right[i] * lower_right[i])
-        out[i] = <uint8_t>((by_upper * upper + by_lower * lower + 32768) >> 16)
-
-
 cdef inline void mix_seams(
     const uint8_t[:, :, :, ::1] kept, Py_ssize_t k, Py_ssize_t r, const int64_t[:, ::1] columns,
     const uint16_t[:, ::1] across, uint8_t* out
 ) noexcept nogil:
     """Fill what two tiles share of row ``r``, where no column is covered by more."""
-    cdef Py_ssize_t i, x, end, layers = kept.shape[0], width = kept.shape[3]
+    cdef Py_ssize_t i, x, end, edge = kept.shape[3]
     cdef const uint8_t* left
     cdef const uint8_t* right
     for i in range(columns.shape[0] - 1):
         x, end = columns[i, 4], columns[i + 1, 3]
-        left, right = &kept[i % layers, k, r, x], &kept[(i + 1) % layers, k, r, x]
-        ask(left + width, end - x)
-        ask(right + width, end - x)
-        ask(out + width + x, end - x)
-        mix_columns(
+        left, right = &kept[i, k, r, x - columns[i, 0]], &kept[i + 1, k, r, x - columns[i + 1, 0]]
+        ask(left + AHEAD * edge, end - x)
+        ask(right + AHEAD * edge, end - x)
+        cellseg_mix_columns(
             left, &across[i, x - columns[i, 0]], right, &across[i + 1, x - columns[i + 1, 0]], out + x, end - x
         )
 
@@ -117,29 +164,21 @@ cdef inline void mix_bands(
     const int64_t[:, ::1] columns, const uint16_t[:, ::1] across, uint8_t* out
 ) noexcept nogil:
     """Fill a row that two bands cover, where no column is covered by more than two tiles of either."""
-    cdef Py_ssize_t i, x, end, layers = upper.shape[0], width = upper.shape[3]
+    cdef Py_ssize_t i, x, end, right
     cdef const uint8_t* above
     cdef const uint8_t* below
-    cdef const uint8_t* above_right
-    cdef const uint8_t* below_right
     for i in range(columns.shape[0]):
         x, end = columns[i, 3], columns[i, 4]
-        above, below = &upper[i % layers, k, upper_row, 0], &lower[i % layers, k, lower_row, 0]
-        ask(above + width + x, end - x)
-        ask(below + width + x, end - x)
-        mix_rows(above + x, by_upper, below + x, by_lower, out + x, end - x)
+        above, below = &upper[i, k, upper_row, 0] - columns[i, 0], &lower[i, k, lower_row, 0] - columns[i, 0]
+        cellseg_mix_rows(above + x, by_upper, below + x, by_lower, out + x, end - x)
         if i + 1 == columns.shape[0]:
             break
         x, end = end, columns[i + 1, 3]
-        above_right = &upper[(i + 1) % layers, k, upper_row, 0]
-        below_right = &lower[(i + 1) % layers, k, lower_row, 0]
-        ask(above + width + x, end - x)
-        ask(below + width + x, end - x)
-        ask(above_right + width + x, end - x)
-        ask(below_right + width + x, end - x)
-        mix_four(
-            above + x, above_right + x, by_upper, below + x, below_right + x, by_lower,
-            &across[i, x - columns[i, 0]], &across[i + 1, x - columns[i + 1, 0]], out + x, end - x
+        right = x - columns[i + 1, 0]
+        cellseg_mix_four(
+            above + x, &upper[i + 1, k, upper_row, right], by_upper,
+            below + x, &lower[i + 1, k, lower_row, right], by_lower,
+            &across[i, x - columns[i, 0]], &across[i + 1, right], out + x, end - x
         )
 
 
@@ -155,7 +194,7 @@ cdef inline void add_tiles(
         memset(sums + shared[i, 0], 0, (shared[i, 1] - shared[i, 0]) * sizeof(uint16_t))
     for i in range(columns.shape[0]):
         x, begin, end, x0, x1 = columns[i, 0], columns[i, 1], columns[i, 2], columns[i, 3], columns[i, 4]
-        values = &kept[i % kept.shape[0], k, r, 0]
+        values = &kept[i, k, r, 0] - x
         weights = &across[i, 0]
         add_row(sums + begin, values + begin, weights + (begin - x), x0 - begin)
         if whole:
@@ -186,16 +225,15 @@ def keep(
     alone_y0, alone_y1
         Image rows ``[y0, y1)`` that no other band covers.
     kept
-        (b, m, K, T, W), by row of the tile: tile i of the band goes to ``kept[index mod b, i mod m]``. No
-        row is covered by more than b bands, no column by more than m tiles. In rows that no other band
-        covers only the shared columns are filled.
+        (b, tiles of a band, K, T, T): tile i of the band goes to ``kept[index mod b, i]``, each pixel to its
+        place. No row is covered by more than b bands. In rows that no other band covers only the shared
+        columns are filled.
     band
         (K, rows, W); filled where rows and columns are both covered by one tile only.
     row0
         Image row of ``band[:, 0]``.
     """
-    cdef Py_ssize_t tile = planes.shape[2], slots = kept.shape[0], tiles = kept.shape[1]
-    cdef Py_ssize_t top = index * core - halo, ahead = AHEAD * kept.shape[4]
+    cdef Py_ssize_t tile = planes.shape[2], slots = kept.shape[0], top = index * core - halo
     cdef Py_ssize_t n, i, k, r, y, x, begin, end, x0, x1
     cdef const uint8_t* values
     cdef uint8_t* target
@@ -207,10 +245,8 @@ def keep(
                 for r in range(max(-top, 0), min(height - top, tile)):
                     y = top + r
                     values = &planes[n, k, r, 0] - x
-                    target = &kept[index % slots, i % tiles, k, r, 0]
+                    target = &kept[index % slots, i, k, r, 0] - x
                     if alone_y0 <= y < alone_y1:
-                        ask(target + ahead + begin, x0 - begin)
-                        ask(target + ahead + x1, end - x1)
                         memcpy(target + begin, values + begin, x0 - begin)
                         memcpy(&band[k, y - row0, 0] + x0, values + x0, x1 - x0)
                         memcpy(target + x1, values + x1, end - x1)
@@ -229,7 +265,7 @@ def finish_rows(
     Parameters
     ----------
     kept
-        (b, m, K, T, W): as :func:`keep` leaves it.
+        (b, tiles of a band, K, T, T): as :func:`keep` leaves it.
     index, core, halo
         As in :func:`keep`; the band is the last that is there.
     columns
@@ -249,7 +285,7 @@ def finish_rows(
     band
         (K, end - begin, W); what is not filled by :func:`keep` is filled.
     """
-    cdef Py_ssize_t slots = kept.shape[0], tiles = kept.shape[1], width = kept.shape[4]
+    cdef Py_ssize_t slots = kept.shape[0], width = band.shape[2], tiles = (kept.shape[3] + core - 1) // core
     cdef Py_ssize_t k, y, i, b, r, x, first
     cdef uint8_t* out
     cdef uint32_t by

@@ -83,8 +83,8 @@ def blend_weights(size: int, tile: int, halo: int, kind: Blend) -> NDArray[np.ui
 class Blender:
     """Averages the overlapping tiles of a grid, band by band.
 
-    It holds the bands that cover a row, usually two, of as many tiles as cover a pixel of it, usually two:
-    (2, 2, K, tile, W) bytes, whatever the height of the image.
+    It holds the tiles of the bands that cover a row, usually two: (2, tiles of a band, K, T, T) bytes,
+    whatever the height of the image.
 
     Parameters
     ----------
@@ -100,9 +100,8 @@ class Blender:
         self._grid = grid
         self._down = blend_weights(grid.height, grid.tile, grid.halo, kind)
         self._across = blend_weights(grid.width, grid.tile, grid.halo, kind)
-        covers = -(-grid.tile // grid.core)  # bands that cover a row, tiles that cover a column
-        deep, wide = min(covers, grid.rows), min(covers, grid.columns)
-        self._kept = np.empty((deep, wide, heads, grid.tile, grid.width), np.uint8)
+        covers = -(-grid.tile // grid.core)  # bands that cover a row
+        self._kept = np.empty((min(covers, grid.rows), grid.columns, heads, grid.tile, grid.tile), np.uint8)
         self._sums = np.empty(grid.width, np.uint16)
         self._row = np.empty(grid.width, np.uint32)
         starts = range(-grid.halo, grid.width - grid.halo, grid.core)

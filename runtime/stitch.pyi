@@ -1,6 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+def use_instructions(level: int | None = None) -> int: ...
 def stitch(
     planes: NDArray[np.uint8], cores: NDArray[np.int64], halo: int, band: NDArray[np.uint8]
 ) -> None: ...

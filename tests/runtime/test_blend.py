@@ -1,6 +1,6 @@
 """Blended overlaps against plain NumPy, for any tiling, order and batch."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.blend import WHOLE, Blend, Blender, blend_weights, check_blend
 from cellseg.runtime.errors import UsageError
+from cellseg.runtime.stitch import use_instructions
 from cellseg.runtime.tiling import TileGrid
 
 KINDS = [kind for kind in get_args(Blend) if kind != "none"]
@@ -73,6 +74,23 @@ def test_equals_numpy_in_any_order(
     planes = rng.integers(0, 256, (len(grid), heads, grid.tile, grid.tile)).astype(np.uint8)
     expected = reference(grid, planes, kind)
     assert (blended(grid, planes, kind, rng, batch) == expected).all()
+
+
+@pytest.fixture(params=[0, 1, 2], ids=["baseline", "avx2", "avx512"])
+def instructions(request: pytest.FixtureRequest) -> Any:
+    if use_instructions(request.param) < request.param:
+        pytest.skip("this CPU lacks these instructions")
+    yield
+    use_instructions()
+
+
+@pytest.mark.parametrize("halo", [13, 24, 41])
+def test_equals_numpy_with_every_instruction_set(instructions: None, halo: int) -> None:
+    """Overlaps wide enough for vectors, and for what is left over."""
+    grid = TileGrid(331, 277, 120, halo)
+    rng = np.random.default_rng(halo)
+    planes = rng.integers(0, 256, (len(grid), 2, grid.tile, grid.tile)).astype(np.uint8)
+    assert (blended(grid, planes, "hann", rng, 3) == reference(grid, planes, "hann")).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
