@@ -7,9 +7,9 @@ Mask alone, with boundary, with density, with both, both with a boundary between
 both with group norm, and both with the targets and weights of ``nuclei.yml``: each for every seed, on
 the same configuration and the same number of steps.
 The last weights count, not the best ones, so that nothing is picked on the images it is measured on.
-Two ways of finding cells are scored by the runtime's splitter with the settings that suit the planes:
-from the mask alone, which is the paper's claim that auxiliary losses improve the shared features, and
-from all planes that the network has, which is how it is used.
+Two ways of finding cells are scored: from the mask alone, which is the paper's claim that auxiliary
+losses improve the shared features, and from all planes that the network has, which is how it is used.
+For each the runtime's splitter is tuned anew, by as many trials, on some of the training images.
 
 A run that was interrupted continues where it stopped, and one that is finished is not repeated;
 ``ablation.json`` in the folder is written anew after each.
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from cellseg.runtime.cli import common
 from cellseg.train.cli import SHIPPED
@@ -47,6 +48,10 @@ VARIANTS = {
         "small_weight=3",
     ),
 }
+#: One training image in so many tunes the splitter.
+EVERY = 12
+#: Settings of the splitter to try.
+TRIALS = 100
 SHOWN = ("ap50", "ap75", "ap_mean_50_90", "count_mae")
 Record = dict[str, Any]
 
@@ -55,9 +60,8 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     """Train, or go on training, in `folder`; score its last weights on the validation images."""
     import lightning_fabric as lf
 
-    from cellseg.runtime.evaluate import score, summarise
-    from cellseg.runtime.instances import split_planes
     from cellseg.runtime.spec import SplitSettings
+    from cellseg.runtime.tuning import Case, names_for, runner, search, try_settings
     from cellseg.train import checkpoint
     from cellseg.train.data import read_dataset
     from cellseg.train.loop import train
@@ -71,19 +75,21 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     model.load_state_dict(saved["ema"] or saved["model"])
     fabric = lf.Fabric(accelerator=config.accelerator, devices=1)
     model.to(fabric.device)
-    from_mask, from_all = [], []
-    pixels = [0, 0, 0]
-    for prediction in predict(model, read_dataset(config)[1], config, fabric):
-        truth = prediction.sample.labels
-        mask_only = split_planes(prediction.planes[:1], (ENCODINGS["mask"],), SplitSettings.suited(("mask",)))
-        from_mask.append(score(truth, mask_only))
-        from_all.append(score(truth, prediction.labels))
-        pixels = [total + count for total, count in zip(pixels, prediction.overlap, strict=True)]
-    both, found, true = pixels
+    tuning, validation = read_dataset(config)
+    known = list(predict(model, tuning[::EVERY], config, fabric))
+    asked = list(predict(model, validation, config, fabric))
+    both, found, true = (sum(part) for part in zip(*(each.overlap for each in asked), strict=True))
     figures: Record = {"steps": saved["step"], "dice": 2 * both / max(found + true, 1)}
-    for name, scores in (("mask", from_mask), ("planes", from_all)):
-        summary = summarise(scores)
-        figures |= {f"{key} from {name}": summary[key] for key in SHOWN}
+    for name, used in (("mask", ("mask",)), ("planes", config.heads)):
+        heads = tuple(ENCODINGS[head] for head in used)
+        cases, unseen = (
+            [Case("all", np.ascontiguousarray(p.planes[: len(used)]), p.sample.labels) for p in part]
+            for part in (known, asked)
+        )
+        with runner(cases, heads, 1) as run:
+            best, _, _ = search(SplitSettings.suited(used), names_for(heads), TRIALS, 0, run)
+        scores = try_settings(unseen, heads, best)["all"]
+        figures |= {f"{key} from {name}": scores[key] for key in SHOWN}
     return figures
 
 

@@ -58,7 +58,30 @@ def kernels(figures: dict[str, Any]) -> str:
     return table(["kernel", "Mpx/s", "against", "Mpx/s", "ratio"], rows)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"quality": quality, "peers": peers, "kernels": kernels}
+def ablation(figures: dict[str, Any]) -> str:
+    """Show what each part of training is worth, mean ± standard deviation over seeds."""
+    shown = {
+        "dice": "Dice",
+        "ap50 from mask": "AP50, mask only",
+        "ap50 from planes": "AP50, all planes",
+        "ap75 from planes": "AP75, all planes",
+        "count_mae from planes": "count MAE",
+    }
+    rows = []
+    for variant, found in figures["summary"].items():
+        each = [found[name] for name in shown]
+        digits = [1 if name.startswith("count") else 3 for name in shown]
+        spread = [f"{x['mean']:.{n}f} ± {x['std']:.{n}f}" for x, n in zip(each, digits, strict=True)]
+        rows.append([variant, str(each[0]["runs"]), *spread])
+    return table(["", "seeds", *shown.values()], rows)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "quality": quality,
+    "peers": peers,
+    "kernels": kernels,
+    "ablation": ablation,
+}
 
 
 def fill(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy.typing as npt
 
 from ..errors import ImageError
+from ..flow import cores
 
 Item = TypeVar("Item")
 #: Decoded blocks are kept up to this many bytes, or one and a half rows of blocks where that is more.
@@ -122,7 +123,7 @@ class Workers:
     """A pool of threads that starts with its first use."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or min(8, os.cpu_count() or 1)
+        self.threads = threads or min(8, cores())
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import OutputError
+from ..flow import cores
 from ..instances import Strip
 
 
@@ -90,7 +90,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def compressors(name: str) -> ThreadPoolExecutor:
     """Return threads of this name that compress what a writer hands them."""
-    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), name)
+    return ThreadPoolExecutor(min(4, cores()), name)
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
