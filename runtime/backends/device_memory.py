@@ -56,7 +56,10 @@ class Gpu:
 
     def allocate(self, size: int) -> int:
         """Return the address of `size` bytes of device memory."""
-        return int(self.call("cudaMalloc", size))
+        try:
+            return int(self.call("cudaMalloc", size))
+        except BackendError as error:
+            raise BackendError(f"{error} ({size / 1e6:.1f} MB); take a smaller --batch or --tile") from None
 
     def free(self, address: int) -> None:
         """Give device memory back."""
@@ -107,9 +110,14 @@ class Gpu:
         done = work()
         try:
             graph = self.call("cudaStreamEndCapture", stream)
+        except BackendError:
+            return None
+        try:
             return self.call("cudaGraphInstantiate", graph, 0) if done else None
         except BackendError:
             return None
+        finally:
+            self.call("cudaGraphDestroy", graph)  # what is launched is a copy
 
     def launch(self, graph: Any, stream: int) -> None:
         """Run a captured graph in a stream."""

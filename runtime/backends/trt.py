@@ -156,15 +156,20 @@ class _Slot:
         if self.context is None:
             raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
         self.stream, self.event = self.gpu.stream(), self.gpu.event()
-        if not self.context.set_input_shape(INPUT_NAME, shape):
-            raise BackendError(f"{owner._title} refuses batches of shape {shape}: {owner._words()}")
-        self.input = self._allocate(INPUT_NAME, batch * tile * tile * spec.channels)
-        self.output = self._allocate(OUTPUT_NAME, batch * tile * tile * len(spec.heads))
-        self._run()  # the first run makes what later ones use again, and must not be captured
-        self.gpu.finish(self.stream)
-        capturable = getattr(self.context, "is_stream_capturable", None)
-        if capturable is None or capturable(self.stream):
-            self.graph = self.gpu.capture(self.stream, self._run)
+        try:
+            if not self.context.set_input_shape(INPUT_NAME, shape):
+                raise BackendError(f"{owner._title} refuses batches of shape {shape}: {owner._words()}")
+            self.input = self._allocate(INPUT_NAME, batch * tile * tile * spec.channels)
+            self.output = self._allocate(OUTPUT_NAME, batch * tile * tile * len(spec.heads))
+            if not self._run():  # makes what later runs use again, and must not be captured
+                raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
+            self.gpu.finish(self.stream)
+            capturable = getattr(self.context, "is_stream_capturable", None)
+            if capturable is None or capturable(self.stream):
+                self.graph = self.gpu.capture(self.stream, self._run)
+        except BaseException:
+            self.release()
+            raise
 
     def start(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> None:
         """Put upload, computation and download into the stream and return."""
@@ -181,6 +186,8 @@ class _Slot:
         """Wait for what is running and give everything back."""
         self.gpu.finish(self.stream)
         self.arrays = ()
+        if self.graph is not None:
+            self.gpu.call("cudaGraphExecDestroy", self.graph)
         self.graph = self.context = None
         while self.memory:
             self.gpu.free(self.memory.pop())

@@ -46,6 +46,7 @@ class FakeCuda(types.ModuleType):
         self.queues: dict[int, list[Callable[[], None]]] = {}
         self.capturing: dict[int, list[Callable[[], None]]] = {}
         self.events: dict[int, int] = {}
+        self.graphs: list[object] = []
         self.handles = iter(range(1000, 10**9))
         self.lock = threading.RLock()
         self.refuse = ""
@@ -115,10 +116,18 @@ class FakeCuda(types.ModuleType):
         return (0,)
 
     def cudaStreamEndCapture(self, stream: int) -> tuple[int, object]:
-        return 0, self.capturing.pop(stream)
+        self.graphs.append(self.capturing.pop(stream))
+        return 0, self.graphs[-1]
 
-    def cudaGraphInstantiate(self, graph: object, flags: int) -> tuple[int, object]:
-        return 0, graph
+    def cudaGraphInstantiate(self, graph: list[Callable[[], None]], flags: int) -> tuple[int, object]:
+        self.graphs.append(list(graph))
+        return 0, self.graphs[-1]
+
+    def cudaGraphDestroy(self, graph: object) -> tuple[int]:
+        self.graphs = [kept for kept in self.graphs if kept is not graph]
+        return (0,)
+
+    cudaGraphExecDestroy = cudaGraphDestroy
 
     def cudaGraphLaunch(self, graph: list[Callable[[], None]], stream: int) -> tuple[int]:
         for work in graph:
@@ -205,6 +214,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 
     gc.collect()
     assert not fake.buffers, "memory was not given back"
+    assert not fake.graphs, "graphs were not given back"
+    assert not fake.queues, "streams were not given back"
 
 
 @pytest.fixture
@@ -303,6 +314,19 @@ def test_errors_carry_the_words_of_cuda_and_engine(plan: Path, cuda: FakeCuda, b
         BackendError, match=rf"TensorRT {RELEASE} does not take it: the magic tag does not match$"
     ):
         open_backend(plan, options=Options(fallback="none"))
+
+
+def test_a_gpu_that_is_too_small_says_what_helps(plan: Path, cuda: FakeCuda) -> None:
+    with open_backend(plan) as backend:
+        cuda.refuse = "cudaMalloc"
+        with pytest.raises(
+            BackendError, match=r"cudaMalloc failed: .* \(0\.1 MB\); take a smaller --batch or"
+        ):
+            backend.prepare(128, 2)
+        cuda.refuse = "cudaGraphInstantiate"
+        backend.prepare(128, 2)
+        assert "no CUDA graphs" in backend.description
+        cuda.refuse = ""
 
 
 def test_cuda_bindings_are_asked_for(plan: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
