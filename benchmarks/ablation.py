@@ -61,7 +61,7 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     import lightning_fabric as lf
 
     from cellseg.runtime.spec import SplitSettings
-    from cellseg.runtime.tuning import Case, names_for, runner, search, try_settings
+    from cellseg.runtime.tuning import Case, beginnings, names_for, runner, search, try_settings
     from cellseg.train import checkpoint
     from cellseg.train.data import read_dataset
     from cellseg.train.loop import train
@@ -86,8 +86,9 @@ def measure(config: TrainConfig, folder: Path) -> Record:
             [Case("all", np.ascontiguousarray(p.planes[: len(used)]), p.sample.labels) for p in part]
             for part in (known, asked)
         )
+        start, names = SplitSettings.suited(used), names_for(heads)
         with runner(cases, heads, 1) as run:
-            best, _, _ = search(SplitSettings.suited(used), names_for(heads), TRIALS, 0, run)
+            best, _, _ = search(start, names, TRIALS, 0, run, first=beginnings(start, heads, names))
         scores = try_settings(unseen, heads, best)["all"]
         figures |= {f"{key} from {name}": scores[key] for key in SHOWN}
     return figures

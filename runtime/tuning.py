@@ -2,7 +2,9 @@
 
 The model runs once over each picture; then settings are tried on its planes, through the same splitter
 that the runtime uses. The search starts from the model's own settings, draws half of the trials from a
-wide bell around the best so far, and then changes one setting at a time with shrinking steps.
+wide bell around the best so far, and then changes one setting at a time with shrinking steps. Before that
+it tries what suits a model with all of these planes, or with fewer: small steps do not lead from
+settings that trust a plane to such that do without.
 """
 
 from __future__ import annotations
@@ -122,6 +124,26 @@ def names_for(heads: Sequence[Head]) -> list[str]:
     return [name for name in RANGES if NEEDS_HEAD.get(name, "mask") in have]
 
 
+def beginnings(start: SplitSettings, heads: Sequence[Head], names: Sequence[str]) -> list[SplitSettings]:
+    """Return settings to try first: what suits the mask alone, then with one other plane, then with all.
+
+    They differ from `start` in the settings `names` only. Planes that are left out have no weight.
+    """
+    have = [head.name for head in heads]
+    found = []
+    for kept in (("mask",), ("mask", "boundary"), ("mask", "density"), ("mask", "boundary", "density")):
+        if not set(kept) <= set(have):
+            continue
+        suited = SplitSettings.suited(kept).model_dump()
+        suited |= {name: 0.0 for name, head in NEEDS_HEAD.items() if head not in kept}
+        if len(have) > 1 and len(kept) == 1:  # levels of the mask count as well: the distance must prevail
+            suited |= {"distance_weight": 24.0, "persistence": 24}
+        found.append(
+            SplitSettings.model_validate(start.model_dump() | {name: suited[name] for name in names})
+        )
+    return found
+
+
 def goal(figures: Figures) -> float:
     """Return the weighted mean over groups of (AP50 + AP75 + AP90) / 3, each pooled over its pictures.
 
@@ -177,6 +199,7 @@ def search(
     seed: int,
     run: Run,
     tell: Callable[[Figures], None] = lambda figures: None,
+    first: Sequence[SplitSettings] = (),
 ) -> tuple[SplitSettings, Figures, Figures]:
     """Search at random, then coordinate by coordinate around the best with shrinking steps.
 
@@ -192,6 +215,8 @@ def search(
         How many settings to try at most.
     tell
         Called with the figures of each.
+    first
+        Settings to try before any others; they count as trials.
 
     Returns
     -------
@@ -215,6 +240,7 @@ def search(
                 best, figures, improved = candidate, found, True
         return improved
 
+    attempt(first)
     for _ in range(trials // (2 * ROUND)):
         draws = rng.normal(0, 0.2, (ROUND, len(names)))
         draws *= rng.random(draws.shape) < FEW / max(len(names), 1)

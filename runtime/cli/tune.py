@@ -69,7 +69,7 @@ def main(
     from ..backends import open_backend, resolve_model
     from ..flow import cores
     from ..onnx_metadata import respecify
-    from ..tuning import names_for, runner, search
+    from ..tuning import beginnings, names_for, runner, search
 
     path = resolve_model(engine or model)
     if output is not None:
@@ -82,7 +82,8 @@ def main(
             cases = _see(backend, truth, folder / "image", group_of, only)
         processes = min(jobs or cores(), trials)
         with runner(cases, spec.heads, processes) as run, scoring.bar("trying", trials) as advance:
-            best, after, before = search(spec.split, names, trials, seed, run, lambda _: advance())
+            first = beginnings(spec.split, spec.heads, names)
+            best, after, before = search(spec.split, names, trials, seed, run, lambda _: advance(), first)
 
         _print_settings(spec.split, best)
         columns: dict[str, dict[str, float]] = {}

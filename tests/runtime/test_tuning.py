@@ -14,6 +14,7 @@ from cellseg.runtime.tuning import (
     RANGES,
     Case,
     at_scale_of,
+    beginnings,
     goal,
     names_for,
     runner,
@@ -85,6 +86,34 @@ def test_a_search_is_the_same_in_any_number_of_processes() -> None:
     assert found[0] == found[1]
     changed = {name for name, value in found[0][0] if value != getattr(start, name)}
     assert changed <= set(names)
+
+
+def test_it_begins_with_what_suits_these_planes_or_fewer() -> None:
+    heads = (*HEADS, Head(name="boundary"), Head(name="density"))
+    start = SplitSettings(min_area=77)
+    names = [name for name in names_for(heads) if name != "min_area"]
+    found = beginnings(start, heads, names)
+    assert {settings.min_area for settings in found} == {77}  # not to be changed
+    assert [settings.boundary_weight > 0 for settings in found] == [False, True, False, True]
+    assert [settings.density_weight > 0 for settings in found] == [False, False, False, True]
+    assert len(beginnings(start, heads[:2], names_for(heads[:2]))) == 2
+    assert beginnings(start, HEADS, names_for(HEADS)) == [SplitSettings.suited(("mask",))]
+
+
+def test_the_search_goes_on_from_the_best_of_the_first() -> None:
+    """A boundary through the middle of every cell is not to be believed."""
+    case = discs(0, threshold=186)
+    misleading = np.zeros_like(case.planes)
+    misleading[..., 15::32] = misleading[..., 16::32] = 255
+    cases = [Case("all", np.concatenate([case.planes, misleading]), case.truth)]
+    heads = (*HEADS, Head(name="boundary"))
+    start = SplitSettings(mask_threshold=186, smoothing=0, min_seed_area=1, min_area=1)
+    names = [name for name in names_for(heads) if name != "min_area"]
+    first = beginnings(start, heads, names)
+    with runner(cases, heads, 1) as run:
+        best, after, before = search(start, names, 1 + len(first), 0, run, first=first)
+    assert goal(after) > goal(before)
+    assert best == first[0]
 
 
 @pytest.mark.parametrize(("names", "trials"), [([], 20), (["min_area"], 1)])
