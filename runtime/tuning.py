@@ -144,14 +144,15 @@ def beginnings(start: SplitSettings, heads: Sequence[Head], names: Sequence[str]
     return found
 
 
-def goal(figures: Figures) -> float:
+def goal(figures: Figures, balance: float = 0.5) -> float:
     """Return the weighted mean over groups of (AP50 + AP75 + AP90) / 3, each pooled over its pictures.
 
-    The weights are the square roots of their numbers, so that neither a frequent kind of picture nor a
-    handful of odd ones decides alone.
+    A group of n pictures weighs n ** (1 - balance), as kinds of pictures do in training: each picture
+    the same at 0, each group the same at 1. Between them neither a frequent kind nor a handful of odd ones
+    decides alone.
     """
     each = [(group["ap50"] + group["ap75"] + group["ap90"]) / 3 for group in figures.values()]
-    return float(np.average(each, weights=[group["images"] ** 0.5 for group in figures.values()]))
+    return float(np.average(each, weights=[group["images"] ** (1 - balance) for group in figures.values()]))
 
 
 def try_settings(cases: Sequence[Case], heads: Sequence[Head], settings: SplitSettings) -> Figures:
@@ -200,6 +201,7 @@ def search(
     run: Run,
     tell: Callable[[Figures], None] = lambda figures: None,
     first: Sequence[SplitSettings] = (),
+    balance: float = 0.5,
 ) -> tuple[SplitSettings, Figures, Figures]:
     """Search at random, then coordinate by coordinate around the best with shrinking steps.
 
@@ -217,6 +219,8 @@ def search(
         Called with the figures of each.
     first
         Settings to try before any others; they count as trials.
+    balance
+        How groups are weighed, see :func:`goal`.
 
     Returns
     -------
@@ -236,7 +240,7 @@ def search(
         for candidate, found in zip(several, run(several), strict=True):
             tried.add(candidate.model_dump_json())
             tell(found)
-            if goal(found) > goal(figures):
+            if goal(found, balance) > goal(figures, balance):
                 best, figures, improved = candidate, found, True
         return improved
 

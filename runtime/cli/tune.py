@@ -33,6 +33,13 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
 )
 @scoring.group_options
 @click.option("--only", metavar="VALUE", multiple=True, help="Tune on these groups only. May be repeated.")
+@click.option(
+    "--balance",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="How groups count: by their pictures at 0, all the same at 1.",
+)
 @click.option("--trials", type=click.IntRange(1), default=300, show_default=True, help="Settings to try.")
 @click.option("--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
@@ -47,6 +54,7 @@ def main(
     groups: Path | None,
     by: str | None,
     only: tuple[str, ...],
+    balance: float,
     trials: int,
     fix: tuple[str, ...],
     seed: int,
@@ -83,7 +91,9 @@ def main(
         processes = min(jobs or cores(), trials)
         with runner(cases, spec.heads, processes) as run, scoring.bar("trying", trials) as advance:
             first = beginnings(spec.split, spec.heads, names)
-            best, after, before = search(spec.split, names, trials, seed, run, lambda _: advance(), first)
+            best, after, before = search(
+                spec.split, names, trials, seed, run, lambda _: advance(), first, balance
+            )
 
         _print_settings(spec.split, best)
         columns: dict[str, dict[str, float]] = {}

@@ -61,7 +61,10 @@ def test_names_are_those_that_the_heads_give_a_meaning() -> None:
 
 def test_the_goal_weighs_groups_by_the_root_of_their_number() -> None:
     good, bad = ({"ap50": v, "ap75": v, "ap90": v} for v in (0.9, 0.3))
-    assert goal({"a": {**good, "images": 9}, "b": {**bad, "images": 1}}) == pytest.approx(0.75)
+    figures = {"a": {**good, "images": 9}, "b": {**bad, "images": 1}}
+    assert goal(figures) == pytest.approx(0.75)
+    assert goal(figures, balance=0) == pytest.approx(0.84)
+    assert goal(figures, balance=1) == pytest.approx(0.6)
 
 
 def test_the_search_finds_what_is_better_and_counts_its_trials() -> None:
@@ -98,6 +101,20 @@ def test_it_begins_with_what_suits_these_planes_or_fewer() -> None:
     assert [settings.density_weight > 0 for settings in found] == [False, False, False, True]
     assert len(beginnings(start, heads[:2], names_for(heads[:2]))) == 2
     assert beginnings(start, HEADS, names_for(HEADS)) == [SplitSettings.suited(("mask",))]
+
+
+def test_the_balance_decides_between_groups() -> None:
+    """Three pictures of one kind, one of another: what suits most pictures, or both kinds alike."""
+    dim = discs(3, threshold=50)
+    cases = [*(discs(seed, threshold=190) for seed in range(3)), Case("dim", dim.planes, dim.truth)]
+    start = SplitSettings(mask_threshold=110, smoothing=0, max_hole_area=0)
+    first = [start.model_copy(update={"mask_threshold": value}) for value in (50, 190)]
+    found = []
+    with runner(cases, HEADS, 1) as run:
+        for balance in (0.0, 1.0):
+            best, _, _ = search(start, ["mask_threshold"], 3, 0, run, first=first, balance=balance)
+            found.append(best.mask_threshold)
+    assert found == [190, 50]
 
 
 def test_the_search_goes_on_from_the_best_of_the_first() -> None:
