@@ -2,25 +2,27 @@
 # Everything that needs an NVIDIA GPU, in one go: kernels, tests, engines, and trainings where asked for.
 #
 #   benchmarks/gpu/run.sh OUT [--size N|WxH] [--tile N] [--batch N] [--model ONNX]
-#                             [--train CONFIG]... [--set KEY=VALUE]... [--only PART]... [--dry-run]
+#                             [--train CONFIG]... [--ablation DATA] [--set KEY=VALUE]...
+#                             [--only PART]... [--dry-run]
 #
 # Needs a Python ($PYTHON, python3 by default) with PyTorch and what pyproject.toml names for the parts
-# that shall run; nothing is downloaded. Parts: build, tests, engines, train. A part that fails does not
+# that shall run; nothing is downloaded. Parts: build, tests, engines, train, ablation. One that fails does not
 # stop the others; the end says which did, with exit code 1. Without a GPU only the build is done. A
 # training that was cut short goes on where it was. OUT keeps a log for each part, figures as JSON, and
 # tables.
 set -uo pipefail
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit "$1"; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit "$1"; }
 wanted() { [[ $# -ge 2 ]] || { echo "$1: wanted a value" >&2; exit 2; }; }
 
-out='' dry='' trainings=() settings=() only=() options=() model=()
+out='' dry='' trainings=() settings=() only=() options=() model=() ablation=''
 while [[ $# -gt 0 ]]; do
   case $1 in
     -h | --help) usage 0 ;;
     --dry-run) dry=yes ;;
     --size | --tile | --batch) wanted "$@"; options+=("$1" "$2"); shift ;;
     --model) wanted "$@"; model=("$1" "$(realpath "$2")"); shift ;;
+    --ablation) wanted "$@"; ablation=$(realpath "$2"); shift ;;
     --train) wanted "$@"; trainings+=("$2"); shift ;;
     --set) wanted "$@"; settings+=("$1" "$2"); shift ;;
     --only) wanted "$@"; only+=("$2"); shift ;;
@@ -77,8 +79,11 @@ if chosen train; then
     on_gpu "train-$name" "$python" -m cellseg.train.cli "$config" "${settings[@]}" \
       --set "work_dir=$folder" --set accelerator=cuda "${resume[@]}" &&
       on_gpu "export-$name" "$python" -c 'from cellseg.export.cli import main; main()' "$folder/best.pt" \
-        --fp16 --heads mask,boundary
+        --fp16 --heads mask,boundary,density
   done
+fi
+if chosen ablation && [[ -n $ablation ]]; then
+  on_gpu ablation "$python" benchmarks/ablation.py "$ablation" --out "$out/ablation" "${settings[@]}"
 fi
 rm -f "$out"/slide_*.tif
 

@@ -63,7 +63,8 @@ def test_failing_parts_are_named_in_the_end(tools: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     (out / "train" / "phase").mkdir(parents=True)
     (out / "train" / "phase" / "last.pt").touch()
-    done = call(tools, out, "--train", "nuclei", "--train", "configs/phase.yml", "--set", "dataset_path=d")
+    trained = ("--train", "nuclei", "--train", "configs/phase.yml", "--set", "dataset_path=d")
+    done = call(tools, out, *trained, "--ablation", tmp_path / "d")
     assert done.returncode == 1
     _, _, end = done.stdout.partition("\nfailed:\n")
     assert [line.split(",")[0] for line in end.splitlines()] == [
@@ -75,7 +76,8 @@ def test_failing_parts_are_named_in_the_end(tools: Path, tmp_path: Path) -> None
     trainings = [line for line in commands if "cellseg.train" in line]
     assert "--set dataset_path=d --set work_dir=" in trainings[0]
     assert ["--resume" in line for line in trainings] == [False, True]
-    assert commands[-1].endswith("train/phase/best.pt --fp16 --heads mask,boundary")
+    assert commands[-2].endswith("train/phase/best.pt --fp16 --heads mask,boundary,density")
+    assert commands[-1].startswith(f"benchmarks/ablation.py {tmp_path}/d --out {out}/ablation --set")
     assert "test_plans.py" in (out / "tests.log").read_text()
 
 
