@@ -51,7 +51,7 @@ VARIANTS = {
 #: One training image in so many tunes the splitter.
 EVERY = 12
 #: Settings of the splitter to try.
-TRIALS = 100
+TRIALS = 50
 SHOWN = ("ap50", "ap75", "ap_mean_50_90", "count_mae")
 Record = dict[str, Any]
 

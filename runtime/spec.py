@@ -109,9 +109,8 @@ class SplitSettings(Record):
         if "boundary" in heads:
             own = {"distance_weight": 12, "smoothing": 2.8, "persistence": 20, "min_seed_area": 4}
             if "density" in heads:
-                own = {"density_weight": 0.9, "distance_weight": 2, "smoothing": 2, "persistence": 13}
-                own |= {"mask_threshold": 136, "boundary_weight": 0.75, "min_seed_area": 10}
-                own |= {"min_seed_density": 0.3}
+                own = {"density_weight": 1, "boundary_weight": 0.55, "smoothing": 2, "persistence": 13}
+                own |= {"mask_threshold": 140, "min_seed_area": 10, "min_seed_density": 0.3}
         common = {"mask_threshold": 186, "min_area": 32, "max_hole_area": 30}
         return cls.model_validate(common | own)
 
