@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from ahead cimport ask
-from widths cimport width_of
+from widths cimport take_width
 
 ctypedef fused raw_t:
     uint8_t
@@ -132,9 +132,7 @@ def use_instructions(level=None):
 
     Returns the level chosen. Every level gives the same bytes; tests try them all.
     """
-    cdef int width = width_of(level)
-    cellseg_pick(width)
-    return width
+    return take_width(level, cellseg_pick)
 
 
 use_instructions()

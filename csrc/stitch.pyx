@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy, memset
 
 from ahead cimport ask
-from widths cimport width_of
+from widths cimport take_width
 
 
 cdef extern from *:
@@ -83,9 +83,7 @@ def use_instructions(level=None):
 
     Returns the level chosen. Every level gives the same bytes; tests try them all.
     """
-    cdef int width = width_of(level)
-    cellseg_pick(width)
-    return width
+    return take_width(level, cellseg_pick)
 
 
 use_instructions()

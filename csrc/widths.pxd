@@ -5,7 +5,9 @@ cdef extern from "widths.h":
     int cellseg_widest()
 
 
-cdef inline int width_of(level):
-    """Return the level to take: `level`, or what this CPU has, which is also the limit."""
-    widest = cellseg_widest()
-    return widest if level is None else max(0, min(level, widest))
+cdef inline int take_width(level, void (*pick)(int) noexcept):
+    """Let a kernel `pick` its loops for `level`, or for what this CPU has, which is also the limit."""
+    cdef int widest = cellseg_widest()
+    cdef int width = widest if level is None else max(0, min(level, widest))
+    pick(width)
+    return width
