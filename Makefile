@@ -11,7 +11,7 @@ DEMO ?= cellseg_out/demo
 SIZE ?= 4096x4096
 
 BIN := $(VENV)/bin
-KERNELS := $(wildcard csrc/*.pyx csrc/*.pxd)
+KERNELS := $(wildcard csrc/*.pyx csrc/*.pxd csrc/*.h)
 PACKAGING := setup.py pyproject.toml constraints.txt $(KERNELS)
 
 .PHONY: demo test lint types unit bench clean

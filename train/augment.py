@@ -17,14 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .stains import STAINS, draw_stains, render
+
 #: Entries of a look: exponents of the three channels for bright and for dark pictures, a colour matrix
-#: row by row, offset, blur sigma, noise sigma, noise seed.
-LOOK = 3 + 1 + 9 + 1 + 1 + 1 + 1
+#: row by row, offset, blur sigma, noise sigma, noise seed, and the stains.
+LOOK = 3 + 1 + 9 + 1 + 1 + 1 + 1 + STAINS
 #: Half the width of the blur's kernel in pixels.
 REACH = 3
 
 
-def draw_look(rng: np.random.Generator, strength: float, channels: int) -> NDArray[np.float64]:
+def draw_look(
+    rng: np.random.Generator, strength: float, channels: int, stained: float = 0.0
+) -> NDArray[np.float64]:
     """Draw how one crop is to look.
 
     Parameters
@@ -35,6 +39,8 @@ def draw_look(rng: np.random.Generator, strength: float, channels: int) -> NDArr
         0 changes nothing, 1 is usual.
     channels
         1 or 3; only colour pictures get stain, hue and saturation changes.
+    stained
+        Share of crops that, where they are fluorescence, are rendered as stained tissue.
 
     Returns
     -------
@@ -59,9 +65,9 @@ def draw_look(rng: np.random.Generator, strength: float, channels: int) -> NDArr
             matrix = _color_matrix(hue, 1 + saturation)
         matrix = matrix * (1 + contrast)
         offset = brightness - 0.5 * contrast  # contrast turns about middle grey
-    look = np.concatenate([gamma * stain, [gamma], matrix.ravel(), [offset, 0, 0, seed]])
-    look[-3:-1] = blur * use_blur, noise * use_noise
-    return look
+    blur, noise = blur * use_blur, noise * use_noise
+    stains = draw_stains(rng, stained)
+    return np.concatenate([gamma * stain, [gamma], matrix.ravel(), [offset, blur, noise, seed], stains])
 
 
 def _color_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
@@ -95,6 +101,10 @@ def photometric(image: Tensor, look: Tensor) -> Tensor:
     n, channels = image.shape[:2]
     values = look.to(image.device, torch.float32, non_blocking=True)
     x = image.float() / 255
+    for i in torch.nonzero(look[:, -STAINS]).flatten().tolist() if channels == 3 else ():
+        if _is_fluorescence(x[i]):
+            generator = torch.Generator(x.device).manual_seed(int(look[i, 16]))
+            x[i] = render(x[i], values[i, -STAINS:], generator)
     # Stains scale the optical density, -log(intensity) (Beer–Lambert): an exponent for each channel.
     # Only a bright background tells a stained picture; in the dark a channel is a colour of light.
     stained = (x.mean(dim=(1, 2, 3)) > 0.5)[:, None] if channels == 3 else torch.zeros_like(values[:, :1]) > 0
@@ -105,13 +115,22 @@ def photometric(image: Tensor, look: Tensor) -> Tensor:
     else:
         x = x * values[:, 4, None, None, None]
     x = x + values[:, 13, None, None, None]
-    for i, (*_, blur, noise, seed) in enumerate(look.tolist()):
+    for i, (blur, noise, seed) in enumerate(look[:, 14:17].tolist()):
         if blur:
             x[i] = _blur(x[i], blur)
         if noise:
             generator = torch.Generator(x.device).manual_seed(int(seed))
             x[i] += noise * torch.randn(x.shape[1:], generator=generator, device=x.device)
     return x.clamp_(0, 1)
+
+
+def _is_fluorescence(picture: Tensor) -> bool:
+    """Whether (3, H, W) is grey on a dark ground."""
+    return (
+        bool(picture.median() < 0.4)
+        and torch.equal(picture[0], picture[1])
+        and torch.equal(picture[1], picture[2])
+    )
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:

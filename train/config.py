@@ -122,6 +122,9 @@ class TrainConfig(BaseModel):
     crowding: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Strength of photometric and geometric augmentation; 0 switches it off, flips apart.
     augment: float = Field(default=1.0, ge=0.0, le=2.0)
+    #: Share of crops that, where they are fluorescence and the network has three channels, are rendered
+    #: as stained tissue.
+    stained: float = Field(default=0.0, ge=0.0, le=1.0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False

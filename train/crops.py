@@ -269,7 +269,8 @@ class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
         """Return crop `index`: image (C, S, S) uint8, planes (S, S) float32, ``look`` and ``index``."""
         cfg, crop = self.source.config, self.source.crop(index)
         image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
-        look = draw_look(np.random.default_rng([cfg.randseed, 3, index]), cfg.augment, cfg.in_channels)
+        rng = np.random.default_rng([cfg.randseed, 3, index])
+        look = draw_look(rng, cfg.augment, cfg.in_channels, cfg.stained)
         del crop["labels"]
         planes = {name: torch.from_numpy(plane) for name, plane in crop.items()}
         return {"image": image, "look": torch.from_numpy(look), "index": torch.tensor(index), **planes}
