@@ -19,9 +19,12 @@ from torch import Tensor
 
 from .stains import STAINS, draw_stains, render
 
-#: Entries of a look: exponents of the three channels for bright and for dark pictures, a colour matrix
-#: row by row, offset, blur sigma, noise sigma, noise seed, and the stains.
-LOOK = 3 + 1 + 9 + 1 + 1 + 1 + 1 + STAINS
+# Where a look has what: exponents of the three channels for bright pictures and one for dark ones, a colour
+# matrix row by row, an offset, sigmas of blur and noise, the seed of noise and textures, the stains.
+EXPONENTS, GAMMA, MATRIX, OFFSET = slice(0, 3), 3, slice(4, 13), 13
+BLUR, NOISE, SEED, STAINED = 14, 15, 16, slice(17, 17 + STAINS)
+#: Entries of a look.
+LOOK = STAINED.stop
 #: Half the width of the blur's kernel in pixels.
 REACH = 3
 
@@ -40,7 +43,7 @@ def draw_look(
     channels
         1 or 3; only colour pictures get stain, hue and saturation changes.
     stained
-        Share of crops that, where they are fluorescence, are rendered as stained tissue.
+        Chance that the crop is rendered as stained tissue; for fluorescence of three channels only.
 
     Returns
     -------
@@ -101,36 +104,26 @@ def photometric(image: Tensor, look: Tensor) -> Tensor:
     n, channels = image.shape[:2]
     values = look.to(image.device, torch.float32, non_blocking=True)
     x = image.float() / 255
-    for i in torch.nonzero(look[:, -STAINS]).flatten().tolist() if channels == 3 else ():
-        if _is_fluorescence(x[i]):
-            generator = torch.Generator(x.device).manual_seed(int(look[i, 16]))
-            x[i] = render(x[i], values[i, -STAINS:], generator)
+    for i in torch.nonzero(look[:, STAINED.start]).flatten().tolist():
+        generator = torch.Generator(x.device).manual_seed(int(look[i, SEED]))
+        x[i] = render(x[i], values[i, STAINED], generator)
     # Stains scale the optical density, -log(intensity) (Beer–Lambert): an exponent for each channel.
     # Only a bright background tells a stained picture; in the dark a channel is a colour of light.
     stained = (x.mean(dim=(1, 2, 3)) > 0.5)[:, None] if channels == 3 else torch.zeros_like(values[:, :1]) > 0
-    exponent = torch.where(stained, values[:, :channels], values[:, 3:4])  # (N, C)
+    exponent = torch.where(stained, values[:, EXPONENTS][:, :channels], values[:, GAMMA, None])  # (N, C)
     x = x.pow(exponent[:, :, None, None])
     if channels == 3:
-        x = torch.einsum("nij,njhw->nihw", values[:, 4:13].view(n, 3, 3), x)
+        x = torch.einsum("nij,njhw->nihw", values[:, MATRIX].view(n, 3, 3), x)
     else:
-        x = x * values[:, 4, None, None, None]
-    x = x + values[:, 13, None, None, None]
-    for i, (blur, noise, seed) in enumerate(look[:, 14:17].tolist()):
+        x = x * values[:, MATRIX.start, None, None, None]
+    x = x + values[:, OFFSET, None, None, None]
+    for i, (blur, noise, seed) in enumerate(look[:, BLUR : SEED + 1].tolist()):
         if blur:
             x[i] = _blur(x[i], blur)
         if noise:
             generator = torch.Generator(x.device).manual_seed(int(seed))
             x[i] += noise * torch.randn(x.shape[1:], generator=generator, device=x.device)
     return x.clamp_(0, 1)
-
-
-def _is_fluorescence(picture: Tensor) -> bool:
-    """Whether (3, H, W) is grey on a dark ground."""
-    return (
-        bool(picture.median() < 0.4)
-        and torch.equal(picture[0], picture[1])
-        and torch.equal(picture[1], picture[2])
-    )
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:

@@ -22,6 +22,7 @@ from . import targets
 from .augment import draw_look
 from .config import TrainConfig
 from .data import Sample
+from .stains import is_fluorescence
 
 Plane = NDArray[Any]
 
@@ -268,9 +269,10 @@ class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """Return crop `index`: image (C, S, S) uint8, planes (S, S) float32, ``look`` and ``index``."""
         cfg, crop = self.source.config, self.source.crop(index)
+        stained = cfg.stained if is_fluorescence(crop["image"]) else 0.0
         image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
         rng = np.random.default_rng([cfg.randseed, 3, index])
-        look = draw_look(rng, cfg.augment, cfg.in_channels, cfg.stained)
+        look = draw_look(rng, cfg.augment, cfg.in_channels, stained)
         del crop["labels"]
         planes = {name: torch.from_numpy(plane) for name, plane in crop.items()}
         return {"image": image, "look": torch.from_numpy(look), "index": torch.tensor(index), **planes}

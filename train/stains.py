@@ -25,8 +25,16 @@ STAINS = 1 + 3 + 3 + 1 + 3 + 2
 _HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 _EOSIN = np.array([0.07, 0.99, 0.11])
 _DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
+#: The ground of fluorescence is darker.
+DARK = 100
 #: Pixels between the nodes of the other stain's textures: cytoplasm and fibres, tissue.
 _GRAINS = (5, 48)
+
+
+def is_fluorescence(image: NDArray[np.uint8]) -> bool:
+    """Whether a picture, (H, W, C), is grey in three channels on a dark ground."""
+    grey = image.shape[2] == 3 and bool((image[:, :, :1] == image).all())
+    return grey and float(np.median(image[:, :, 0])) < DARK
 
 
 def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:

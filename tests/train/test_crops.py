@@ -1,6 +1,7 @@
 """Crops: pure functions of (seed, index), cut sparingly, right at the image's edge."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.train import targets
+from cellseg.train.augment import STAINED
 from cellseg.train.config import TrainConfig
 from cellseg.train.crops import (
     Crops,
@@ -107,6 +109,14 @@ def test_labels_are_never_blurred(configure: Configure) -> None:
     source = CropSource([sample(40, 40)], configure(augment=2.0))
     for index in range(30):
         assert set(np.unique(source.crop(index)["labels"])) <= {0, 1, 2, 3, 4}
+
+
+def test_a_share_of_the_fluorescence_is_to_look_stained(configure: Configure) -> None:
+    base = sample(40, 40)
+    for level, wanted in ((3, range(15, 45)), (1, range(1))):
+        grey = np.repeat(base.image // level, 3, axis=2)  # a third of the brightness is dark
+        crops = Crops(CropSource([replace(base, image=grey)], configure(in_channels=3, stained=0.5)))
+        assert sum(bool(crops[i]["look"][STAINED.start]) for i in range(60)) in wanted
 
 
 def test_density_keeps_its_mass_under_scaling(configure: Configure) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellseg.train.stains import STAINS, draw_stains, render
+from cellseg.train.stains import STAINS, draw_stains, is_fluorescence, render
 
 
 def stains(seed: int) -> Tensor:
@@ -57,3 +57,13 @@ def test_an_empty_picture_stays_nearly_empty() -> None:
 def test_two_pictures_in_a_row_are_stained_differently() -> None:
     colours = torch.stack([stains(seed)[1:4] for seed in range(10)])
     assert float(colours.std(dim=0).min()) > 0.1
+
+
+def test_only_grey_pictures_on_a_dark_ground_are_fluorescence() -> None:
+    dark = np.full((8, 9, 3), 20, np.uint8)
+    dark[2:5, 2:5] = 200
+    coloured = dark.copy()
+    coloured[3, 3, 0] = 0
+    assert is_fluorescence(dark)
+    for other in (coloured, 255 - dark, dark[:, :, :1]):
+        assert not is_fluorescence(other)
