@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 #: Entries of a drawing: whether it is used, optical density of the nuclear stain and of the other one in
-#: the three channels, how much the other one keeps out of nuclei, the light, the weights of its two textures.
-STAINS = 1 + 3 + 3 + 1 + 3 + 2
+#: the three channels, how much the other one keeps out of nuclei, the light, the weights of its two textures
+#: and of what lies about nuclei, and how far that reaches in pixels.
+STAINS = 1 + 3 + 3 + 1 + 3 + 2 + 1 + 1
 
 _HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
 _EOSIN = np.array([0.07, 0.99, 0.11])
@@ -56,11 +57,12 @@ def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:
     mix = rng.random()
     other = mix * _EOSIN + (1 - mix) * _DIAMINOBENZIDINE
     nuclear, other = (np.clip(v + rng.normal(0, 0.12, 3), 0.02, None) for v in (nuclear, other))
-    nuclear = nuclear / np.linalg.norm(nuclear) * rng.uniform(0.3, 1.5)
-    other = other / np.linalg.norm(other) * rng.uniform(0, 0.8)
+    nuclear = nuclear / np.linalg.norm(nuclear) * rng.uniform(0.3, 1.8)
+    other = other / np.linalg.norm(other) * 1.6 * rng.random() ** 1.5
     keeps_out = rng.random()
     light = rng.uniform(0.8, 1.0) * (1 - rng.uniform(0, 0.08, 3))
-    return np.concatenate([[used], nuclear, other, [keeps_out], light, rng.random(2)])
+    textures, about, reach = rng.random(2), rng.random(), rng.integers(2, 8)
+    return np.concatenate([[used], nuclear, other, [keeps_out], light, textures, [about, reach]])
 
 
 def render(image: Tensor, stains: Tensor, generator: torch.Generator) -> Tensor:
@@ -93,6 +95,12 @@ def render(image: Tensor, stains: Tensor, generator: torch.Generator) -> Tensor:
             noise[None, None], tuple(grey.shape), mode="bicubic", align_corners=True
         ).view(grey.shape)
     texture = texture / stains[11:13].sum().clamp_min(0.1)
+    # Cytoplasm and membranes: where nuclei are near, but not in them.
+    reach = int(stains[14])
+    near = concentration[None, None]
+    for _ in range(2):
+        near = torch.nn.functional.avg_pool2d(near, 2 * reach + 1, 1, reach, count_include_pad=False)
+    texture += stains[13] * (2 * (near[0, 0] - concentration)).clamp(0, 1)
     elsewhere = texture * (1 - stains[7] * concentration).clamp_min(0)
     density = nuclear[:, None, None] * concentration + other[:, None, None] * elsewhere
     return light[:, None, None] * torch.exp(-density.clamp_min(0))
