@@ -122,6 +122,9 @@ class TrainConfig(BaseModel):
     crowding: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Strength of photometric and geometric augmentation; 0 switches it off, flips apart.
     augment: float = Field(default=1.0, ge=0.0, le=2.0)
+    #: The same for pictures with a bright ground, whose stains differ more from laboratory to laboratory
+    #: than fluorescence does; none takes ``augment``.
+    augment_bright: float | None = Field(default=None, ge=0.0, le=2.0)
     #: Share of crops that, where they are fluorescence and the network has three channels, are rendered
     #: as stained tissue.
     stained: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -142,6 +142,11 @@ class CropSource:
         order = rng.permutation(count) if self.chances is None else rng.choice(count, count, p=self.chances)
         return self.samples[int(order[place])]
 
+    def strength(self, sample: Sample) -> float:
+        """Return how strongly crops of a sample are augmented."""
+        bright = self.config.augment_bright
+        return self.config.augment if sample.kind == "dark" or bright is None else bright
+
     def crop(self, index: int) -> dict[str, Plane]:
         """Return crop `index`: ``image`` (S, S, C) uint8, ``labels`` (S, S) int32 and planes (S, S).
 
@@ -153,7 +158,7 @@ class CropSource:
         cfg, sample = self.config, self.sample_of(index)
         height, width = sample.labels.shape
         rng = np.random.default_rng([cfg.randseed, 2, index])
-        place = Placement.draw(rng, height, width, cfg.crop, cfg.augment)
+        place = Placement.draw(rng, height, width, cfg.crop, self.strength(sample))
         y0, x0, y1, x1 = place.window(height, width)
 
         def cut(plane: Plane, smooth: bool = False) -> Plane:
@@ -272,7 +277,8 @@ class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
         stained = cfg.stained if is_fluorescence(crop["image"]) else 0.0
         image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
         rng = np.random.default_rng([cfg.randseed, 3, index])
-        look = draw_look(rng, cfg.augment, cfg.in_channels, stained)
+        strength = self.source.strength(self.source.sample_of(index))
+        look = draw_look(rng, strength, cfg.in_channels, stained)
         del crop["labels"]
         planes = {name: torch.from_numpy(plane) for name, plane in crop.items()}
         return {"image": image, "look": torch.from_numpy(look), "index": torch.tensor(index), **planes}

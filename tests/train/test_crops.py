@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.train import targets
-from cellseg.train.augment import STAINED
+from cellseg.train.augment import GAMMA, STAINED
 from cellseg.train.config import TrainConfig
 from cellseg.train.crops import (
     Crops,
@@ -117,6 +117,24 @@ def test_a_share_of_the_fluorescence_is_to_look_stained(configure: Configure) ->
         grey = np.repeat(base.image // level, 3, axis=2)  # a third of the brightness is dark
         crops = Crops(CropSource([replace(base, image=grey)], configure(in_channels=3, stained=0.5)))
         assert sum(bool(crops[i]["look"][STAINED.start]) for i in range(60)) in wanted
+
+
+def test_bright_pictures_have_a_strength_of_their_own(configure: Configure) -> None:
+    base = sample(40, 40)
+    dots = base.image // 128 * 80  # two levels: whatever lies between them is interpolated
+    dark = Sample("d", dots, base.labels)
+    bright = Sample("b", 255 - dots, base.labels)
+    for config, moved in (
+        (configure(augment=0.0, augment_bright=1.0), bright),
+        (configure(augment=1.0, augment_bright=0.0), dark),
+    ):
+        for one in (dark, bright):
+            source = CropSource([one], config)
+            looks = torch.stack([Crops(source)[i]["look"] for i in range(8)])
+            assert (looks[:, GAMMA].unique().numel() > 1) == (one is moved)
+            exact = all(np.isin(source.crop(i)["image"], one.image).all() for i in range(8))
+            assert exact == (one is not moved)
+    assert CropSource([], configure(augment=0.7)).strength(bright) == 0.7
 
 
 def test_density_keeps_its_mass_under_scaling(configure: Configure) -> None:
