@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import UsageError
 from ..instances import Strip
 from .base import Writer, compressors, opening, writing
 from .shards import LEVEL, write_shard
+from .store import DiscardableStore
 
 #: Edge of a chunk in pixels; a row of chunks is what is held in memory at each level.
 CHUNK = 256
@@ -53,13 +53,14 @@ class LabelsZarr(Writer):
         name: str = "labels",
     ) -> None:
         self.path = path
+        self._store = DiscardableStore(path)
         self._pool = compressors("cellseg-labels")
         self._committed = False
         self._row = 0
         with writing(path):
             path.mkdir(parents=True)
         with opening(self, path):
-            group = zarr.open_group(path, mode="w-", zarr_format=3)
+            group = zarr.open_group(self._store, mode="w-", zarr_format=3)
             self._levels = [
                 _Level(path, group, number, rows, columns, self._pool)
                 for number, (rows, columns) in enumerate(pyramid_shapes(height, width))
@@ -89,7 +90,7 @@ class LabelsZarr(Writer):
         """Remove the folder, unless committed."""
         if not self._committed:
             self._pool.shutdown(cancel_futures=True)
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._store.discard()
 
 
 class _Level:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from zarr.codecs import ZstdCodec
 from ..errors import UsageError
 from .base import Discarding, writing
 from .labels import CHUNK, SHARD_WIDTH, pyramid_shapes
+from .store import DiscardableStore
 
 #: Colours in which viewers show the planes, as RRGGBB.
 COLOURS = {"mask": "FFFFFF", "boundary": "FF8800", "density": "00C0FF"}
@@ -53,12 +53,13 @@ class PlanesZarr(Discarding):
     ) -> None:
         tall, wide = full_size or (height, width)
         self.path = path
+        self._store = DiscardableStore(path)
         self._committed = False
         with writing(path):
             path.mkdir(parents=True)
         try:
             with writing(path):
-                group: Any = zarr.open_group(path, mode="w-", zarr_format=3)
+                group: Any = zarr.open_group(self._store, mode="w-", zarr_format=3)
                 shapes = pyramid_shapes(height, width)
                 self._levels = [
                     _Level(group, number, (len(heads), *shape)) for number, shape in enumerate(shapes)
@@ -98,7 +99,7 @@ class PlanesZarr(Discarding):
     def discard(self) -> None:
         """Remove the folder, unless committed."""
         if not self._committed:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self._store.discard()
 
 
 class _Level:

@@ -1,0 +1,64 @@
+"""A zarr store on the disk that can be thrown away, whatever zarr is still writing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition
+from typing import Any
+
+from zarr.storage import LocalStore
+
+
+class DiscardableStore(LocalStore):  # type: ignore[misc]  # zarr's types are not followed
+    """A folder as a zarr store, with :meth:`discard`.
+
+    zarr writes several files at once on threads of its own. When one of them fails, it raises at once
+    and leaves the others running; each makes its folders anew, so one that comes after the folder was
+    removed brings it back.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    read_only
+        As zarr has it.
+    """
+
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+        super().__init__(root, read_only=read_only)
+        self._change = Condition()
+        self._running = 0
+        self._discarded = False
+
+    async def set(self, key: str, value: Any) -> None:
+        """Write a file, as zarr has it; refused after :meth:`discard`."""
+        with self._writing():
+            await super().set(key, value)
+
+    async def set_if_not_exists(self, key: str, value: Any) -> None:
+        """Write a file unless it is there, as zarr has it; refused after :meth:`discard`."""
+        with self._writing():
+            await super().set_if_not_exists(key, value)
+
+    def discard(self) -> None:
+        """Wait for the files being written, refuse all others, and remove the folder."""
+        with self._change:
+            self._discarded = True
+            self._change.wait_for(lambda: not self._running)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._change:
+            if self._discarded:
+                raise FileNotFoundError(f"{self.root} was discarded")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._running -= 1
+                self._change.notify_all()
