@@ -93,7 +93,7 @@ def measure(config: TrainConfig, folder: Path) -> Record:
             )
             start, names = SplitSettings.suited(used), names_for(heads)
             with runner(cases, heads, 1) as run:
-                best, _, _ = search(start, names, TRIALS, 0, run, first=beginnings(start, heads, names))
+                best, _, _ = search(start, names, TRIALS, 0, run.score, first=beginnings(start, heads, names))
             scores[used] = try_settings(unseen, heads, best)["all"]
         figures |= {f"{key} from {name}": scores[used][key] for key in SHOWN}
     return figures

@@ -16,6 +16,7 @@ CELL_DTYPE = np.dtype([
     ("area", np.int64), ("outline_end", np.int64),
     ("centroid_y", np.float64), ("centroid_x", np.float64), ("perimeter", np.float64),
     ("eccentricity", np.float64), ("solidity", np.float64), ("mean_probability", np.float64),
+    ("score", np.float64),
     ("y0", np.int32), ("x0", np.int32), ("y1", np.int32), ("x1", np.int32),
     ("first_x", np.int32), ("component", np.int32),
 ])
@@ -43,7 +44,7 @@ def measure_labels(
     Returns
     -------
     cells, intensity, outline
-        As from ``split.Splitter.process``; ``mean_probability`` is 0.
+        As from ``split.Splitter.process``; ``mean_probability`` and ``score`` are 0.
     """
     cdef Py_ssize_t height = labels.shape[0], width = labels.shape[1], y
     cdef int64_t stride = width + 1

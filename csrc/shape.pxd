@@ -30,6 +30,7 @@ cdef struct Cell:
     double eccentricity
     double solidity
     double mean_probability
+    double score
     int32_t y0  # bounding box, half-open
     int32_t x0
     int32_t y1
@@ -75,7 +76,7 @@ cdef inline void finish_moments(const Moments* moments, Cell* cell, int32_t y, i
     cell.centroid_y = y + my
     cell.centroid_x = x + mx
     cell.eccentricity = sqrt(max(1.0 - small / large, 0.0)) if large > 1e-12 else 0.0
-    cell.mean_probability = moments.probability / n
+    cell.mean_probability = cell.score = moments.probability / n
 
 
 cdef inline int trace_outline(

@@ -1,7 +1,8 @@
 """Finished components into measured cells, a batch in one call without the GIL.
 
 For each component: fill small holes, paint its runs into a crop, make the landscape, flood it from
-its significant peaks, drop small cells, measure and outline the rest. Nothing outside the component
+its significant peaks, join basins that are one cell, drop small and doubtful cells, measure and
+outline the rest. Nothing outside the component
 is looked at, so the result depends neither on the other components nor on how the image was cut.
 
 A thin component may wind through a crop far larger than itself. Then only *spans* are worked on, the
@@ -17,6 +18,7 @@ from libc.string cimport memcpy, memset
 from ahead cimport ask
 from cells cimport FLOAT32, NO_IMAGE, Results, Sources, free_results, measure_crop
 from flood cimport Basin, Rules, find_basin, flood
+from judge cimport PLANES, Contact, Evidence, JoinRule, ScoreRule, joined, score_of
 from landscape cimport Span, combine, distance, floor_one, rise, smooth
 from vector cimport Ints, free_ints, reserve_ints
 
@@ -80,11 +82,19 @@ cdef class Splitter:
         As in :class:`cellseg.runtime.spec.SplitSettings`; a mass of 0 ignores the density plane.
     hole_connectivity
         4 or 8: of the background, the other one than of the components.
+    join : ndarray of float64, shape (10,) or None
+        Weights of :class:`cellseg.runtime.spec.JoinRule`: constant; mask, boundary and density at the
+        contact; the same inside; smaller, larger, length. ``None``: no basins are joined.
+    score : ndarray of float64, shape (6,) or None
+        Those of :class:`cellseg.runtime.spec.ScoreRule`: constant; mask, boundary and density inside;
+        area; the smallest score that is kept. ``None``: the score is the mean probability.
     """
 
     cdef Rules rules
     cdef int32_t threshold, min_area, max_hole_area, hole_neighbours, radius, pad
-    cdef bint use_boundary, use_density, use_distance
+    cdef bint use_boundary, use_density, use_distance, joins, scores
+    cdef JoinRule join
+    cdef ScoreRule score
     cdef uint8_t[256] factor
     cdef uint8_t[256] density_factor
     cdef uint16_t[MAX_RADIUS + 1] weights
@@ -106,6 +116,10 @@ cdef class Splitter:
     cdef Ints maxima, sorted_maxima, held
     cdef Basin* basins
     cdef int64_t basin_capacity
+    cdef Evidence* evidence  # by basin
+    cdef int64_t evidence_capacity
+    cdef Contact* contacts
+    cdef int64_t n_contacts, contact_capacity
     cdef Results results
     cdef int64_t dropped, filled
 
@@ -114,8 +128,22 @@ cdef class Splitter:
         const uint8_t[::1] density_factor, const uint8_t[::1] distance_height, const uint16_t[::1] weights,
         const double[::1] probability, const double[::1] mass, int persistence, int min_seed_area,
         double min_seed_mass, int min_area, int max_hole_area, int hole_connectivity,
+        const double[::1] join, const double[::1] score,
     ):
         cdef int i
+        self.joins = join is not None
+        if self.joins:
+            self.join.constant = join[0]
+            for i in range(PLANES):
+                self.join.contact[i] = join[1 + i]
+                self.join.inside[i] = join[4 + i]
+            self.join.smaller, self.join.larger, self.join.length = join[7], join[8], join[9]
+        self.scores = score is not None
+        if self.scores:
+            self.score.constant = score[0]
+            for i in range(PLANES):
+                self.score.inside[i] = score[1 + i]
+            self.score.area, self.score.minimum = score[4], score[5]
         self.threshold = threshold
         self.min_area = min_area
         self.max_hole_area = max_hole_area
@@ -144,6 +172,8 @@ cdef class Splitter:
     def __dealloc__(self):
         self._free_crops()
         free(self.basins)
+        free(self.evidence)
+        free(self.contacts)
         free(self.spans)
         free_ints(&self.ordered)
         free_ints(&self.gaps)
@@ -208,9 +238,8 @@ cdef class Splitter:
         sources.row0 = row0
         sources.kind = image_kind
         sources.channels = channels if image_kind != NO_IMAGE else 0
-        cdef const uintptr_t* boundary = &boundary_rows[0] if self.use_boundary else NULL
-        cdef bint dense = self.use_density or self.rules.min_mass > 0
-        cdef const uintptr_t* density = &density_rows[0] if dense else NULL
+        cdef const uintptr_t* boundary = &boundary_rows[0] if boundary_rows is not None else NULL
+        cdef const uintptr_t* density = &density_rows[0] if density_rows is not None else NULL
         cdef Results* results = &self.results
         results.size = results.runs.size = results.outline.size = self.held.size = 0
         self.dropped = self.filled = 0
@@ -253,7 +282,8 @@ cdef class Splitter:
         cdef const int32_t* own = runs + 3 * component[0]
         cdef int64_t n_runs = component[1] - component[0]
         cdef bint holes = component[6] != 0 and self.max_hole_area > 0
-        cdef int32_t n_basins, n_cells
+        cdef int32_t n_basins, n_cells, b
+        cdef int64_t first
         if <int64_t>height * width < self.min_area and limits == NULL:
             self.dropped += 1  # a speck: it holds no cell, however it is filled and split
             return 0
@@ -285,14 +315,22 @@ cdef class Splitter:
             self.sorted_maxima.data, <int32_t>self.sorted_maxima.size, <int32_t>stride,
             self.spans, self.n_spans, self.basins, &self.rules,
         )
-        # 4. Number, hold back, drop; measure.
+        # 4. Join, hold back, drop, number; measure.
+        if self.joins or self.scores:
+            self._gather(y0, x0, stride, begin, n_basins, boundary, density, sources)
+            self._judge(n_basins)
         if limits != NULL:
             self._hold(index, y0, x0, stride, begin, n_basins, limits, sources)
         n_cells = self._number(n_basins)
+        first = self.results.size
         measure_crop(
             self.state, self.source, stride, begin, self.spans, self.n_spans, y0, x0, height, n_cells,
             index, sources, &self.results,
         )
+        if self.scores:
+            for b in range(1, n_basins + 1):
+                if self.basins[b].parent == b and self.basins[b].cell > 0:
+                    self.results.cells[first + self.basins[b].cell - 1].score = self.evidence[b].score
         self._clear()
         return 0
 
@@ -526,6 +564,133 @@ cdef class Splitter:
             self.basin_capacity = n
         return 0
 
+    cdef int _gather(
+        self, int32_t y0, int32_t x0, int64_t stride, int64_t begin, int32_t n_basins,
+        const uintptr_t* boundary, const uintptr_t* density, const Sources* sources,
+    ) except -1 nogil:
+        """Sum up what the planes show in every basin and, where such are joined, at every contact."""
+        cdef const uintptr_t* rows[3]
+        cdef const uint8_t* here[3]
+        cdef Basin* basins = self.basins
+        cdef Evidence* evidence
+        cdef const int32_t* state = self.state
+        cdef int64_t s, at, start, i, y, x, total
+        cdef int32_t b, other, k, roots = 0
+        cdef void* memory
+        rows[0], rows[1], rows[2] = sources.mask, boundary, density
+        if n_basins + 1 > self.evidence_capacity:
+            i = max(<int64_t>n_basins + 1, 2 * self.evidence_capacity, 64)
+            memory = realloc(self.evidence, i * sizeof(Evidence))
+            if memory == NULL:
+                with gil:
+                    raise MemoryError(f"no memory for {i} basins")
+            self.evidence = <Evidence*>memory
+            self.evidence_capacity = i
+        evidence = self.evidence
+        memset(evidence, 0, (n_basins + 1) * sizeof(Evidence))
+        for b in range(1, n_basins + 1):
+            basins[b].parent = basins[basins[b].parent].parent  # older, so that it has its root already
+            evidence[b].contact = -1
+            roots += basins[b].parent == b
+        self.n_contacts = 0
+        for s in range(self.n_spans):
+            at = self.spans[s].begin
+            while at < self.spans[s].end:
+                if state[at] <= 0:
+                    at += 1
+                    continue
+                start = at
+                b = basins[state[at]].parent
+                while state[at] > 0 and basins[state[at]].parent == b:
+                    at += 1
+                y = (start - begin) // stride
+                x = x0 + start - begin - y * stride
+                y += y0 - sources.row0
+                evidence[b].area += at - start
+                for k in range(PLANES):
+                    if rows[k] != NULL:
+                        here[k] = <const uint8_t*>rows[k][y] + x
+                        total = 0
+                        for i in range(at - start):
+                            total += here[k][i]
+                        evidence[b].inside[k] += total
+                if not self.joins or roots == 1:
+                    continue
+                if state[at] > 0:
+                    self._touch(b, basins[state[at]].parent, rows, y, x + at - start - 1, y, x + at - start)
+                for i in range(start, at):
+                    other = state[i + stride]
+                    if other > 0 and basins[other].parent != b:
+                        self._touch(b, basins[other].parent, rows, y, x + i - start, y + 1, x + i - start)
+        return 0
+
+    cdef int _touch(
+        self, int32_t a, int32_t b, const uintptr_t** rows, int64_t ya, int64_t xa, int64_t yb, int64_t xb
+    ) except -1 nogil:
+        """Add a pair of neighbouring pixels to the contact of their basins.
+
+        The contacts of a basin are a list, the latest used one first: in raster order that is nearly always
+        the wanted one.
+        """
+        cdef int32_t older = min(a, b), younger = max(a, b), k
+        cdef int32_t before = -1, c = self.evidence[younger].contact
+        cdef Contact* contact
+        cdef void* memory
+        while c >= 0 and self.contacts[c].older != older:
+            before = c
+            c = self.contacts[c].next
+        if c < 0:
+            if self.n_contacts == self.contact_capacity:
+                self.contact_capacity = max(2 * self.contact_capacity, 64)
+                memory = realloc(self.contacts, self.contact_capacity * sizeof(Contact))
+                if memory == NULL:
+                    with gil:
+                        raise MemoryError(f"no memory for {self.contact_capacity} contacts of basins")
+                self.contacts = <Contact*>memory
+            c = <int32_t>self.n_contacts
+            self.n_contacts += 1
+            contact = self.contacts + c
+            memset(contact, 0, sizeof(Contact))
+            contact.older, contact.younger = older, younger
+            contact.next = self.evidence[younger].contact
+        else:
+            contact = self.contacts + c
+            if before >= 0:
+                self.contacts[before].next = contact.next
+                contact.next = self.evidence[younger].contact
+        self.evidence[younger].contact = c
+        contact.length += 1
+        for k in range(PLANES):
+            if rows[k] != NULL:
+                contact.along[k] += (<const uint8_t*>rows[k][ya])[xa] + (<const uint8_t*>rows[k][yb])[xb]
+        return 0
+
+    cdef void _judge(self, int32_t n_basins) noexcept nogil:
+        """Join basins by their contacts, all as they were before any was joined; then score the cells."""
+        cdef Basin* basins = self.basins
+        cdef Evidence* evidence = self.evidence
+        cdef Contact* contact
+        cdef int64_t i
+        cdef int32_t a, b, k
+        for i in range(self.n_contacts):
+            contact = self.contacts + i
+            if joined(contact, evidence + contact.older, evidence + contact.younger, &self.join):
+                a = find_basin(basins, contact.older)
+                b = find_basin(basins, contact.younger)
+                if a != b:
+                    basins[max(a, b)].parent = min(a, b)
+                    basins[min(a, b)].area += basins[max(a, b)].area
+        for b in range(n_basins, 0, -1):  # the younger ones before those that they have joined
+            a = basins[b].parent
+            if a != b and evidence[b].area > 0:
+                evidence[a].area += evidence[b].area
+                for k in range(PLANES):
+                    evidence[a].inside[k] += evidence[b].inside[k]
+        if self.scores:
+            for b in range(1, n_basins + 1):
+                if basins[b].parent == b:
+                    evidence[b].score = score_of(evidence + b, &self.score)
+
     cdef int _hold(
         self, int32_t index, int32_t y0, int32_t x0, int64_t stride, int64_t begin, int32_t n_basins,
         const int32_t* limits, const Sources* sources,
@@ -580,6 +745,8 @@ cdef class Splitter:
                     out[4] = by_column
                     self.held.size += 5
                     basin.area = max(basin.area, self.min_area)  # it does not count as dropped
+                    if self.scores:
+                        self.evidence[b].score = 1
                 elif basin.solid:
                     continue
                 else:
@@ -588,14 +755,17 @@ cdef class Splitter:
         return 0
 
     cdef int32_t _number(self, int32_t n_basins) noexcept nogil:
-        """Replace basins by cells 1…n in raster order of the first pixel; small ones by 0."""
+        """Replace basins by cells 1…n in raster order of the first pixel; small and doubtful ones by 0."""
         cdef int32_t b, root, n_cells = 0
         cdef int64_t s, at
         cdef Basin* basins = self.basins
         cdef int32_t* state = self.state
         for b in range(1, n_basins + 1):
             basins[b].cell = -1
-            if basins[b].parent == b and basins[b].area < self.min_area:
+            if basins[b].parent == b and (
+                basins[b].area < self.min_area
+                or (self.scores and self.evidence[b].score < self.score.minimum)
+            ):
                 basins[b].cell = 0
                 self.dropped += 1
         for s in range(self.n_spans):

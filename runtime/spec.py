@@ -63,6 +63,39 @@ class Head(Record):
     power: float = 1.0
 
 
+class JoinRule(Record):
+    """When two cells that touch are one, learned from pictures whose cells are known.
+
+    They are joined where the sum of these terms, the log-odds of being one cell, is above 0. Terms of
+    planes are weights of their mean byte / 255; sizes count by the natural logarithm of their pixels.
+    """
+
+    constant: float
+    #: By plane, over the pixels on both sides of the contact.
+    contact: dict[HeadName, float]
+    #: By plane, over both cells.
+    inside: dict[HeadName, float]
+    #: Areas of the smaller and the larger one.
+    smaller: float
+    larger: float
+    #: Pairs of direct neighbours, one in each.
+    length: float
+
+
+class ScoreRule(Record):
+    """How sure a cell is, learned from pictures whose cells are known.
+
+    The sum of these terms is the log-odds that a true cell has an IoU of at least 0.5 with it; terms are
+    as in :class:`JoinRule`. Its probability is the cell's ``score``.
+    """
+
+    constant: float
+    inside: dict[HeadName, float]
+    area: float
+    #: Cells of a lower score are dropped.
+    minimum: float = Field(ge=0.0, le=1.0)
+
+
 class SplitSettings(Record):
     """How planes become cells; tuned on validation data and shipped with the model.
 
@@ -97,6 +130,17 @@ class SplitSettings(Record):
     #: Two basins join when the lower one holds less than this many cells by the density plane
     #: (cells; ignored without that plane; 0 switches the rule off).
     min_seed_density: float = Field(default=0.0, ge=0.0, le=1.0)
+    #: Joins what the flood has left apart; ``None``: nothing.
+    join: JoinRule | None = None
+    #: Scores cells and drops doubtful ones; ``None``: none, the score is the mean probability.
+    score: ScoreRule | None = None
+
+    @property
+    def weighed(self) -> frozenset[HeadName]:
+        """The planes that the rules look at."""
+        tables = [self.join.contact, self.join.inside] if self.join else []
+        tables += [self.score.inside] if self.score else []
+        return frozenset(name for table in tables for name in table)
 
     @classmethod
     def suited(cls, heads: Collection[str]) -> Self:
@@ -154,6 +198,9 @@ class ModelSpec(Record):
         names = [head.name for head in self.heads]
         if names[:1] != ["mask"] or len(set(names)) != len(names):
             raise ValueError(f"heads must start with 'mask' and be unique, found {names}")
+        if not self.split.weighed <= set(names):
+            lacking = ", ".join(sorted(self.split.weighed - set(names)))
+            raise ValueError(f"its rules for joining and scoring cells weigh {lacking}, which it has not")
         for field in ("halo", "tile"):
             if getattr(self, field) % self.multiple:
                 raise ValueError(f"{field} {getattr(self, field)} is not a multiple of {self.multiple}")

@@ -20,6 +20,8 @@ class Splitter:
         min_area: int,
         max_hole_area: int,
         hole_connectivity: int,
+        join: NDArray[np.float64] | None,
+        score: NDArray[np.float64] | None,
     ) -> None: ...
     def process(
         self,

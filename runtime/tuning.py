@@ -5,6 +5,10 @@ that the runtime uses. The search starts from the model's own settings, draws ha
 wide bell around the best so far, and then changes one setting at a time with shrinking steps. Before that
 it tries what suits a model with all of these planes, or with fewer: small steps do not lead from
 settings that trust a plane to such that do without.
+
+Afterwards the splitter may cut finer, and rules learned from the same pictures join the pieces and score
+the cells (:mod:`.learning`). Whether that is any better is seen on pictures that the rules were not learned
+from, each fifth in its turn.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from numpy.typing import NDArray
 from .backends import Backend
 from .evaluate import Score, score, summarise
 from .instances import split_planes
+from .learning import Lesson, Pieces, joined, learn, scores
 from .overlap import Labels
 from .pipeline import segment
 from .readers import by_size
@@ -41,6 +46,12 @@ ROUND = 16
 FEW = 2.5
 #: Scores settings, in order; several at once where there are processes.
 Run = Callable[[Iterable[SplitSettings]], Iterable[Figures]]
+#: Rules are learned on all pictures but each so-many-th, and judged on these.
+FOLDS = 5
+#: By how much finer the splitter cuts before rules join the pieces: factors of smoothing and persistence.
+FINER = tuple((smoothing, depth) for smoothing in (1.0, 0.7, 0.5) for depth in (1.0, 0.5, 0.25))
+#: Smallest scores that are tried.
+MINIMA = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,33 +175,118 @@ def try_settings(cases: Sequence[Case], heads: Sequence[Head], settings: SplitSe
     return {group: summarise(each) for group, each in sorted(scores.items())}
 
 
+def try_rules(
+    cases: Sequence[Case], heads: Sequence[Head], balance: float, settings: SplitSettings
+) -> tuple[SplitSettings, Figures]:
+    """Learn rules for the pieces that these settings make; return them with the best smallest score.
+
+    The figures are of pictures that the rules were not learned from.
+    """
+    lessons = [Lesson.of(case.planes, case.truth, heads, settings) for case in cases]
+    found: list[dict[str, list[Score]]] = [{} for _ in MINIMA]
+    for fold in range(min(FOLDS, len(cases))):
+        others = [lesson for at, lesson in enumerate(lessons) if at % FOLDS != fold] or lessons
+        join_rule, score_rule = learn(others, heads, settings.min_area)
+        for case, lesson in list(zip(cases, lessons, strict=True))[fold::FOLDS]:
+            labels = joined(lesson, join_rule, heads)
+            cells = Pieces.of(labels, lesson.planes)
+            sure = np.ones(len(cells.area)) if score_rule is None else scores(cells, score_rule, heads)
+            for minimum, table in zip(MINIMA, found, strict=True):
+                kept = np.concatenate([[False], (cells.area >= settings.min_area) & (sure >= minimum)])
+                table.setdefault(case.group, []).append(score(case.truth, np.where(kept[labels], labels, 0)))
+    figures = [{group: summarise(each) for group, each in sorted(table.items())} for table in found]
+    best = max(range(len(MINIMA)), key=lambda at: goal(figures[at], balance))
+    join_rule, score_rule = learn(lessons, heads, settings.min_area)
+    if score_rule is not None:
+        score_rule = score_rule.model_copy(update={"minimum": MINIMA[best]})
+    return settings.model_copy(update={"join": join_rule, "score": score_rule}), figures[best]
+
+
 class _Worker:
     """The cases in each process; they are handed over once."""
 
-    run: Callable[[SplitSettings], Figures]
+    cases: Sequence[Case]
+    heads: Sequence[Head]
 
     @classmethod
     def prepare(cls, cases: Sequence[Case], heads: Sequence[Head]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
-        cls.run = partial(try_settings, cases, heads)
+        cls.cases, cls.heads = cases, heads
 
     @classmethod
     def work(cls, settings: SplitSettings) -> Figures:
-        return cls.run(settings)
+        return try_settings(cls.cases, cls.heads, settings)
+
+    @classmethod
+    def learn(cls, balance: float, settings: SplitSettings) -> tuple[SplitSettings, Figures]:
+        return try_rules(cls.cases, cls.heads, balance, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Scores settings, and learns rules for them; each gives its results in order."""
+
+    score: Run
+    #: Balance and settings → settings with rules and their figures.
+    learn: Callable[[float, Iterable[SplitSettings]], Iterable[tuple[SplitSettings, Figures]]]
 
 
 @contextmanager
-def runner(cases: Sequence[Case], heads: Sequence[Head], jobs: int) -> Iterator[Run]:
-    """Give a function that scores many settings in `jobs` processes."""
+def runner(cases: Sequence[Case], heads: Sequence[Head], jobs: int) -> Iterator[Runner]:
+    """Give what scores many settings in `jobs` processes."""
     if jobs == 1:
-        yield partial(map, partial(try_settings, cases, heads))
+        yield Runner(
+            partial(map, partial(try_settings, cases, heads)),
+            lambda balance, several: map(partial(try_rules, cases, heads, balance), several),
+        )
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit the engine's threads
     with ProcessPoolExecutor(jobs, spawn, _Worker.prepare, (cases, heads)) as pool:
         try:
-            yield partial(pool.map, _Worker.work)
+            yield Runner(
+                partial(pool.map, _Worker.work),
+                lambda balance, several: pool.map(partial(_Worker.learn, balance), several),
+            )
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def with_rules(
+    settings: SplitSettings,
+    figures: Figures,
+    run: Runner,
+    tell: Callable[[], None] = lambda: None,
+    balance: float = 0.5,
+) -> tuple[SplitSettings, Figures]:
+    """Cut finer, and learn rules that join the pieces and score the cells, where that is better.
+
+    Parameters
+    ----------
+    settings, figures
+        The best without rules, and what they come to.
+    tell
+        Called after each of the :data:`FINER` trials.
+    balance
+        How groups are weighed, see :func:`goal`.
+
+    Returns
+    -------
+    The best settings and their figures: of pictures that the rules were not learned from.
+    """
+    finer = [
+        settings.model_copy(
+            update={
+                "smoothing": round(settings.smoothing * smoothing, 3),
+                "persistence": max(1, round(settings.persistence * depth)),
+            }
+        )
+        for smoothing, depth in FINER
+    ]
+    for candidate, found in run.learn(balance, finer):
+        tell()
+        if goal(found, balance) > goal(figures, balance):
+            settings, figures = candidate, found
+    return settings, figures
 
 
 def search(

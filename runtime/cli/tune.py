@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,6 +41,12 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
     help="How groups count: by their pictures at 0, all the same at 1.",
 )
 @click.option("--trials", type=click.IntRange(1), default=300, show_default=True, help="Settings to try.")
+@click.option(
+    "--rules/--no-rules",
+    default=True,
+    show_default=True,
+    help="Learn which touching cells are one and how sure a cell is.",
+)
 @click.option("--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes; as many as there are cores by default.")
@@ -56,6 +62,7 @@ def main(
     only: tuple[str, ...],
     balance: float,
     trials: int,
+    rules: bool,
     fix: tuple[str, ...],
     seed: int,
     jobs: int | None,
@@ -63,7 +70,9 @@ def main(
     """Tune how a model's planes are split into cells, on pictures whose cells are known.
 
     DIR holds image/ and label/ with files of the same names, as for cellseg-eval. The model runs once over
-    each picture; then settings of the splitter are tried on what it saw. The network stays as it is.
+    each picture; then settings of the splitter are tried on what it saw, and two rules are learned from it:
+    which touching cells are one, and how sure a cell is (its score). They are kept if they help on pictures
+    that they were not learned from. The network stays as it is.
 
     Take validation pictures, and others to measure what it is worth: on the pictures that the settings
     were chosen on, figures are optimistic.
@@ -77,7 +86,7 @@ def main(
     from ..backends import open_backend, resolve_model
     from ..flow import cores
     from ..onnx_metadata import respecify
-    from ..tuning import beginnings, names_for, runner, search
+    from ..tuning import FINER, beginnings, goal, names_for, runner, search, with_rules
 
     path = resolve_model(engine or model)
     if output is not None:
@@ -89,11 +98,19 @@ def main(
             names = _names(names_for(spec.heads), fix)
             cases = _see(backend, truth, folder / "image", group_of, only)
         processes = min(jobs or cores(), trials)
-        with runner(cases, spec.heads, processes) as run, scoring.bar("trying", trials) as advance:
-            first = beginnings(spec.split, spec.heads, names)
-            best, after, before = search(
-                spec.split, names, trials, seed, run, lambda _: advance(), first, balance
-            )
+        bare = spec.split.model_copy(update={"join": None, "score": None})
+        with runner(cases, spec.heads, processes) as run:
+            (before,) = run.score([spec.split])
+            with scoring.bar("trying", trials) as advance:
+                first = beginnings(bare, spec.heads, names)
+                best, after, _ = search(
+                    bare, names, trials, seed, run.score, lambda _: advance(), first, balance
+                )
+            if rules:
+                with scoring.bar("learning", len(FINER)) as advance:
+                    best, after = with_rules(best, after, run, advance, balance)
+        if goal(before, balance) > goal(after, balance):
+            best, after = spec.split, before
 
         _print_settings(spec.split, best)
         columns: dict[str, dict[str, float]] = {}
@@ -160,7 +177,19 @@ def _print_settings(before: SplitSettings, after: SplitSettings) -> None:
     table = Table("setting", "before", "after", box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
-    old = before.model_dump()
-    for name, value in after.model_dump().items():
-        table.add_row(name, f"{old[name]:g}", f"{value:g}", style=None if value == old[name] else "bold")
+    old, new = _flat(before.model_dump()), _flat(after.model_dump())
+    for name in dict.fromkeys([*old, *new]):
+        texts = [f"{each[name]:g}" if name in each else "" for each in (old, new)]
+        table.add_row(name, *texts, style=None if texts[0] == texts[1] else "bold")
     common.console().print(table)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return all numbers of nested tables by their names."""
+    numbers: dict[str, float] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            numbers |= _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            numbers[prefix + name] = value
+    return numbers

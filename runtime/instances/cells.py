@@ -22,6 +22,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "eccentricity": np.float64,
     "solidity": np.float64,
     "mean_probability": np.float64,
+    "score": np.float64,
     "touches_border": np.bool_,
 }
 
@@ -50,6 +51,8 @@ class Cells:
         * ``solidity``: area over the area of the convex hull of the pixels' corners, 0…1 (for small
           cells a little below scikit-image's, whose hull is counted in pixels);
         * ``mean_probability``: of the mask plane, 0…1;
+        * ``score``: how sure the cell is, 0…1: the probability that it is right, by the model's
+          :class:`~cellseg.runtime.spec.ScoreRule`, or else the mean probability;
         * ``touches_border``: whether a pixel lies on the edge of the image;
         * ``mean_intensity_0``…: by image channel, in raw units.
     outline

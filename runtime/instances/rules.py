@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..spec import Head, SplitSettings
+from ..spec import Head, HeadName, JoinRule, ScoreRule, SplitSettings
 from ..split import Splitter
 
+#: Planes in the order of the kernel.
+PLANES: tuple[HeadName, ...] = ("mask", "boundary", "density")
 #: Pixels up to which the distance to the outside is told apart.
 DISTANCE_REACH = 64
 #: Levels a pixel of distance where the distance is the whole landscape: quarter pixels.
@@ -90,7 +92,8 @@ class SplitRules:
         if "boundary" in names:
             boundary = len(planes)
             planes.append(names.index("boundary"))
-        if "density" in names and (settings.min_seed_density > 0 or settings.density_weight > 0):
+        wanted = settings.min_seed_density > 0 or settings.density_weight > 0 or "density" in settings.weighed
+        if "density" in names and wanted:
             density = len(planes)
             planes.append(names.index("density"))
         reach = len(gaussian_weights(settings.smoothing)) - 1
@@ -131,4 +134,19 @@ class SplitRules:
             min_area=settings.min_area,
             max_hole_area=settings.max_hole_area,
             hole_connectivity=4 if self.connectivity == 8 else 8,
+            join=None if settings.join is None else _join_weights(settings.join),
+            score=None if settings.score is None else _score_weights(settings.score),
         )
+
+
+def _by_plane(weights: Mapping[HeadName, float]) -> list[float]:
+    return [weights.get(name, 0.0) for name in PLANES]
+
+
+def _join_weights(rule: JoinRule) -> NDArray[np.float64]:
+    sizes = [rule.smaller, rule.larger, rule.length]
+    return np.array([rule.constant, *_by_plane(rule.contact), *_by_plane(rule.inside), *sizes])
+
+
+def _score_weights(rule: ScoreRule) -> NDArray[np.float64]:
+    return np.array([rule.constant, *_by_plane(rule.inside), rule.area, rule.minimum])

@@ -157,6 +157,7 @@ class _Layout:
             "Eccentricity": ("eccentricity", 4),
             "Solidity": ("solidity", 4),
             "Mean probability": ("mean_probability", 4),
+            "Score": ("score", 4),
         }
         for channel, name in zip(channels, intensity_columns(channels), strict=True):
             columns[f"Mean intensity {channel}"] = (name, intensity_decimals)

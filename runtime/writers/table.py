@@ -43,7 +43,7 @@ def table_columns(channel_names: Sequence[str], pixel_size: float | None) -> dic
     columns |= {"perimeter": f8}
     if micro:
         columns |= {"perimeter_um": f8}
-    columns |= {"eccentricity": f8, "solidity": f8, "mean_probability": f8}
+    columns |= {"eccentricity": f8, "solidity": f8, "mean_probability": f8, "score": f8}
     columns |= dict.fromkeys(intensity_columns(channel_names), f8)
     return columns | {"touches_border": pa.bool_()}
 

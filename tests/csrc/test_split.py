@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from cellseg.runtime.instances import split_planes
+from cellseg.runtime.instances import InstanceStream, split_planes
 from cellseg.runtime.instances.rules import SplitRules, gaussian_weights, head_values
 from cellseg.runtime.label import RunLabeler
-from cellseg.runtime.spec import Head, SplitSettings
+from cellseg.runtime.learning import Lesson, Pieces, joined, scores
+from cellseg.runtime.spec import Head, JoinRule, ScoreRule, SplitSettings
 
 MASK, BOUNDARY = Head(name="mask"), Head(name="boundary")
 DENSITY = Head(name="density", full_scale=0.05, power=2.0)
@@ -259,6 +260,58 @@ def test_thin_components_in_large_boxes_equal_the_reference(planes, rules, conne
         split_planes(planes, heads, rules, connectivity=connectivity),
         reference(planes, heads, rules, connectivity),
     )
+
+
+weights = st.floats(-6, 6).map(lambda value: round(value, 3) + 0.0004)
+tables = st.dictionaries(st.sampled_from(["mask", "boundary", "density"]), weights)
+joins = st.builds(
+    JoinRule, constant=weights, contact=tables, inside=tables, smaller=weights, larger=weights, length=weights
+)
+scorings = st.builds(
+    ScoreRule, constant=weights, inside=tables, area=weights, minimum=st.sampled_from([0.0, 0.3, 0.5, 0.9])
+)
+
+
+@given(
+    plane_stacks(3),
+    rules_of,
+    st.none() | joins,
+    st.none() | scorings,
+    st.sampled_from([(MASK,), (MASK, DENSITY), (MASK, BOUNDARY, DENSITY)]),
+)
+@settings(deadline=None, max_examples=200)
+def test_learned_rules_equal_their_plain_form(planes, rules, join, score, heads):
+    """Joined and scored by the kernel, and on its own pieces by numpy."""
+    planes = planes[: len(heads)]
+    rules = rules.model_copy(update={"join": join, "score": score})
+    lesson = Lesson.of(planes, np.zeros(planes.shape[1:], np.int32), heads, rules)
+    labels = joined(lesson, join, heads)
+    cells = Pieces.of(labels, planes)
+    sure = cells.inside[:, 0] if score is None else scores(cells, score, heads)
+    kept = (cells.area >= rules.min_area) & (sure >= (0 if score is None else score.minimum))
+    numbers, first = np.unique(np.where(np.append(False, kept)[labels], labels, 0), return_index=True)
+    order = numbers[np.argsort(first)]
+    order = order[order > 0]  # by their first pixels
+    wanted = np.zeros(labels.max() + 1, np.int32)
+    wanted[order] = np.arange(1, len(order) + 1)
+    with InstanceStream(*planes.shape[1:], heads, rules) as stream:
+        (strip,) = stream.push(planes)
+    np.testing.assert_array_equal(strip.labels, wanted[labels])
+    np.testing.assert_allclose(strip.cells.columns["score"], sure[order - 1], rtol=1e-9)
+
+
+def test_joins_spread_from_contact_to_contact():
+    """Three pieces in a row: the outer two are one cell because each is one with the middle."""
+    planes = np.zeros((1, 20, 60), np.uint8)
+    yy, xx = np.ogrid[:20, :60]
+    for x in (12, 28, 44):
+        planes[0][(yy - 10) ** 2 + (xx - x) ** 2 <= 81] = 255
+    rules = SplitSettings(persistence=2)
+    assert split_planes(planes, (MASK,), rules).max() == 3
+    always = JoinRule(constant=1, contact={}, inside={}, smaller=0, larger=0, length=0)
+    assert split_planes(planes, (MASK,), rules.model_copy(update={"join": always})).max() == 1
+    long = always.model_copy(update={"constant": -100.0})
+    assert split_planes(planes, (MASK,), rules.model_copy(update={"join": long})).max() == 3
 
 
 def blobs(shape, n, radius, seed=0):

@@ -11,10 +11,26 @@ from skimage.measure import regionprops_table
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.instances import Cells, InstanceStream, split_planes
 from cellseg.runtime.instances.rules import gaussian_weights
-from cellseg.runtime.spec import Head, SplitSettings
+from cellseg.runtime.spec import Head, JoinRule, ScoreRule, SplitSettings
 
 HEADS = (Head(name="mask"), Head(name="boundary"))
 RULES = SplitSettings(min_area=4, max_hole_area=10)
+#: Fine pieces, many of which are joined, and cells some of which are dropped as doubtful.
+LEARNED = RULES.model_copy(
+    update={
+        "persistence": 2,
+        "min_seed_area": 1,
+        "join": JoinRule(
+            constant=1.0,
+            contact={"mask": 4.0, "boundary": -9.0},
+            inside={"mask": -1.0},
+            smaller=-0.3,
+            larger=0.0,
+            length=0.2,
+        ),
+        "score": ScoreRule(constant=-7.0, inside={"mask": 8.0, "boundary": -1.0}, area=0.3, minimum=0.4),
+    }
+)
 
 
 def run(planes, cuts, image=None, rules=RULES, heads=HEADS, **options):
@@ -100,25 +116,25 @@ def slides(draw):
     return planes, cuts
 
 
-@given(slides(), st.sampled_from([1, 3]), st.sampled_from([4, 8]))
+@given(slides(), st.sampled_from([1, 3]), st.sampled_from([4, 8]), st.sampled_from([RULES, LEARNED]))
 @settings(deadline=None, max_examples=150)
-def test_result_does_not_depend_on_how_rows_arrive(slide, workers, connectivity):
+def test_result_does_not_depend_on_how_rows_arrive(slide, workers, connectivity, rules):
     planes, cuts = slide
     image = np.random.default_rng(0).integers(0, 255, (*planes.shape[1:], 2)).astype(np.uint8)
-    whole = run(planes, [], image, connectivity=connectivity)
-    parts = run(planes, cuts, image, workers=workers, connectivity=connectivity)
+    whole = run(planes, [], image, rules, connectivity=connectivity)
+    parts = run(planes, cuts, image, rules, workers=workers, connectivity=connectivity)
     assert_same(whole, parts)
     assert_sound(whole[0], whole[1], image)
 
 
-@given(slides(), st.integers(1, 24), st.integers(1, 24))
+@given(slides(), st.integers(1, 24), st.integers(1, 24), st.sampled_from([RULES, LEARNED]))
 @settings(deadline=None, max_examples=150)
-def test_giant_components_do_not_depend_on_how_rows_arrive(slide, max_rows, max_columns):
+def test_giant_components_do_not_depend_on_how_rows_arrive(slide, max_rows, max_columns, rules):
     """Bounds so small that components give up their cells again and again."""
     planes, cuts = slide
     bounds = {"max_rows": max_rows, "max_columns": max_columns}
-    whole = run(planes, [], **bounds)
-    parts = run(planes, cuts, **bounds)
+    whole = run(planes, [], rules=rules, **bounds)
+    parts = run(planes, cuts, rules=rules, **bounds)
     assert_same(whole, parts)
     assert_sound(whole[0], whole[1])
     longest = max(b - a for a, b in zip([0, *cuts], [*cuts, planes.shape[1]], strict=True))

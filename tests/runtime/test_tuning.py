@@ -71,7 +71,7 @@ def test_the_search_finds_what_is_better_and_counts_its_trials() -> None:
     start = SplitSettings(mask_threshold=200, min_area=1, smoothing=0, max_hole_area=0)
     told = []
     with runner(CASES, HEADS, 1) as run:
-        best, after, before = search(start, names_for(HEADS), 80, 0, run, told.append)
+        best, after, before = search(start, names_for(HEADS), 80, 0, run.score, told.append)
     assert len(told) <= 80
     assert before == try_settings(CASES, HEADS, start) == told[0]
     assert after == try_settings(CASES, HEADS, best)
@@ -85,7 +85,7 @@ def test_a_search_is_the_same_in_any_number_of_processes() -> None:
     found = []
     for jobs in (1, 2):
         with runner(CASES, HEADS, jobs) as run:
-            found.append(search(start, names, 40, 3, run))
+            found.append(search(start, names, 40, 3, run.score))
     assert found[0] == found[1]
     changed = {name for name, value in found[0][0] if value != getattr(start, name)}
     assert changed <= set(names)
@@ -112,7 +112,7 @@ def test_the_balance_decides_between_groups() -> None:
     found = []
     with runner(cases, HEADS, 1) as run:
         for balance in (0.0, 1.0):
-            best, _, _ = search(start, ["mask_threshold"], 3, 0, run, first=first, balance=balance)
+            best, _, _ = search(start, ["mask_threshold"], 3, 0, run.score, first=first, balance=balance)
             found.append(best.mask_threshold)
     assert found == [190, 50]
 
@@ -128,7 +128,7 @@ def test_the_search_goes_on_from_the_best_of_the_first() -> None:
     names = [name for name in names_for(heads) if name != "min_area"]
     first = beginnings(start, heads, names)
     with runner(cases, heads, 1) as run:
-        best, after, before = search(start, names, 1 + len(first), 0, run, first=first)
+        best, after, before = search(start, names, 1 + len(first), 0, run.score, first=first)
     assert goal(after) > goal(before)
     assert best == first[0]
 
@@ -137,7 +137,7 @@ def test_the_search_goes_on_from_the_best_of_the_first() -> None:
 def test_nothing_to_search_is_no_search(names: list[str], trials: int) -> None:
     start = SplitSettings()
     with runner(CASES[:1], HEADS, 1) as run:
-        best, after, before = search(start, names, trials, 0, run)
+        best, after, before = search(start, names, trials, 0, run.score)
     assert best == start
     assert after == before
 
