@@ -41,7 +41,7 @@ from cellseg.runtime.instances import InstanceStream, Strip  # noqa: E402
 from cellseg.runtime.label import label_image  # noqa: E402
 from cellseg.runtime.measure import measure_labels  # noqa: E402
 from cellseg.runtime.preprocess import Normalization  # noqa: E402
-from cellseg.runtime.spec import Head, SplitSettings  # noqa: E402
+from cellseg.runtime.spec import Head, JoinRule, ScoreRule, SplitSettings  # noqa: E402
 from cellseg.runtime.tiling import TileGrid  # noqa: E402
 
 
@@ -107,8 +107,19 @@ class Case:
         return Case(self.name, self.ours, there)
 
 
-SETTINGS = SplitSettings()
 HEADS = (Head(name="mask"), Head(name="boundary"))
+#: With rules as a tuned model has them, that cost what they cost there and change nothing.
+SETTINGS = SplitSettings(
+    join=JoinRule(
+        constant=-99.0,
+        contact={"mask": 1.0, "boundary": -1.0},
+        inside={"mask": 1.0, "boundary": -1.0},
+        smaller=0.1,
+        larger=0.1,
+        length=0.1,
+    ),
+    score=ScoreRule(constant=0.0, inside={"mask": 1.0, "boundary": -1.0}, area=0.1, minimum=0.0),
+)
 PROPERTIES = (
     "area", "bbox", "centroid", "eccentricity", "intensity_mean", "perimeter", "solidity",
 )  # fmt: skip

@@ -186,14 +186,19 @@ def _size(option: str, text: str, words: tuple[str, ...]) -> int | str:
 def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
     from pydantic import ValidationError
 
+    from cellseg.runtime.instances.rules import PLANES
     from cellseg.runtime.spec import SplitSettings
 
     if path is None:
         return SplitSettings.suited(heads)
     try:
-        return SplitSettings.model_validate_json(path.read_text(encoding="utf-8"))
+        settings = SplitSettings.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--split {path}: cannot be read ({error})") from None
     except ValidationError as error:
         first: Any = error.errors()[0]
         raise UsageError(f"--split {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not settings.weighed <= set(heads):
+        wanted = ",".join(name for name in PLANES if name in settings.weighed)
+        raise UsageError(f"--split {path}: its rules weigh more planes than are kept; add --heads {wanted}")
+    return settings

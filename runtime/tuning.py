@@ -50,7 +50,7 @@ Run = Callable[[Iterable[SplitSettings]], Iterable[Figures]]
 FOLDS = 5
 #: By how much finer the splitter cuts before rules join the pieces: factors of smoothing and persistence.
 FINER = tuple((smoothing, depth) for smoothing in (1.0, 0.7, 0.5) for depth in (1.0, 0.5, 0.25))
-#: Smallest scores that are tried.
+#: Smallest scores that are tried; a cell that is more likely right than wrong always stays.
 MINIMA = (0.0, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5)
 
 
@@ -251,6 +251,20 @@ def runner(cases: Sequence[Case], heads: Sequence[Head], jobs: int) -> Iterator[
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def finer(settings: SplitSettings) -> list[SplitSettings]:
+    """Return settings that cut as fine as these and finer."""
+    several = [
+        settings.model_copy(
+            update={
+                "smoothing": round(settings.smoothing * smoothing, 3),
+                "persistence": max(1, round(settings.persistence * depth)),
+            }
+        )
+        for smoothing, depth in FINER
+    ]
+    return list({each.model_dump_json(): each for each in several}.values())
+
+
 def with_rules(
     settings: SplitSettings,
     figures: Figures,
@@ -265,7 +279,7 @@ def with_rules(
     settings, figures
         The best without rules, and what they come to.
     tell
-        Called after each of the :data:`FINER` trials.
+        Called after each of the trials, as many as :func:`finer` returns.
     balance
         How groups are weighed, see :func:`goal`.
 
@@ -273,16 +287,7 @@ def with_rules(
     -------
     The best settings and their figures: of pictures that the rules were not learned from.
     """
-    finer = [
-        settings.model_copy(
-            update={
-                "smoothing": round(settings.smoothing * smoothing, 3),
-                "persistence": max(1, round(settings.persistence * depth)),
-            }
-        )
-        for smoothing, depth in FINER
-    ]
-    for candidate, found in run.learn(balance, finer):
+    for candidate, found in run.learn(balance, finer(settings)):
         tell()
         if goal(found, balance) > goal(figures, balance):
             settings, figures = candidate, found

@@ -86,7 +86,7 @@ def main(
     from ..backends import open_backend, resolve_model
     from ..flow import cores
     from ..onnx_metadata import respecify
-    from ..tuning import FINER, beginnings, goal, names_for, runner, search, with_rules
+    from ..tuning import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
 
     path = resolve_model(engine or model)
     if output is not None:
@@ -97,7 +97,7 @@ def main(
             spec = backend.spec
             names = _names(names_for(spec.heads), fix)
             cases = _see(backend, truth, folder / "image", group_of, only)
-        processes = min(jobs or cores(), trials)
+        processes = min(jobs or cores(), max(trials, len(FINER)))
         bare = spec.split.model_copy(update={"join": None, "score": None})
         with runner(cases, spec.heads, processes) as run:
             (before,) = run.score([spec.split])
@@ -107,7 +107,7 @@ def main(
                     bare, names, trials, seed, run.score, lambda _: advance(), first, balance
                 )
             if rules:
-                with scoring.bar("learning", len(FINER)) as advance:
+                with scoring.bar("learning", len(finer(best))) as advance:
                     best, after = with_rules(best, after, run, advance, balance)
         if goal(before, balance) > goal(after, balance):
             best, after = spec.split, before

@@ -14,7 +14,7 @@ from cellseg.export.assemble import Exported
 from cellseg.runtime import plans
 from cellseg.runtime.errors import ModelError
 from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata
-from cellseg.runtime.spec import METADATA_KEY, ModelSpec, SplitSettings
+from cellseg.runtime.spec import METADATA_KEY, ModelSpec, ScoreRule, SplitSettings
 from cellseg.train import checkpoint as checkpoints
 from cellseg.train.models import build_model
 
@@ -247,6 +247,10 @@ class TestBadInput:
         wrong.write_text('{"sharpness": 1}')
         assert "split.json: sharpness" in refuses(checkpoint, "--split", wrong, code=2)
         assert "cannot be read" in refuses(checkpoint, "--split", tmp_path / "none.json", code=2)
+        rule = ScoreRule(constant=0, inside={"mask": 1, "density": 1}, area=0, minimum=0)
+        wrong.write_text(SplitSettings(score=rule).model_dump_json())
+        line = refuses(checkpoint, "--split", wrong, code=2)
+        assert "more planes than are kept; add --heads mask,density" in line
 
     def test_a_tile_without_core(self, checkpoint: Path, tmp_path: Path) -> None:
         line = refuses(checkpoint, "-o", tmp_path / "m.onnx", "--halo", 40, "--tile", 64, code=2)
