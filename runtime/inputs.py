@@ -55,6 +55,7 @@ COLUMNS: dict[str, tuple[Callable[[str], Any], str]] = {
     "t": (int, "a whole number"),
     "roi": (str, "a path"),
     "tissue": (_choice, "auto or none"),
+    "min_score": (float, "a number from 0 to 1"),
     "name": (str, "a name"),
 }
 

@@ -28,6 +28,7 @@ from .readers import ArrayReader, SlideReader, open_slide
 from .readers.open import SlideOptions
 from .readers.scaled import at_scale
 from .results import LabelFormat, Memory, Report, Result, ResultFolder, Target
+from .spec import SplitSettings
 from .stages import Progress, Setup, SlideRun
 from .tiling import TileGrid
 
@@ -76,6 +77,8 @@ class SegmentOptions(TypedDict, total=False):
     #: ``auto`` skips the empty glass of stained slides, found in the overview; ``none``, the default,
     #: looks everywhere.
     tissue: Literal["auto", "none"]
+    #: Drop cells of a lower score (0…1), in place of what the model says.
+    min_score: float | None
     #: With an output folder: write ``planes.ome.zarr`` too, the network's own planes at the scale at
     #: which it saw the image.
     probabilities: bool
@@ -172,7 +175,7 @@ def segment(
             grid=grid,
             choice=choice,
             mapping=_mapping(reader, choice, backend, options),
-            split=backend.spec.split,
+            split=_splitting(backend, options),
             workers=options.get("workers") or cores(),
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
@@ -244,6 +247,22 @@ def _tiling(reader: SlideReader, backend: Backend, options: SegmentOptions) -> T
         return TileGrid(reader.height, reader.width, wanted, spec.halo, spec.multiple)
     except ValueError as error:
         raise UsageError(f"model '{spec.name}': {error}") from None
+
+
+def _splitting(backend: Backend, options: SegmentOptions) -> SplitSettings:
+    """Return how planes become cells: as the model says, but for the smallest score."""
+    split, wanted = backend.spec.split, options.get("min_score")
+    if wanted is None:
+        return split
+    if not 0 <= wanted <= 1:
+        raise UsageError(f"min_score is {wanted:g}; wanted 0 to 1")
+    if split.score is None:
+        raise UsageError(
+            f"model '{backend.spec.name}' has not learned to score cells; cellseg-tune teaches it from "
+            "pictures with known cells"
+        )
+    rule = split.score.model_copy(update={"minimum": float(wanted)})
+    return split.model_copy(update={"score": rule})
 
 
 def _batch(grid: TileGrid, backend: Backend, options: SegmentOptions) -> int:

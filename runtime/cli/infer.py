@@ -65,6 +65,11 @@ PROGRAM = "cellseg-infer"
     show_default=True,
     help="auto skips the empty glass of large stained slides; none looks everywhere.",
 )
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    help="Drop cells of a lower score: less finds more cells, and more false ones.",
+)
 @click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
 @click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
 @click.option("--z", type=click.IntRange(0), help="Which depth.")
@@ -110,7 +115,7 @@ def main(
 
     An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, the URL of
     an OME-Zarr image, or a CSV table with a column 'image' and any of mpp, channels, levels, series,
-    page, z, t, roi, tissue and name. Each gets a folder with labels.ome.zarr, cells.parquet,
+    page, z, t, roi, tissue, min_score and name. Each gets a folder with labels.ome.zarr, cells.parquet,
     cells.geojson.gz for QuPath, report.html, overview.png, density.png and run.json. An image that
     fails does not stop the others.
     """

@@ -47,9 +47,9 @@ def test_nothing_found(tree):
 
 def test_manifest(tree):
     (tree / "m.csv").write_text(
-        "\ufeffimage,mpp,channels,z,levels,roi,tissue\n"
-        'b.tif,0.25,"DAPI, CD3",2,10 200.5,r.geojson,auto\n'
-        "https://host/a.zarr,,,,,,\n",
+        "\ufeffimage,mpp,channels,z,levels,roi,tissue,min_score\n"
+        'b.tif,0.25,"DAPI, CD3",2,10 200.5,r.geojson,auto,0.2\n'
+        "https://host/a.zarr,,,,,,,\n",
         encoding="utf-8",
     )
     first, second = expand([tree / "m.csv"])
@@ -61,6 +61,7 @@ def test_manifest(tree):
         "z": 2,
         "roi": str(tree / "r.geojson"),
         "tissue": "auto",
+        "min_score": 0.2,
     }
     assert second == Input("https://host/a.zarr")
     (tree / "m.tsv").write_text("image\tz\nb.tif\t0\nb.tif\t1\n")
@@ -78,6 +79,7 @@ def test_manifest(tree):
         ("image,patient\na,b\n", "column 'patient' is not known; known are image, mpp, channels, levels"),
         ("image,levels\na.tif,1 2 3\n", "line 2: levels is '1 2 3', wanted two numbers, black and white"),
         ("image,tissue\na.tif,yes\n", "line 2: tissue is 'yes', wanted auto or none"),
+        ("image,min_score\na.tif,low\n", "line 2: min_score is 'low', wanted a number from 0 to 1"),
         ("image,mpp\na.tif,fine\n", "line 2: mpp is 'fine', wanted a number"),
         ("image,z\na.tif,1\nb.tif,1.5\n", "line 3: z is '1.5', wanted a whole number"),
         ("image,z\n ,1\n", "line 2: names no image"),

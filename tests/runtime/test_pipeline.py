@@ -11,6 +11,7 @@ from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import ImageError, OutputError, UsageError
 from cellseg.runtime.preprocess import measure
 from cellseg.runtime.readers import ArrayReader, Level, open_slide
+from cellseg.runtime.spec import ScoreRule, SplitSettings
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.tiling import Region
 
@@ -232,6 +233,25 @@ def test_regions_of_interest_are_in_pixels_of_the_slide(
     ):
         with pytest.raises(UsageError, match=message):
             segment(image, engine, roi=wrong)
+
+
+def test_cells_of_low_score_are_dropped_on_request(image: np.ndarray, engine: LocalEngine) -> None:
+    rule = ScoreRule(constant=-4, inside={"mask": 8}, area=0, minimum=0.3)
+    split = SplitSettings(score=rule)
+    with LocalEngine(engine.spec.model_copy(update={"split": split}), 2) as scoring:
+        every = segment(image, scoring, min_score=0)
+        scores = every.cells.columns["score"]
+        chance = every.cells.columns["mean_probability"]
+        assert scores == pytest.approx(1 / (1 + np.exp(4 - 8 * chance)), rel=1e-6)
+        assert len(np.unique(scores > 0.75)) == 2
+        some = segment(image, scoring, min_score=0.75)
+        assert some.cells.columns["score"].tolist() == scores[scores >= 0.75].tolist()
+        assert ((some.labels > 0) == np.append(False, scores >= 0.75)[every.labels]).all()
+        assert segment(image, scoring).count == (scores >= 0.3).sum()
+        with pytest.raises(UsageError, match="min_score is 2; wanted 0 to 1"):
+            segment(image, scoring, min_score=2)
+    with pytest.raises(UsageError, match=r"'local' has not learned to score cells.*cellseg-tune teaches it"):
+        segment(image, engine, min_score=0.5)
 
 
 def test_glass_is_skipped_on_request(tmp_path: Path) -> None:

@@ -189,6 +189,8 @@ def test_labels_in_other_formats(
         (["TABLE", "--engine", "ENGINE"], 2, "a.geojson: cannot be read as GeoJSON: No such file"),
         (["SLIDE", "--engine", "ENGINE", "--roi", "none.json"], 2, "none.json: cannot be read as GeoJSON"),
         (["SLIDE", "--engine", "ENGINE", "--tissue", "yes"], 2, "--tissue"),
+        (["SLIDE", "--engine", "ENGINE", "--min-score", "2"], 2, "--min-score"),
+        (["SLIDE", "--engine", "ENGINE", "--min-score", "0.5"], 2, "has not learned to score cells"),
         (["SLIDE", "--engine", "SLIDE"], 2, "unknown kind of model '.tif'"),
     ],
 )
