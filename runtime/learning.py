@@ -253,5 +253,5 @@ def joined(lesson: Lesson, rule: JoinRule | None, heads: Sequence[Head]) -> NDAr
 def scores(cells: Pieces, rule: ScoreRule, heads: Sequence[Head]) -> Floats:
     """Return the probability that each cell is right, shape (n,)."""
     weights = np.array([*(rule.inside.get(head.name, 0.0) for head in heads), rule.area])
-    chance: Floats = 1 / (1 + np.exp(-(cells.of_cells() @ weights + rule.constant)))
+    chance: Floats = np.exp(-np.logaddexp(0, -(cells.of_cells() @ weights + rule.constant)))
     return chance

@@ -180,12 +180,12 @@ def try_rules(
 ) -> tuple[SplitSettings, Figures]:
     """Learn rules for the pieces that these settings make; return them with the best smallest score.
 
-    The figures are of pictures that the rules were not learned from.
+    The figures are of pictures that the rules were not learned from; there must be two at least.
     """
     lessons = [Lesson.of(case.planes, case.truth, heads, settings) for case in cases]
     found: list[dict[str, list[Score]]] = [{} for _ in MINIMA]
     for fold in range(min(FOLDS, len(cases))):
-        others = [lesson for at, lesson in enumerate(lessons) if at % FOLDS != fold] or lessons
+        others = [lesson for at, lesson in enumerate(lessons) if at % FOLDS != fold]
         join_rule, score_rule = learn(others, heads, settings.min_area)
         for case, lesson in list(zip(cases, lessons, strict=True))[fold::FOLDS]:
             labels = joined(lesson, join_rule, heads)
@@ -251,23 +251,22 @@ def runner(cases: Sequence[Case], heads: Sequence[Head], jobs: int) -> Iterator[
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def finer(settings: SplitSettings) -> list[SplitSettings]:
-    """Return settings that cut as fine as these and finer."""
-    several = [
-        settings.model_copy(
-            update={
-                "smoothing": round(settings.smoothing * smoothing, 3),
-                "persistence": max(1, round(settings.persistence * depth)),
-            }
-        )
-        for smoothing, depth in FINER
-    ]
+def finer(settings: SplitSettings, names: Sequence[str]) -> list[SplitSettings]:
+    """Return settings that cut as fine as these and finer, by changing those of `names` only."""
+    several = []
+    for smoothing, depth in FINER:
+        cut: dict[str, float] = {
+            "smoothing": round(settings.smoothing * smoothing, 3),
+            "persistence": max(1, round(settings.persistence * depth)),
+        }
+        several.append(settings.model_copy(update={name: cut[name] for name in cut if name in names}))
     return list({each.model_dump_json(): each for each in several}.values())
 
 
 def with_rules(
     settings: SplitSettings,
     figures: Figures,
+    names: Sequence[str],
     run: Runner,
     tell: Callable[[], None] = lambda: None,
     balance: float = 0.5,
@@ -278,6 +277,8 @@ def with_rules(
     ----------
     settings, figures
         The best without rules, and what they come to.
+    names
+        The settings that may change, see :func:`names_for`.
     tell
         Called after each of the trials, as many as :func:`finer` returns.
     balance
@@ -287,7 +288,7 @@ def with_rules(
     -------
     The best settings and their figures: of pictures that the rules were not learned from.
     """
-    for candidate, found in run.learn(balance, finer(settings)):
+    for candidate, found in run.learn(balance, finer(settings, names)):
         tell()
         if goal(found, balance) > goal(figures, balance):
             settings, figures = candidate, found

@@ -106,9 +106,9 @@ def main(
                 best, after, _ = search(
                     bare, names, trials, seed, run.score, lambda _: advance(), first, balance
                 )
-            if rules:
-                with scoring.bar("learning", len(finer(best))) as advance:
-                    best, after = with_rules(best, after, run, advance, balance)
+            if rules and len(cases) > 1:  # what was learned from one is to be tried on another
+                with scoring.bar("learning", len(finer(best, names))) as advance:
+                    best, after = with_rules(best, after, names, run, advance, balance)
         if goal(before, balance) > goal(after, balance):
             best, after = spec.split, before
 

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.learning import RIDGE, Lesson, Pieces, fit, joined, learn, scores
 from cellseg.runtime.spec import Head, JoinRule, SplitSettings
-from cellseg.runtime.tuning import Case, goal, runner, try_settings, with_rules
+from cellseg.runtime.tuning import Case, finer, goal, names_for, runner, try_settings, with_rules
 
 HEADS = (Head(name="mask"), Head(name="boundary"))
 PLAIN = SplitSettings(boundary_weight=0.5, smoothing=1.0, persistence=20, min_area=10)
@@ -109,11 +109,18 @@ def test_rules_are_kept_where_they_help_on_other_pictures():
     before = try_settings(cases, HEADS, PLAIN)
     told = []
     with runner(cases, HEADS, 1) as run:
-        best, after = with_rules(PLAIN, before, run, lambda: told.append(0))
+        best, after = with_rules(PLAIN, before, names_for(HEADS), run, lambda: told.append(0))
     assert len(told) == 9
     assert goal(after) > goal(before) + 0.3
     assert best.score.minimum > 0
     assert try_settings(cases, HEADS, best)["all"]["ap50"] > 0.95
     with runner(cases, HEADS, 1) as run:
         perfect = {"all": after["all"] | {"ap50": 1.0, "ap75": 1.0, "ap90": 1.0}}
-        assert with_rules(PLAIN, perfect, run) == (PLAIN, perfect)
+        assert with_rules(PLAIN, perfect, [], run) == (PLAIN, perfect)
+
+
+def test_finer_cuts_leave_fixed_settings_alone():
+    assert len(finer(PLAIN, names_for(HEADS))) == 9
+    assert {each.smoothing for each in finer(PLAIN, ["persistence", "min_area"])} == {PLAIN.smoothing}
+    assert {each.persistence for each in finer(PLAIN, ["persistence"])} == {20, 10, 5}
+    assert finer(PLAIN, []) == [PLAIN]

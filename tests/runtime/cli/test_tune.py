@@ -75,6 +75,30 @@ def test_writes_settings_alone_or_nothing(data: Path, bright_model: Path, tmp_pa
     assert not target.exists()
 
 
+def test_learns_rules_unless_told_not_to(bright_model: Path, tmp_path: Path) -> None:
+    """Stains are as large as cells and only dimmer; a threshold that is fixed lets both pass."""
+    for index in range(5):
+        picture = np.where(CELLS > 0, 230, 20).astype(np.uint8)
+        picture[28:44, 36 + index : 54 + index] = 170
+        for name, each in (("image", picture), ("label", CELLS)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), each)
+    target = tmp_path / "split.json"
+    options = ("--engine", bright_model, "--trials", 1, "--jobs", 1, "--fix", "mask_threshold", "-o", target)
+    result = run(tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    found = SplitSettings.model_validate(json.loads(target.read_text()))
+    assert found.score is not None
+    assert found.score.minimum > 0
+    assert "score.minimum" in result.stdout
+    (row,) = (line.split() for line in result.stdout.splitlines() if "IoU 0.50" in line)
+    assert (float(row[-2]), float(row[-1])) == (0.75, 1)
+    result = run(tmp_path, *options, "--no-rules")
+    assert result.exit_code == 0, result.output
+    found = SplitSettings.model_validate(json.loads(target.read_text()))
+    assert found.join is found.score is None
+
+
 def test_what_cannot_be_is_said_before_any_work(data: Path, bright_model: Path, tmp_path: Path) -> None:
     model = ("--engine", bright_model)
     refused(run(data, *model, "--model", "nuclei"), "exclude each other", code=2)
