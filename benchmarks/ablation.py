@@ -9,7 +9,8 @@ the same configuration and the same number of steps.
 The last weights count, not the best ones, so that nothing is picked on the images it is measured on.
 Two ways of finding cells are scored: from the mask alone, which is the paper's claim that auxiliary
 losses improve the shared features, and from all planes that the network has, which is how it is used.
-For each the runtime's splitter is tuned anew, by as many trials, on some of the training images.
+For each the runtime's splitter is tuned anew, by as many trials, on some of the training images, and
+learns its rules from them where they help, as ``cellseg-tune`` does.
 
 A run that was interrupted continues where it stopped, and one that is finished is not repeated;
 ``ablation.json`` in the folder is written anew after each.
@@ -64,7 +65,15 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     import lightning_fabric as lf
 
     from cellseg.runtime.spec import SplitSettings
-    from cellseg.runtime.tuning import Case, beginnings, names_for, runner, search, try_settings
+    from cellseg.runtime.tuning import (
+        Case,
+        beginnings,
+        names_for,
+        runner,
+        search,
+        try_settings,
+        with_rules,
+    )
     from cellseg.train import checkpoint
     from cellseg.train.data import read_dataset
     from cellseg.train.loop import train
@@ -93,7 +102,9 @@ def measure(config: TrainConfig, folder: Path) -> Record:
             )
             start, names = SplitSettings.suited(used), names_for(heads)
             with runner(cases, heads, 1) as run:
-                best, _, _ = search(start, names, TRIALS, 0, run.score, first=beginnings(start, heads, names))
+                first = beginnings(start, heads, names)
+                best, reached, _ = search(start, names, TRIALS, 0, run.score, first=first)
+                best, _ = with_rules(best, reached, names, run)
             scores[used] = try_settings(unseen, heads, best)["all"]
         figures |= {f"{key} from {name}": scores[used][key] for key in SHOWN}
     return figures

@@ -228,7 +228,7 @@ cdef class Splitter:
             Component, row, first and end column of the pixels of held cells, and 1 where the
             column limit holds them, 0 where only the row limit does.
         dropped, filled : int
-            Cells dropped as too small, and holes filled.
+            Cells dropped as too small or doubtful, and holes filled.
         """
         cdef Sources sources
         cdef Py_ssize_t i

@@ -57,7 +57,7 @@ class Stats:
     cells
         Cells numbered.
     dropped
-        Cells left out because they were too small.
+        Cells left out because they were too small or doubtful.
     holes
         Holes filled.
     giant
