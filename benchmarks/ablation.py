@@ -68,6 +68,7 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     from cellseg.runtime.tuning import (
         Case,
         beginnings,
+        finer,
         names_for,
         runner,
         search,
@@ -104,7 +105,7 @@ def measure(config: TrainConfig, folder: Path) -> Record:
             with runner(cases, heads, 1) as run:
                 first = beginnings(start, heads, names)
                 best, reached, _ = search(start, names, TRIALS, 0, run.score, first=first)
-                best, _ = with_rules(best, reached, names, run)
+                best, _ = with_rules(best, reached, finer(best, names), run)
             scores[used] = try_settings(unseen, heads, best)["all"]
         figures |= {f"{key} from {name}": scores[used][key] for key in SHOWN}
     return figures

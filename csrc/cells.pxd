@@ -11,7 +11,7 @@ from landscape cimport Span
 from shape cimport (
     Cell, Moments, add_run, border_share, finish_moments, hull_area, perimeter, trace_outline,
 )
-from vector cimport Ints, free_ints, reserve_ints
+from vector cimport Ints, free_ints, grown, reserve_ints
 
 cdef enum:
     NO_IMAGE = 0
@@ -63,14 +63,9 @@ cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels)
     """Make room for ``extra`` more cells, and scratch for as many."""
     cdef int64_t capacity
     cdef void* memory
-    if results.size + extra > results.capacity:
-        capacity = max(results.size + extra, 2 * results.capacity, 256)
-        memory = realloc(results.cells, capacity * sizeof(Cell))
-        if memory == NULL:
-            with gil:
-                raise MemoryError(f"no memory for {capacity} cells")
-        results.cells = <Cell*>memory
-        results.capacity = capacity
+    results.cells = <Cell*>grown(
+        results.cells, &results.capacity, results.size + extra, sizeof(Cell), b"cells"
+    )
     if results.capacity * channels > results.intensities:
         memory = realloc(results.intensity, results.capacity * channels * sizeof(double))
         if memory == NULL:

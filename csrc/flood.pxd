@@ -64,6 +64,36 @@ cdef inline int32_t find_basin(Basin* basins, int32_t b) noexcept nogil:
     return b
 
 
+cdef struct BasinRun:
+    # Pixels [begin, end) of a crop, side by side in one row, of one root basin.
+    int32_t basin
+    int64_t begin
+    int64_t end
+    int64_t span  # where to look on
+
+
+cdef inline bint next_run(
+    BasinRun* run, const int32_t* state, Basin* basins, const Span* spans, int64_t n_spans
+) noexcept nogil:
+    """Go on to the next run in raster order, from a zeroed one to the first; whether there is one."""
+    cdef int64_t at
+    while run.span < n_spans:
+        at = max(run.end, spans[run.span].begin)
+        while at < spans[run.span].end and state[at] <= 0:
+            at += 1
+        if at < spans[run.span].end:
+            run.basin = find_basin(basins, state[at])
+            run.begin = at
+            while state[at] > 0 and (
+                state[at] == state[run.begin] or find_basin(basins, state[at]) == run.basin
+            ):
+                at += 1
+            run.end = at
+            return True
+        run.span += 1
+    return False
+
+
 cdef inline void reach_level(Basin* basin, int32_t level) noexcept nogil:
     if basin.level != level:
         basin.level = level

@@ -8,14 +8,15 @@ they do not depend on the order of the pixels.
 from libc.math cimport exp, log
 from libc.stdint cimport int32_t, int64_t
 
+from flood cimport Basin
+
 
 cdef enum:
     PLANES = 3  # mask, boundary, density; one that the model lacks has weight 0 and sum 0
 
 
 cdef struct Evidence:
-    # What the planes show in a basin.
-    int64_t area  # pixels; 0: not a root when it was gathered
+    # What the planes show in a basin; all 0 in one that the flood has joined to another.
     int64_t[3] inside  # sums of bytes
     double score
     int32_t contact  # the latest used of its contacts with older basins, or -1
@@ -47,25 +48,28 @@ cdef struct ScoreRule:
 
 
 cdef inline bint joined(
-    const Contact* contact, const Evidence* one, const Evidence* other, const JoinRule* rule
+    const Contact* contact, const Basin* basins, const Evidence* evidence, const JoinRule* rule
 ) noexcept nogil:
     """Whether two basins that touch are more likely one cell than two."""
-    cdef double both = one.area + other.area
+    cdef const Evidence* one = evidence + contact.older
+    cdef const Evidence* other = evidence + contact.younger
+    cdef int32_t area = basins[contact.older].area, other_area = basins[contact.younger].area
+    cdef double both = <double>area + other_area
     cdef double odds = rule.constant
     cdef int k
     for k in range(PLANES):
         odds += rule.contact[k] * (contact.along[k] / (510.0 * contact.length))
         odds += rule.inside[k] * ((one.inside[k] + other.inside[k]) / (255.0 * both))
-    odds += rule.smaller * log(<double>min(one.area, other.area))
-    odds += rule.larger * log(<double>max(one.area, other.area))
+    odds += rule.smaller * log(<double>min(area, other_area))
+    odds += rule.larger * log(<double>max(area, other_area))
     odds += rule.length * log(<double>contact.length)
     return odds > 0
 
 
-cdef inline double score_of(const Evidence* cell, const ScoreRule* rule) noexcept nogil:
-    """Probability that a cell is right."""
-    cdef double odds = rule.constant + rule.area * log(<double>cell.area)
+cdef inline double score_of(double area, const Evidence* cell, const ScoreRule* rule) noexcept nogil:
+    """Probability that a cell of so many pixels is right."""
+    cdef double odds = rule.constant + rule.area * log(area)
     cdef int k
     for k in range(PLANES):
-        odds += rule.inside[k] * (cell.inside[k] / (255.0 * cell.area))
+        odds += rule.inside[k] * (cell.inside[k] / (255.0 * area))
     return 1 / (1 + exp(-odds))

@@ -2,8 +2,8 @@
 
 For each component: fill small holes, paint its runs into a crop, make the landscape, flood it from
 its significant peaks, join basins that are one cell, drop small and doubtful cells, measure and
-outline the rest. Nothing outside the component
-is looked at, so the result depends neither on the other components nor on how the image was cut.
+outline the rest. Nothing outside the component is looked at, so the result depends neither on the
+other components nor on how the image was cut.
 
 A thin component may wind through a crop far larger than itself. Then only *spans* are worked on, the
 surroundings of its runs; the scratch is all zeros between two components, so that nothing need be
@@ -12,15 +12,15 @@ cleared but what was written. A compact one has a single span, the crop.
 
 import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
-from libc.stdlib cimport calloc, free, qsort, realloc
+from libc.stdlib cimport calloc, free, qsort
 from libc.string cimport memcpy, memset
 
 from ahead cimport ask
 from cells cimport FLOAT32, NO_IMAGE, Results, Sources, free_results, measure_crop
-from flood cimport Basin, Rules, find_basin, flood
+from flood cimport Basin, BasinRun, Rules, find_basin, flood, next_run
 from judge cimport PLANES, Contact, Evidence, JoinRule, ScoreRule, joined, score_of
 from landscape cimport Span, combine, distance, floor_one, rise, smooth
-from vector cimport Ints, free_ints, reserve_ints
+from vector cimport Ints, free_ints, grown, reserve_ints
 
 from .measure import CELL_DTYPE
 
@@ -358,15 +358,7 @@ cdef class Splitter:
         """
         cdef int64_t i, first, last, total = 0, near = 2 * self.pad + self.max_hole_area + 16
         cdef Span* span
-        cdef void* memory
-        if n + 1 > self.span_capacity:
-            i = max(n + 1, 2 * self.span_capacity, 64)
-            memory = realloc(self.spans, i * sizeof(Span))
-            if memory == NULL:
-                with gil:
-                    raise MemoryError(f"no memory for {i} spans")
-            self.spans = <Span*>memory
-            self.span_capacity = i
+        self.spans = <Span*>grown(self.spans, &self.span_capacity, n + 1, sizeof(Span), b"spans")
         self.n_spans = 0
         if size > COMPACT:
             for i in range(n):
@@ -521,14 +513,13 @@ cdef class Splitter:
         Of a flat maximum only pixels without an equal neighbour before them count, its first pixel
         among them.
         """
-        cdef int64_t i, s, n = 0
+        cdef int64_t i, s
         cdef int32_t h, total = 0
         cdef int32_t[256] count
         cdef const uint8_t* level = self.level
         cdef uint8_t* candidate = self.source  # the landscape before smoothing is not needed now
         cdef const uint8_t* l
         cdef int64_t left = -1
-        cdef void* memory
         for s in range(self.n_spans):
             for i in range(self.spans[s].begin, self.spans[s].end):
                 l = level + i
@@ -554,14 +545,9 @@ cdef class Splitter:
             h = level[self.maxima.data[i]]
             self.sorted_maxima.data[count[h]] = self.maxima.data[i]
             count[h] += 1
-        if self.maxima.size + 1 > self.basin_capacity:
-            n = max(self.maxima.size + 1, 2 * self.basin_capacity, 64)
-            memory = realloc(self.basins, n * sizeof(Basin))
-            if memory == NULL:
-                with gil:
-                    raise MemoryError(f"no memory for {n} basins")
-            self.basins = <Basin*>memory
-            self.basin_capacity = n
+        self.basins = <Basin*>grown(
+            self.basins, &self.basin_capacity, self.maxima.size + 1, sizeof(Basin), b"basins"
+        )
         return 0
 
     cdef int _gather(
@@ -570,58 +556,48 @@ cdef class Splitter:
     ) except -1 nogil:
         """Sum up what the planes show in every basin and, where such are joined, at every contact."""
         cdef const uintptr_t* rows[3]
-        cdef const uint8_t* here[3]
+        cdef const uint8_t* here
         cdef Basin* basins = self.basins
         cdef Evidence* evidence
         cdef const int32_t* state = self.state
-        cdef int64_t s, at, start, i, y, x, total
-        cdef int32_t b, other, k, roots = 0
-        cdef void* memory
+        cdef int64_t i, y, x, n, total
+        cdef int32_t b, k, roots = 0
+        cdef BasinRun run
         rows[0], rows[1], rows[2] = sources.mask, boundary, density
-        if n_basins + 1 > self.evidence_capacity:
-            i = max(<int64_t>n_basins + 1, 2 * self.evidence_capacity, 64)
-            memory = realloc(self.evidence, i * sizeof(Evidence))
-            if memory == NULL:
-                with gil:
-                    raise MemoryError(f"no memory for {i} basins")
-            self.evidence = <Evidence*>memory
-            self.evidence_capacity = i
+        self.evidence = <Evidence*>grown(
+            self.evidence, &self.evidence_capacity, n_basins + 1, sizeof(Evidence), b"basins"
+        )
         evidence = self.evidence
         memset(evidence, 0, (n_basins + 1) * sizeof(Evidence))
         for b in range(1, n_basins + 1):
-            basins[b].parent = basins[basins[b].parent].parent  # older, so that it has its root already
             evidence[b].contact = -1
-            roots += basins[b].parent == b
+            if find_basin(basins, b) == b:
+                roots += 1
+            else:
+                basins[b].area = 0  # its root has its pixels
         self.n_contacts = 0
-        for s in range(self.n_spans):
-            at = self.spans[s].begin
-            while at < self.spans[s].end:
-                if state[at] <= 0:
-                    at += 1
-                    continue
-                start = at
-                b = basins[state[at]].parent
-                while state[at] > 0 and basins[state[at]].parent == b:
-                    at += 1
-                y = (start - begin) // stride
-                x = x0 + start - begin - y * stride
-                y += y0 - sources.row0
-                evidence[b].area += at - start
-                for k in range(PLANES):
-                    if rows[k] != NULL:
-                        here[k] = <const uint8_t*>rows[k][y] + x
-                        total = 0
-                        for i in range(at - start):
-                            total += here[k][i]
-                        evidence[b].inside[k] += total
-                if not self.joins or roots == 1:
-                    continue
-                if state[at] > 0:
-                    self._touch(b, basins[state[at]].parent, rows, y, x + at - start - 1, y, x + at - start)
-                for i in range(start, at):
-                    other = state[i + stride]
-                    if other > 0 and basins[other].parent != b:
-                        self._touch(b, basins[other].parent, rows, y, x + i - start, y + 1, x + i - start)
+        memset(&run, 0, sizeof(run))
+        while next_run(&run, state, basins, self.spans, self.n_spans):
+            b = run.basin
+            n = run.end - run.begin
+            y = (run.begin - begin) // stride
+            x = x0 + run.begin - begin - y * stride
+            y += y0 - sources.row0
+            for k in range(PLANES):
+                if rows[k] != NULL:
+                    here = <const uint8_t*>rows[k][y] + x
+                    total = 0
+                    for i in range(n):
+                        total += here[i]
+                    evidence[b].inside[k] += total
+            if not self.joins or roots == 1:
+                continue
+            if state[run.end] > 0:
+                self._touch(b, find_basin(basins, state[run.end]), rows, y, x + n - 1, y, x + n)
+            for i in range(n):
+                k = state[run.begin + i + stride]
+                if k > 0 and find_basin(basins, k) != b:
+                    self._touch(b, find_basin(basins, k), rows, y, x + i, y + 1, x + i)
         return 0
 
     cdef int _touch(
@@ -635,18 +611,14 @@ cdef class Splitter:
         cdef int32_t older = min(a, b), younger = max(a, b), k
         cdef int32_t before = -1, c = self.evidence[younger].contact
         cdef Contact* contact
-        cdef void* memory
         while c >= 0 and self.contacts[c].older != older:
             before = c
             c = self.contacts[c].next
         if c < 0:
-            if self.n_contacts == self.contact_capacity:
-                self.contact_capacity = max(2 * self.contact_capacity, 64)
-                memory = realloc(self.contacts, self.contact_capacity * sizeof(Contact))
-                if memory == NULL:
-                    with gil:
-                        raise MemoryError(f"no memory for {self.contact_capacity} contacts of basins")
-                self.contacts = <Contact*>memory
+            self.contacts = <Contact*>grown(
+                self.contacts, &self.contact_capacity, self.n_contacts + 1, sizeof(Contact),
+                b"contacts of basins",
+            )
             c = <int32_t>self.n_contacts
             self.n_contacts += 1
             contact = self.contacts + c
@@ -674,22 +646,20 @@ cdef class Splitter:
         cdef int32_t a, b, k
         for i in range(self.n_contacts):
             contact = self.contacts + i
-            if joined(contact, evidence + contact.older, evidence + contact.younger, &self.join):
+            if joined(contact, basins, evidence, &self.join):
                 a = find_basin(basins, contact.older)
                 b = find_basin(basins, contact.younger)
-                if a != b:
-                    basins[max(a, b)].parent = min(a, b)
-                    basins[min(a, b)].area += basins[max(a, b)].area
+                basins[max(a, b)].parent = min(a, b)
         for b in range(n_basins, 0, -1):  # the younger ones before those that they have joined
             a = basins[b].parent
-            if a != b and evidence[b].area > 0:
-                evidence[a].area += evidence[b].area
+            if a != b:
+                basins[a].area += basins[b].area
                 for k in range(PLANES):
                     evidence[a].inside[k] += evidence[b].inside[k]
         if self.scores:
             for b in range(1, n_basins + 1):
                 if basins[b].parent == b:
-                    evidence[b].score = score_of(evidence + b, &self.score)
+                    evidence[b].score = score_of(basins[b].area, evidence + b, &self.score)
 
     cdef int _hold(
         self, int32_t index, int32_t y0, int32_t x0, int64_t stride, int64_t begin, int32_t n_basins,
@@ -700,58 +670,54 @@ cdef class Splitter:
         A cell that consists of filled holes only is dropped here: were it finished, the pixels that
         remain could take it for a hole and fill it a second time.
         """
-        cdef int32_t y, x, b
-        cdef int64_t s, at, start, row
-        cdef int32_t* state = self.state
+        cdef int32_t y, x, n, b
+        cdef int64_t i
         cdef int32_t* out
+        cdef const uint8_t* mask
         cdef Basin* basin
+        cdef BasinRun run
         cdef bint by_column
         for b in range(1, n_basins + 1):
             basin = self.basins + b
             basin.y0 = basin.x0 = 2**31 - 1
             basin.y1 = basin.x1 = basin.solid = 0
-        for s in range(self.n_spans):
-            for at in range(self.spans[s].begin, self.spans[s].end):
-                if state[at] > 0:
-                    y = <int32_t>((at - begin) // stride)
-                    x = <int32_t>((at - begin) % stride) + x0
-                    y += y0
-                    basin = self.basins + find_basin(self.basins, state[at])
-                    basin.y0 = min(basin.y0, y)
-                    basin.y1 = max(basin.y1, y + 1)
-                    basin.x0 = min(basin.x0, x)
-                    basin.x1 = max(basin.x1, x + 1)
-                    basin.solid |= (<const uint8_t*>sources.mask[y - sources.row0])[x] >= self.threshold
-        for s in range(self.n_spans):
-            at = self.spans[s].begin
-            while at < self.spans[s].end:
-                if state[at] <= 0:
-                    at += 1
-                    continue
-                start = at
-                b = find_basin(self.basins, state[at])
-                while state[at] > 0 and (state[at] == state[start] or find_basin(self.basins, state[at]) == b):
-                    at += 1
-                basin = self.basins + b
-                by_column = basin.x1 > limits[2] and basin.x0 > limits[3]
-                if by_column or (basin.y1 > limits[0] and basin.y0 > limits[1]):
-                    reserve_ints(&self.held, 5)
-                    row = (start - begin) // stride
-                    out = self.held.data + self.held.size
-                    out[0] = index
-                    out[1] = <int32_t>(y0 + row)
-                    out[2] = <int32_t>(x0 + start - begin - row * stride)
-                    out[3] = <int32_t>(x0 + at - begin - row * stride)
-                    out[4] = by_column
-                    self.held.size += 5
-                    basin.area = max(basin.area, self.min_area)  # it does not count as dropped
-                    if self.scores:
-                        self.evidence[b].score = 1
-                elif basin.solid:
-                    continue
-                else:
-                    basin.area = 0
-                memset(state + start, 0, (at - start) * sizeof(int32_t))
+        memset(&run, 0, sizeof(run))
+        while next_run(&run, self.state, self.basins, self.spans, self.n_spans):
+            y = <int32_t>((run.begin - begin) // stride)
+            x = <int32_t>(run.begin - begin - y * stride) + x0
+            n = <int32_t>(run.end - run.begin)
+            y += y0
+            basin = self.basins + run.basin
+            basin.y0 = min(basin.y0, y)
+            basin.y1 = max(basin.y1, y + 1)
+            basin.x0 = min(basin.x0, x)
+            basin.x1 = max(basin.x1, x + n)
+            mask = <const uint8_t*>sources.mask[y - sources.row0] + x
+            for i in range(n):
+                basin.solid |= mask[i] >= self.threshold
+        memset(&run, 0, sizeof(run))
+        while next_run(&run, self.state, self.basins, self.spans, self.n_spans):
+            basin = self.basins + run.basin
+            by_column = basin.x1 > limits[2] and basin.x0 > limits[3]
+            if by_column or (basin.y1 > limits[0] and basin.y0 > limits[1]):
+                reserve_ints(&self.held, 5)
+                y = <int32_t>((run.begin - begin) // stride)
+                x = <int32_t>(run.begin - begin - y * stride) + x0
+                out = self.held.data + self.held.size
+                out[0] = index
+                out[1] = y0 + y
+                out[2] = x
+                out[3] = x + <int32_t>(run.end - run.begin)
+                out[4] = by_column
+                self.held.size += 5
+                basin.area = max(basin.area, self.min_area)  # it does not count as dropped
+                if self.scores:
+                    self.evidence[run.basin].score = 1
+            elif basin.solid:
+                continue
+            else:
+                basin.area = 0
+            memset(self.state + run.begin, 0, (run.end - run.begin) * sizeof(int32_t))
         return 0
 
     cdef int32_t _number(self, int32_t n_basins) noexcept nogil:

@@ -1,10 +1,28 @@
-"""A growable array of int32, for kernels that do not know how much they will write.
+"""Growable arrays, for kernels that do not know how much they will write.
 
-Header only. A vector is valid when zeroed; whoever owns it calls ``free_ints``.
+Header only. A vector of int32 is valid when zeroed; whoever owns it calls ``free_ints``.
 """
 
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, realloc
+
+
+cdef inline void* grown(
+    void* memory, int64_t* capacity, int64_t wanted, int64_t size, const char* what
+) except NULL nogil:
+    """Return memory for at least ``wanted`` items of ``size`` bytes; doubles, from 64 on.
+
+    Where there is none, what was there stays as it is, and ``capacity`` with it.
+    """
+    cdef int64_t items = max(wanted, 2 * capacity[0], 64)
+    if wanted <= capacity[0] and memory != NULL:
+        return memory
+    memory = realloc(memory, items * size)
+    if memory == NULL:
+        with gil:
+            raise MemoryError(f"no memory for {items} {what.decode()}")
+    capacity[0] = items
+    return memory
 
 
 cdef struct Ints:

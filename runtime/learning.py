@@ -151,21 +151,35 @@ class Lesson:
         Shape (K, H, W).
     truth, labels
         True cells and pieces, shape (H, W).
-    pieces
-        What the planes show in them.
+    pairs
+        Indices of pieces that touch, shape (m, 2).
+    columns
+        What a join rule weighs of them, see :meth:`Pieces.of_pairs`.
+    known, same
+        Shape (m,): whether it is known to which true cells both belong, and whether that is one.
     """
 
     planes: Planes
     truth: Labels
     labels: NDArray[np.int32]
-    pieces: Pieces
+    pairs: NDArray[np.int64]
+    columns: Floats
+    known: NDArray[np.bool_]
+    same: NDArray[np.bool_]
 
     @classmethod
     def of(cls, planes: Planes, truth: Labels, heads: Sequence[Head], settings: SplitSettings) -> Lesson:
         """Cut a picture into pieces by these settings, without rules, dropping none."""
         whole = settings.model_copy(update={"join": None, "score": None, "min_area": 1})
         labels = split_planes(planes, heads, whole)
-        return cls(planes, truth, labels, Pieces.of(labels, planes))
+        pieces = Pieces.of(labels, planes)
+        overlap = Overlap.of(truth, labels)
+        owner = np.full(len(pieces.area), -1, np.int64)
+        belongs = overlap.pixels >= BELONGS * overlap.predicted_area[overlap.predicted]
+        owner[overlap.predicted[belongs]] = overlap.true[belongs]
+        one, other = owner[pieces.pairs].T
+        known = (one >= 0) & (other >= 0)
+        return cls(planes, truth, labels, pieces.pairs, pieces.of_pairs(), known, one == other)
 
 
 def learn(
@@ -187,18 +201,11 @@ def learn(
     The smallest score that is kept is 0.
     """
     names = [head.name for head in heads]
-    columns, answers = [], []
-    for lesson in lessons:
-        overlap = Overlap.of(lesson.truth, lesson.labels)
-        owner = np.full(len(lesson.pieces.area), -1, np.int64)
-        belongs = overlap.pixels >= BELONGS * overlap.predicted_area[overlap.predicted]
-        owner[overlap.predicted[belongs]] = overlap.true[belongs]
-        one, other = owner[lesson.pieces.pairs].T
-        known = (one >= 0) & (other >= 0)
-        columns.append(lesson.pieces.of_pairs()[known])
-        answers.append((one == other)[known])
     join_rule = score_rule = None
-    fitted = fit(np.concatenate(columns), np.concatenate(answers))
+    fitted = fit(
+        np.concatenate([lesson.columns[lesson.known] for lesson in lessons]),
+        np.concatenate([lesson.same[lesson.known] for lesson in lessons]),
+    )
     if fitted is not None:
         constant, weights = fitted
         k = len(names)
@@ -235,15 +242,15 @@ def joined(lesson: Lesson, rule: JoinRule | None, heads: Sequence[Head]) -> NDAr
         return lesson.labels
     names = [head.name for head in heads]
     weights = [table.get(name, 0.0) for table in (rule.contact, rule.inside) for name in names]
-    odds = lesson.pieces.of_pairs() @ np.array([*weights, rule.smaller, rule.larger, rule.length])
-    parents = np.arange(len(lesson.pieces.area) + 1)
+    odds = lesson.columns @ np.array([*weights, rule.smaller, rule.larger, rule.length])
+    parents = np.arange(int(lesson.labels.max(initial=0)) + 1)
 
     def root(piece: int) -> int:
         while parents[piece] != piece:
             piece = int(parents[piece])
         return piece
 
-    for one, other in lesson.pieces.pairs[odds + rule.constant > 0] + 1:
+    for one, other in lesson.pairs[odds + rule.constant > 0] + 1:
         low, high = sorted((root(int(one)), root(int(other))))
         parents[high] = low
     roots = np.array([root(piece) for piece in range(len(parents))])

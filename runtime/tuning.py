@@ -268,21 +268,21 @@ def finer(settings: SplitSettings, names: Sequence[str]) -> list[SplitSettings]:
 def with_rules(
     settings: SplitSettings,
     figures: Figures,
-    names: Sequence[str],
+    candidates: Sequence[SplitSettings],
     run: Runner,
     tell: Callable[[], None] = lambda: None,
     balance: float = 0.5,
 ) -> tuple[SplitSettings, Figures]:
-    """Cut finer, and learn rules that join the pieces and score the cells, where that is better.
+    """Learn rules that join the pieces and score the cells, where that is better than to do without.
 
     Parameters
     ----------
     settings, figures
         The best without rules, and what they come to.
-    names
-        The settings that may change, see :func:`names_for`.
+    candidates
+        How the pieces may be cut, see :func:`finer`.
     tell
-        Called after each of the trials, as many as :func:`finer` returns.
+        Called after each of them.
     balance
         How groups are weighed, see :func:`goal`.
 
@@ -290,7 +290,7 @@ def with_rules(
     -------
     The best settings and their figures: of pictures that the rules were not learned from.
     """
-    for candidate, found in run.learn(balance, finer(settings, names)):
+    for candidate, found in run.learn(balance, candidates):
         tell()
         if goal(found, balance) > goal(figures, balance):
             settings, figures = candidate, found

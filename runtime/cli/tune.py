@@ -100,15 +100,16 @@ def main(
         processes = min(jobs or cores(), max(trials, len(FINER)))
         bare = spec.split.model_copy(update={"join": None, "score": None})
         with runner(cases, spec.heads, processes) as run:
-            (before,) = run.score([spec.split])
             with scoring.bar("trying", trials) as advance:
                 first = beginnings(bare, spec.heads, names)
-                best, after, _ = search(
+                best, after, begun = search(
                     bare, names, trials, seed, run.score, lambda _: advance(), first, balance
                 )
             if rules and len(cases) > 1:  # what was learned from one is to be tried on another
-                with scoring.bar("learning", len(finer(best, names))) as advance:
-                    best, after = with_rules(best, after, names, run, advance, balance)
+                candidates = finer(best, names)
+                with scoring.bar("learning", len(candidates)) as advance:
+                    best, after = with_rules(best, after, candidates, run, advance, balance)
+            before = begun if bare == spec.split else next(iter(run.score([spec.split])))
         if goal(before, balance) > goal(after, balance):
             best, after = spec.split, before
 

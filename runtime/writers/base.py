@@ -61,7 +61,7 @@ class Writer(Discarding):
 
 
 @contextmanager
-def opening(writer: Writer, path: Path) -> Iterator[None]:
+def opening(writer: Discarding, path: Path) -> Iterator[None]:
     """Like :func:`writing`, for a writer that makes its file: discards it after any error."""
     try:
         with writing(path):

@@ -12,7 +12,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from ..errors import UsageError
-from .base import Discarding, writing
+from .base import Discarding, opening, writing
 from .labels import CHUNK, SHARD_WIDTH, pyramid_shapes
 from .store import DiscardableStore
 
@@ -57,17 +57,13 @@ class PlanesZarr(Discarding):
         self._committed = False
         with writing(path):
             path.mkdir(parents=True)
-        try:
-            with writing(path):
-                group: Any = zarr.open_group(self._store, mode="w-", zarr_format=3)
-                shapes = pyramid_shapes(height, width)
-                self._levels = [
-                    _Level(group, number, (len(heads), *shape)) for number, shape in enumerate(shapes)
-                ]
-                group.attrs["ome"] = _metadata(heads, len(shapes), pixel_size, (tall / height, wide / width))
-        except BaseException:
-            self.discard()
-            raise
+        with opening(self, path):
+            group: Any = zarr.open_group(self._store, mode="w-", zarr_format=3)
+            shapes = pyramid_shapes(height, width)
+            self._levels = [
+                _Level(group, number, (len(heads), *shape)) for number, shape in enumerate(shapes)
+            ]
+            group.attrs["ome"] = _metadata(heads, len(shapes), pixel_size, (tall / height, wide / width))
 
     def push(self, planes: npt.NDArray[np.uint8]) -> None:
         """Take the next rows.
