@@ -76,8 +76,8 @@ class TrainConfig(BaseModel):
     pred_result: str = ""
 
     # -- ours -------------------------------------------------------------------------------
-    #: Checkpoint whose network to start from (fine-tuning); steps, optimiser and schedule begin anew.
-    #: Heads that it lacks begin anew too.
+    #: Network to start from (fine-tuning): a checkpoint, an exported model, or a packaged one by its name;
+    #: of this width, or narrower. Steps, optimiser, schedule and heads that it lacks begin anew.
     weights: str | None = None
     #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
     heads: tuple[HeadName, ...] = ()

@@ -16,7 +16,7 @@ import lightning_fabric as lf
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from cellseg.runtime.errors import ModelError, OutputError
@@ -34,14 +34,17 @@ from .models import build_model
 from .models.nets import UNet
 from .pictures import overlay
 from .report import Report
-from .run import adopt, prepare, starting_point
+from .run import prepare, starting_point
 from .schedule import Ema, Schedule
 from .validate import evaluate, predict
+from .weights import adopt
 
 log = logging.getLogger("cellseg.train")
 
 #: Validation images in an overlay.
 SHOWN = 4
+#: Crops that show what a network's norms see before it is trained.
+EXAMPLES = 32
 
 
 def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path:
@@ -74,7 +77,8 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
 
     torch.manual_seed(config.randseed)
     model = build_model(config)
-    new_heads = adopt(model, Path(config.weights)) if config.weights and saved is None else None
+    source = CropSource(training, config)
+    new_heads = adopt(model, config, examples(source)) if config.weights and saved is None else None
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = share_norms(model, fabric)
@@ -88,7 +92,6 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     epoch_steps = max(1, len(training) // whole_batch)
     steps = min(config.iters, config.epochs * epoch_steps)
     interval = config.val_interval or epoch_steps
-    source = CropSource(training, config)
     schedule, meter, step = Schedule(config, steps), Meter(source, last_path), 0
 
     def state() -> dict[str, Any]:
@@ -199,6 +202,13 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     if config.pred_result and fabric.is_global_zero:
         predict_best(best_path, model, validation, config, fabric)
     return best_path
+
+
+def examples(source: CropSource) -> Tensor:
+    """Return the first training crops as the network gets them, float (EXAMPLES, C, H, W) in 0…1."""
+    crops = [Crops(source)[index] for index in range(EXAMPLES)]
+    image, look = (torch.stack([crop[name] for crop in crops]) for name in ("image", "look"))
+    return photometric(image, look)
 
 
 def score(figures: dict[str, float], config: TrainConfig) -> float:

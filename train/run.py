@@ -7,15 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import nn
 
-from cellseg.runtime.errors import ModelError, OutputError, UsageError
+from cellseg.runtime.errors import OutputError, UsageError
 
 from . import checkpoint
 from .config import TrainConfig
-
-#: How the weights of a head are named in a checkpoint, before its own name.
-HEADS_PREFIX = "heads.heads."
 
 #: Everything a run writes.
 KEPT = (
@@ -52,34 +48,6 @@ def starting_point(folder: Path, config: TrainConfig, overwrite: bool) -> dict[s
     if isinstance(config.resume, str) or (config.resume and last.is_file()):
         return checkpoint.load(source)
     return None
-
-
-def adopt(model: nn.Module, path: Path) -> list[str]:
-    """Give `model` the weights of another run's checkpoint, the averaged ones where it has them.
-
-    Returns
-    -------
-    Names of the heads that the checkpoint does not have, or has in another width; they stay as they are.
-
-    Raises
-    ------
-    ModelError
-        It cannot be read, or its network is another one than the heads account for.
-    """
-    saved = checkpoint.load(path)
-    own, other = model.state_dict(), saved["ema"] or saved["model"]
-    fits = {name: value for name, value in other.items() if name in own and own[name].shape == value.shape}
-    missing = [name for name in own if name not in fits]
-    strangers = [name for name in missing if not name.startswith(HEADS_PREFIX)]
-    strangers += [name for name in other if name not in own and not name.startswith(HEADS_PREFIX)]
-    if strangers:
-        raise ModelError(
-            f"{path}: its network is not the one that the configuration names ({strangers[0]} differs); "
-            "set model, in_channels, init_channel_number, model_deep, M_channel, M_R, norm and interpolate "
-            "as its own configuration has them"
-        )
-    model.load_state_dict(fits, strict=False)
-    return sorted({name.removeprefix(HEADS_PREFIX).split(".")[0] for name in missing})
 
 
 def prepare(folder: Path, config: TrainConfig, *, fresh: bool) -> None:

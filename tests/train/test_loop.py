@@ -206,7 +206,7 @@ def test_a_training_can_start_from_another_ones_weights(configure: Configure, tm
     assert "heads.heads.density.weight" in saved["model"].keys() - before.keys()
     assert "new heads: density" in (tmp_path / "second" / "train.log").read_text()
     with pytest.raises(ModelError, match=r"last\.pt: its network is not the one.*differs\); set model"):
-        loop.train(configure(weights=weights, init_channel_number=3), tmp_path / "third")
+        loop.train(configure(weights=weights, model_deep=2), tmp_path / "third")
     with pytest.raises(ModelError, match="no such checkpoint"):
         loop.train(configure(weights="none.pt"), tmp_path / "third")
 
