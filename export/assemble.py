@@ -105,7 +105,8 @@ def export(request: Request, say: Say) -> Exported:
     if output.suffix != ".onnx":
         raise UsageError(f"-o {output}: must end in .onnx")
     found = "" if request.checkpoint else " (the newest best.pt under work_dirs)"
-    kind = "averaged weights" if trained.averaged else "weights"
+    kind = f"mean of {len(trained.mean_of)}" if trained.mean_of else "weights"
+    kind = "averaged weights" if trained.averaged else kind
     say(line("checkpoint", f"{path}{found}: {trained.config.model}, step {trained.step}, {kind}"))
 
     with files.replacing(output) as partial:
@@ -306,6 +307,7 @@ def _record(figures: dict[str, parity.Figures], measured: halo.Halo, passed: boo
 
 def _provenance(trained: network.Trained, request: Request, source: str) -> dict[str, str]:
     checkpoint = Path(trained.path)
+    mean = [f"{each['share']:.3g} {each['checkpoint']} {each['sha256'][:12]}" for each in trained.mean_of]
     return {
         "cellseg": importlib.metadata.version("cellseg"),
         "torch": torch.__version__,
@@ -313,6 +315,7 @@ def _provenance(trained: network.Trained, request: Request, source: str) -> dict
         "checkpoint": f"{checkpoint.resolve().parent.name}/{checkpoint.name}",
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "step": str(trained.step),
+        **({"mean_of": "; ".join(mean)} if mean else {}),
         "command": request.command,
         "parity_tiles": source,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,8 @@ class Trained:
     step: int
     #: Whether the weights are the exponential moving average.
     averaged: bool
+    #: The checkpoints that it is the mean of, as ``cellseg-train mean`` records them.
+    mean_of: tuple[dict[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -77,4 +80,5 @@ def load(path: Path) -> Trained:
     if bad:
         raise ModelError(f"{path}: weight {bad[0]} holds NaN or infinity; export an earlier checkpoint")
     network.requires_grad_(False).eval()
-    return Trained(network, config, path, int(state.get("step", 0)), state.get("ema") is not None)
+    mean_of = tuple(state.get("mean_of", ()))
+    return Trained(network, config, path, int(state.get("step", 0)), state.get("ema") is not None, mean_of)

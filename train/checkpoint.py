@@ -15,8 +15,23 @@ from cellseg.runtime.errors import ModelError, OutputError
 FORMAT = 1
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(
+    path: Path,
+    state: dict[str, Any],
+    otherwise: str = "choose another work_dir, then go on with --resume",
+) -> None:
     """Write `state` under `path`; a reader sees the old file or the new one, never a part.
+
+    Killed while it writes, it leaves one file beside `path` that the next time overwrites.
+
+    Parameters
+    ----------
+    path
+        The file.
+    state
+        Tensors and plain values by name.
+    otherwise
+        What a user can do where it cannot be written, for the message.
 
     Raises
     ------
@@ -37,7 +52,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         kept = "; the checkpoint before it is kept" if path.is_file() else ""
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}){kept}; free {len(buffer.getbuffer()) >> 20} MB or "
-            "choose another work_dir, then go on with --resume"
+            f"{otherwise}"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from cellseg.runtime.errors import OutputError, UsageError
+from cellseg.runtime.errors import ModelError, OutputError, UsageError
 
 from . import checkpoint
 from .config import TrainConfig
@@ -46,7 +46,13 @@ def starting_point(folder: Path, config: TrainConfig, overwrite: bool) -> dict[s
             "another folder with --set work_dir=…"
         )
     if isinstance(config.resume, str) or (config.resume and last.is_file()):
-        return checkpoint.load(source)
+        saved = checkpoint.load(source)
+        if "optimizer" not in saved:
+            raise ModelError(
+                f"{source}: is a mean of checkpoints, which has no training to go on with; start one from it "
+                f"with --set weights={source}"
+            )
+        return saved
     return None
 
 

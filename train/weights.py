@@ -1,8 +1,11 @@
-"""What a network starts from: a checkpoint or an exported model, of its own width or narrower.
+"""Where a network's weights come from: a checkpoint, several, or an exported model, of its width or narrower.
 
 An exported model has its batch norms folded into the convolutions before them. Here they are unfolded:
 each convolution gets a norm again that changes nothing, with the statistics that its outputs have on
 some training crops, so that training goes on as from a checkpoint.
+
+Checkpoints of trainings that began alike can be averaged, as in "Model soups: averaging weights of multiple
+fine-tuned models improves accuracy without increasing inference time" (Wortsman et al., ICML 2022).
 
 A narrower network is widened as in "Net2Net: Accelerating Learning via Knowledge Transfer" (Chen,
 Goodfellow and Shlens, ICLR 2016): it computes what it did before, and has room to learn more.
@@ -11,9 +14,11 @@ Goodfellow and Shlens, ICLR 2016): it computes what it did before, and has room 
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +87,49 @@ def adopt(model: UNet, config: TrainConfig, images: Tensor) -> list[str]:
     if unfolded:
         _settle(model, unfolded, images)
     return sorted({name.removeprefix(HEADS_PREFIX).split(".")[0] for name in missing})
+
+
+def mean(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
+    """Return a checkpoint whose weights are the mean of others' (of their averaged ones).
+
+    Norms get the mean of the statistics. It holds no optimiser: a training can start from it
+    (``weights``), and not go on.
+
+    Parameters
+    ----------
+    paths
+        Checkpoints of one network, from trainings that began with the same weights.
+    shares
+        How much each counts; positive, any sum.
+
+    Raises
+    ------
+    ModelError
+        A checkpoint cannot be read, or is of another network than the first.
+    """
+    saved = [checkpoint.load(path) for path in paths]
+    states: list[State] = [each["ema"] or each["model"] for each in saved]
+    shapes = {name: value.shape for name, value in states[0].items()}
+    for path, state in zip(paths, states, strict=True):
+        if {name: value.shape for name, value in state.items()} != shapes:
+            raise ModelError(f"{path}: its network is not that of {paths[0]}; only equal ones have a mean")
+    weights = torch.tensor(shares, dtype=torch.float64)
+    weights /= weights.sum()
+    together: State = {}
+    for name, first in states[0].items():
+        stack = torch.stack([state[name] for state in states])
+        together[name] = torch.tensordot(weights, stack.double(), 1).to(first.dtype) if first.ndim else first
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    return {
+        "config": saved[0]["config"],
+        "model": together,
+        "ema": None,
+        "step": max(each["step"] for each in saved),
+        "mean_of": [
+            {"checkpoint": f"{path.resolve().parent.name}/{path.name}", "sha256": digest, "share": share}
+            for path, digest, share in zip(paths, digests, weights.tolist(), strict=True)
+        ],
+    }
 
 
 # -- reading ------------------------------------------------------------------------------------
