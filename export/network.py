@@ -62,7 +62,7 @@ def load(path: Path) -> Trained:
     state = checkpoint.load(path)
     try:
         config = parse(dict(state["config"]), f"{path}: configuration")
-        weights = state.get("ema") or state["model"]
+        weights = checkpoint.weights(state)
         network = build_model(config)
     except (KeyError, TypeError, ConfigError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cellseg.runtime.errors import ModelError, OutputError
+
+#: Weights by their names.
+State = dict[str, Tensor]
 
 #: Version of the record; a reader refuses any other by name.
 FORMAT = 1
@@ -54,6 +58,12 @@ def save(
             f"{path}: cannot be written ({error.strerror}){kept}; free {len(buffer.getbuffer()) >> 20} MB or "
             f"{otherwise}"
         ) from None
+
+
+def weights(saved: dict[str, Any]) -> State:
+    """Return the weights of a checkpoint, the averaged ones where it has them."""
+    state: State = saved.get("ema") or saved["model"]
+    return state
 
 
 def load(path: Path) -> dict[str, Any]:

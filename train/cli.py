@@ -101,7 +101,7 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     if output.is_dir() or output.suffix != ".pt":
         raise UsageError(f"-o {output}: wanted a file that ends in .pt")
     from . import checkpoint
-    from .weights import mean
+    from .mean import mean
 
     state = mean(checkpoints, counts)
     checkpoint.save(output, state, "choose another place with -o")

@@ -112,7 +112,7 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             if average is not None:
-                average.model.load_state_dict(saved["ema"] or saved["model"])
+                average.model.load_state_dict(checkpoint.weights(saved))
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ModelError(
@@ -236,7 +236,7 @@ def predict_best(
 ) -> None:
     """Write what the best checkpoint finds in each validation image to `pred_result`, as 16-bit labels."""
     saved = checkpoint.load(best)
-    model.load_state_dict(saved["ema"] or saved["model"])
+    model.load_state_dict(checkpoint.weights(saved))
     folder = Path(config.pred_result)
     try:
         folder.mkdir(parents=True, exist_ok=True)

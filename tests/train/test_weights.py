@@ -14,7 +14,7 @@ from cellseg.train import checkpoint
 from cellseg.train.config import ModelName, TrainConfig, parse
 from cellseg.train.models import build_model
 from cellseg.train.models.nets import UNet
-from cellseg.train.weights import adopt, mean
+from cellseg.train.weights import adopt
 
 MODELS = get_args(ModelName)
 SMALL = {"model_deep": 2, "use_corner": 1.0, "use_density": 1.0, "crop": 32}
@@ -208,41 +208,3 @@ def test_models_that_hold_no_such_weights_are_refused(
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ModelError, match=r"install cellseg\[export\]"):
         started(config, source)
-
-
-def test_the_mean_of_checkpoints(tmp_path: Path) -> None:
-    config = configure(init_channel_number=2)
-    first, second = build_model(config), build_model(config)
-    second.encoders[0].branches[0][0][1].num_batches_tracked += 3
-    paths = [
-        Path(save(tmp_path / f"{name}.pt", network, config))
-        for name, network in (("a", first), ("b", second))
-    ]
-    averaged = {
-        "config": config.model_dump(),
-        "model": first.state_dict(),
-        "ema": second.state_dict(),
-        "step": 9,
-    }
-    checkpoint.save(paths[1], averaged)
-    found = mean(paths, [1, 3])
-    for name, value in found["model"].items():
-        one, other = first.state_dict()[name], second.state_dict()[name]
-        assert value.dtype == one.dtype
-        torch.testing.assert_close(value, 0.25 * one + 0.75 * other if one.ndim else one)
-    assert (found["step"], found["ema"], found["config"]) == (9, None, config.model_dump())
-    assert [(part["checkpoint"], part["share"]) for part in found["mean_of"]] == [
-        (f"{tmp_path.name}/a.pt", 0.25),
-        (f"{tmp_path.name}/b.pt", 0.75),
-    ]
-    checkpoint.save(tmp_path / "mean.pt", found)
-    assert started(config, str(tmp_path / "mean.pt"))[1] == []
-
-
-def test_different_networks_have_no_mean(tmp_path: Path) -> None:
-    paths = []
-    for width in (2, 4):
-        config = configure(init_channel_number=width)
-        paths.append(Path(save(tmp_path / f"{width}.pt", build_model(config), config)))
-    with pytest.raises(ModelError, match=r"4\.pt: its network is not that of .*2\.pt"):
-        mean(paths, [1, 1])
