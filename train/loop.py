@@ -72,13 +72,12 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     training, validation = read_dataset(config)
     fabric = open_fabric(config)
     log.setLevel(config.log_level if fabric.is_global_zero else logging.ERROR)
-    if fabric.is_global_zero:
-        prepare(folder, config, fresh=saved is None)
-
     torch.manual_seed(config.randseed)
     model = build_model(config)
     source = CropSource(training, config)
     new_heads = adopt(model, config, examples(source)) if config.weights and saved is None else None
+    if fabric.is_global_zero:  # only now: weights that cannot be used must not cost an earlier run
+        prepare(folder, config, fresh=saved is None)
     if config.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model = share_norms(model, fabric)

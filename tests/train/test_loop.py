@@ -209,6 +209,10 @@ def test_a_training_can_start_from_another_ones_weights(configure: Configure, tm
         loop.train(configure(weights=weights, model_deep=2), tmp_path / "third")
     with pytest.raises(ModelError, match="no such checkpoint"):
         loop.train(configure(weights="none.pt"), tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(ModelError, match="no such checkpoint"):
+        loop.train(configure(weights="none.pt"), first, overwrite=True)
+    assert (first / "last.pt").is_file()
 
 
 def test_a_run_is_neither_overwritten_nor_mixed_up(configure: Configure, tmp_path: Path) -> None:
