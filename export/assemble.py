@@ -105,8 +105,9 @@ def export(request: Request, say: Say) -> Exported:
     if output.suffix != ".onnx":
         raise UsageError(f"-o {output}: must end in .onnx")
     found = "" if request.checkpoint else " (the newest best.pt under work_dirs)"
-    kind = f"mean of {len(trained.mean_of)}" if trained.mean_of else "weights"
-    kind = "averaged weights" if trained.averaged else kind
+    kind = "averaged weights" if trained.averaged else "weights"
+    if trained.mean_of:
+        kind = f"mean of {len(trained.mean_of)}"
     say(line("checkpoint", f"{path}{found}: {trained.config.model}, step {trained.step}, {kind}"))
 
     with files.replacing(output) as partial:

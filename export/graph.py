@@ -12,7 +12,6 @@ compared with it. This module knows nothing of ONNX.
 from __future__ import annotations
 
 import copy
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cellseg.runtime.errors import UsageError
 from cellseg.runtime.spec import Head
+from cellseg.train.models.blocks import normed
 from cellseg.train.models.heads import DENSITY_UNIT, ENCODINGS, Heads, to_planes
 from cellseg.train.models.nets import UNet
 
@@ -133,17 +133,15 @@ def fold_norms(network: nn.Module) -> int:
     Returns the number of norms that went. With s = γ / sqrt(var + ε) the pair is the convolution
     s · w, s · (b − mean) + β.
     """
-    folded = 0
-    for parent in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
-        names = list(parent._modules)
-        for first, second in itertools.pairwise(names):
-            conv, norm = parent._modules[first], parent._modules[second]
-            if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-                transposed = isinstance(conv, nn.ConvTranspose2d)
-                parent._modules[first] = fuse_conv_bn_eval(conv, norm, transpose=transposed)
-                parent._modules[second] = nn.Identity()
-                folded += 1
-    return folded
+    pairs = list(normed(network))
+    for before, behind in pairs:
+        conv, norm = network.get_submodule(before), network.get_submodule(behind)
+        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        transposed = isinstance(conv, nn.ConvTranspose2d)
+        network.set_submodule(before, fuse_conv_bn_eval(conv, norm, transpose=transposed))
+        network.set_submodule(behind, nn.Identity())
+    return len(pairs)
 
 
 @dataclass(frozen=True, slots=True)

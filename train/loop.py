@@ -75,7 +75,9 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     torch.manual_seed(config.randseed)
     model = build_model(config)
     source = CropSource(training, config)
-    new_heads = adopt(model, config, examples(source)) if config.weights and saved is None else None
+    new_heads = None
+    if config.weights and saved is None:
+        new_heads = adopt(model, config, lambda: examples(source))
     if fabric.is_global_zero:  # only now: weights that cannot be used must not cost an earlier run
         prepare(folder, config, fresh=saved is None)
     if config.channels_last:

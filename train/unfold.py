@@ -7,14 +7,13 @@ training crops. So training goes on as from a checkpoint.
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .checkpoint import State
+from .models.blocks import normed
 from .models.nets import UNet
 
 
@@ -35,7 +34,7 @@ def unfold(model: UNet, state: State) -> list[tuple[str, str]]:
     own = model.state_dict()
     pairs = [
         (conv, norm)
-        for conv, norm in _normed(model)
+        for conv, norm in normed(model)
         if f"{norm}.weight" not in state and f"{conv}.bias" in state
     ]
     for conv, norm in pairs:
@@ -49,15 +48,6 @@ def unfold(model: UNet, state: State) -> list[tuple[str, str]]:
         state[f"{norm}.running_var"] = torch.full_like(bias, 1 - module.eps)
         state[f"{norm}.num_batches_tracked"] = torch.tensor(0)
     return pairs
-
-
-def _normed(model: UNet) -> Iterator[tuple[str, str]]:
-    """Names of every convolution with a batch norm right behind it, and of that."""
-    for name, parent in model.named_modules():
-        if isinstance(parent, nn.Sequential):
-            for (first, conv), (second, norm) in itertools.pairwise(parent.named_children()):
-                if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-                    yield f"{name}.{first}", f"{name}.{second}"
 
 
 @torch.no_grad()

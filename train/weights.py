@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from .widen import can_widen, layout, widen
 HEADS_PREFIX = "heads.heads."
 
 
-def adopt(model: UNet, config: TrainConfig, images: Tensor) -> list[str]:
+def adopt(model: UNet, config: TrainConfig, images: Callable[[], Tensor]) -> list[str]:
     """Give `model` the weights that ``weights`` names; of a checkpoint, the averaged ones.
 
     Parameters
@@ -33,7 +34,8 @@ def adopt(model: UNet, config: TrainConfig, images: Tensor) -> list[str]:
     config
         What `model` was built from.
     images
-        Training crops, float (N, C, H, W) in 0…1, for the statistics of an exported model's norms.
+        Returns training crops, float (N, C, H, W) in 0…1; called where an exported model's norms need
+        statistics.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def adopt(model: UNet, config: TrainConfig, images: Tensor) -> list[str]:
     wide = {name: widen(value, own[name].shape, *layout(name, model, config)) for name, value in fits.items()}
     model.load_state_dict(wide, strict=False)
     if unfolded:
-        settle(model, unfolded, images)
+        settle(model, unfolded, images())
     return sorted({name.removeprefix(HEADS_PREFIX).split(".")[0] for name in missing})
 
 

@@ -21,7 +21,10 @@ def test_a_training_starts_where_the_exported_model_is(
     exported: Exported = request.getfixturevalue(precision)
     images = torch.from_numpy(exported.images[:4]).permute(0, 3, 1, 2) / 255
     network = build_model(trained.config)
-    assert adopt(network, trained.config.model_copy(update={"weights": str(exported.path)}), images) == []
+    assert (
+        adopt(network, trained.config.model_copy(update={"weights": str(exported.path)}), lambda: images)
+        == []
+    )
     with torch.no_grad():
         planes = to_planes(network.eval()(images)).numpy()
         seen = to_planes(network.train()(images)).numpy()  # by the statistics of these images

@@ -66,7 +66,9 @@ def export(path: Path, network: UNet, config: TrainConfig, **changes: Any) -> st
 def started(config: TrainConfig, source: str, shown: Tensor | None = None) -> tuple[UNet, list[str]]:
     torch.manual_seed(5)
     network = build_model(config)
-    new = adopt(network, config.model_copy(update={"weights": source}), images() if shown is None else shown)
+    new = adopt(
+        network, config.model_copy(update={"weights": source}), images if shown is None else lambda: shown
+    )
     return network, new
 
 

@@ -6,7 +6,8 @@ depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -33,6 +34,16 @@ def conv(norm: Norm, inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), norm_layer(norm, outputs)
     )
+
+
+def normed(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of every convolution with a batch norm right behind it, and of that."""
+    for parent, module in network.named_modules():
+        if isinstance(module, nn.Sequential):
+            prefix = f"{parent}." if parent else ""
+            for (first, before), (second, norm) in itertools.pairwise(module.named_children()):
+                if isinstance(before, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                    yield prefix + first, prefix + second
 
 
 class ConvRelu(nn.Sequential):
