@@ -18,11 +18,25 @@ FILE = click.Path(path_type=Path)
 _EXTRA = ("torch", "onnx", "onnxscript", "yaml")
 
 
-@click.command(
-    "cellseg-export",
-    cls=common.Command,
-    epilog="`cellseg-export inspect FILE` prints the specification of an exported model.",
-)
+@click.command("cellseg-export inspect", cls=common.Command)
+@click.argument("file", type=FILE)
+def inspect_command(file: Path) -> None:
+    """Print the specification of FILE, an exported model or a plan.
+
+    For a plan, or its sidecar (m.plan.json), what it was built for is printed with it.
+    """
+    if file.suffix == ".plan" or file.name.endswith(".plan.json"):
+        from cellseg.runtime.plans import load_record, read_sidecar
+
+        record = load_record(file) if file.suffix == ".plan" else read_sidecar(file)
+        click.echo(record.model_dump_json(indent=1))
+        return
+    from cellseg.runtime.onnx_metadata import load_spec
+
+    click.echo(load_spec(file).to_json())
+
+
+@click.command("cellseg-export", cls=common.Command, words=[inspect_command])
 @click.argument("checkpoint", type=FILE, required=False)
 @click.option("-o", "--output", type=FILE, help="ONNX file to write; beside the checkpoint by default.")
 @click.option(
@@ -66,7 +80,7 @@ _EXTRA = ("torch", "onnx", "onnxscript", "yaml")
 @click.option("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
 @click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
 @common.version_option()
-def export_command(
+def main(
     checkpoint: Path | None,
     heads: str | None,
     halo: str,
@@ -131,32 +145,6 @@ def export_command(
         from .bundle import add_bundles
 
         add_bundles(exported, built, click.echo, triton, bioimageio, authors, license_id)
-
-
-@click.command("cellseg-export inspect", cls=common.Command)
-@click.argument("file", type=FILE)
-def inspect_command(file: Path) -> None:
-    """Print the specification of FILE, an exported ONNX model, or the sidecar of a plan.
-
-    The plan and its sidecar (m.plan.json) serve alike.
-    """
-    if file.suffix == ".plan" or file.name.endswith(".plan.json"):
-        from cellseg.runtime.plans import load_record, read_sidecar
-
-        record = load_record(file) if file.suffix == ".plan" else read_sidecar(file)
-        click.echo(record.model_dump_json(indent=1))
-        return
-    from cellseg.runtime.onnx_metadata import load_spec
-
-    click.echo(load_spec(file).to_json())
-
-
-def main() -> None:
-    """Run the export, or ``inspect`` where that is the first word."""
-    if sys.argv[1:2] == ["inspect"]:
-        inspect_command(args=sys.argv[2:])
-    else:
-        export_command()
 
 
 def _progress() -> Any:

@@ -18,11 +18,29 @@ from cellseg.runtime.errors import BackendError, CellsegError, UsageError
 SHIPPED = Path(__file__).parent / "configs"
 
 
-@click.command(
-    "cellseg-train",
-    cls=common.Command,
-    epilog="`cellseg-train mean A.pt B.pt -o M.pt` averages checkpoints.",
-)
+@click.command("cellseg-train mean", cls=common.Command)
+@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint to write.")
+@click.option("--shares", metavar="A,B,…", help="How much each counts; all the same by default.")
+def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None) -> None:
+    """Average the weights of CHECKPOINTS into one.
+
+    They are of one network, from trainings that began with the same weights, or from one training. Such a
+    mean is often better than each of them, and costs nothing at inference. Find out with cellseg-export
+    and cellseg-eval.
+    """
+    counts = _shares(shares, len(checkpoints))
+    if output.is_dir() or output.suffix != ".pt":
+        raise UsageError(f"-o {output}: wanted a file that ends in .pt")
+    from . import checkpoint
+    from .mean import mean
+
+    state = mean(checkpoints, counts)
+    checkpoint.save(output, state, "choose another place with -o")
+    click.echo(output)
+
+
+@click.command("cellseg-train", cls=common.Command, words=[mean_command])
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option("--resume", is_flag=True, help="Go on where this run stopped.")
@@ -35,7 +53,7 @@ SHIPPED = Path(__file__).parent / "configs"
     help="Write a picture of N training samples with their targets, and stop.",
 )
 @common.version_option()
-def train_command(
+def main(
     config: Path,
     overrides: tuple[str, ...],
     resume: bool,
@@ -86,28 +104,6 @@ def train_command(
         click.echo(best)
 
 
-@click.command("cellseg-train mean", cls=common.Command)
-@click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint to write.")
-@click.option("--shares", metavar="A,B,…", help="How much each counts; all the same by default.")
-def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None) -> None:
-    """Average the weights of CHECKPOINTS into one.
-
-    They are of one network, from trainings that began with the same weights, or from one training. Such a
-    mean is often better than each of them, and costs nothing at inference. Find out with cellseg-export
-    and cellseg-eval.
-    """
-    counts = _shares(shares, len(checkpoints))
-    if output.is_dir() or output.suffix != ".pt":
-        raise UsageError(f"-o {output}: wanted a file that ends in .pt")
-    from . import checkpoint
-    from .mean import mean
-
-    state = mean(checkpoints, counts)
-    checkpoint.save(output, state, "choose another place with -o")
-    click.echo(output)
-
-
 def _shares(text: str | None, count: int) -> list[float]:
     try:
         shares = [1.0] * count if text is None else [float(part) for part in text.split(",")]
@@ -116,14 +112,6 @@ def _shares(text: str | None, count: int) -> list[float]:
     if len(shares) != count or not all(0 < share < math.inf for share in shares):
         raise UsageError(f"--shares {text}: wanted {count} positive numbers, one for each checkpoint")
     return shares
-
-
-def main() -> None:
-    """Train, or average where ``mean`` is the first word."""
-    if sys.argv[1:2] == ["mean"]:
-        mean_command(args=sys.argv[2:])
-    else:
-        train_command()
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -54,7 +55,37 @@ class Command(click.Command):
     """A click command whose errors, usage errors included, are one line each.
 
     Use as ``@click.command("cellseg-infer", cls=common.Command)``; the name starts every error line.
+
+    Parameters
+    ----------
+    words
+        Commands that run instead where the first argument is the last word of their name:
+        ``cellseg-train mean`` in ``cellseg-train``. The main one needs no word, as click's groups would want.
     """
+
+    def __init__(self, *arguments: Any, words: Sequence[click.Command] = (), **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.words = {str(command.name).split()[-1]: command for command in words}
+
+    def main(self, args: Sequence[str] | None = None, *arguments: Any, **options: Any) -> Any:
+        """Run as a program: this command, or the one that the first of `args` names."""
+        given = sys.argv[1:] if args is None else list(args)
+        command = self.words.get(given[0]) if given else None
+        if command is None:
+            return super().main(args, *arguments, **options)
+        return command.main(given[1:], *arguments, **options | {"prog_name": command.name})
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line for each of the other commands."""
+        super().format_epilog(ctx, formatter)
+        if self.words:
+            with formatter.section("Also"):
+                formatter.write_dl(
+                    [
+                        (str(command.name), command.get_short_help_str(limit=90))
+                        for command in self.words.values()
+                    ]
+                )
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

@@ -24,7 +24,7 @@ from .conftest import small_config, write_checkpoint
 def run(*args: object) -> tuple[int, str]:
     chosen = [] if "--plan" in args or "--default-plan" in args else ["--no-plan"]
     words = [str(arg) for arg in args if arg != "--default-plan"]
-    result = CliRunner().invoke(cli.export_command, [*words, *chosen])
+    result = CliRunner().invoke(cli.main, [*words, *chosen])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
@@ -75,20 +75,16 @@ def test_preferred_tile_is_mostly_core(halo: int) -> None:
     assert tile == 256 or (tile - 256 - 2 * halo) ** 2 < assemble.USEFUL * (tile - 256) ** 2
 
 
-def test_inspect_prints_the_spec(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["cellseg-export", "inspect", str(exported.path)])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 0
-    assert ModelSpec.from_json(capsys.readouterr().out, "stdout").name == "tiny"
+def test_inspect_prints_the_spec(exported: Exported) -> None:
+    shown = CliRunner().invoke(cli.main, ["inspect", str(exported.path)])
+    assert shown.exit_code == 0
+    assert ModelSpec.from_json(shown.stdout, "stdout").name == "tiny"
 
 
 def test_inspect_refuses_what_is_not_ours(tmp_path: Path) -> None:
     stranger = tmp_path / "stranger.onnx"
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])), stranger)
-    result = CliRunner().invoke(cli.inspect_command, [str(stranger)])
+    result = CliRunner().invoke(cli.main, ["inspect", str(stranger)])
     assert result.exit_code == 1
     assert METADATA_KEY in result.output
 
@@ -287,22 +283,22 @@ class TestPlan:
         )
         assert code == 0, text
         assert f"plan        {plan}" in text
-        shown = CliRunner().invoke(cli.inspect_command, [str(plan)])
+        shown = CliRunner().invoke(cli.main, ["inspect", str(plan)])
         record = plans.PlanRecord.model_validate_json(shown.output)
         assert (record.profile.batch, record.profile.tile) == ((1, 2, 4), (128, 256, 512))
         assert record.capabilities == ("8.9",)
         measured = [line.split() for line in text.splitlines() if line.startswith(" " * 12)]
         fastest = next(row for row in measured if row[0] in ("96", "128"))  # they are told in this order
         assert [str(record.spec.tile), str(record.spec.batch)] == fastest[:2]
-        beside = CliRunner().invoke(cli.inspect_command, [str(plans.sidecar(plan))])
+        beside = CliRunner().invoke(cli.main, ["inspect", str(plans.sidecar(plan))])
         assert beside.output == shown.output
         newer = json.loads(beside.output) | {"format": 9}
         plans.sidecar(plan).write_text(json.dumps(newer))
         for name in (plan, plans.sidecar(plan)):
-            shown = CliRunner().invoke(cli.inspect_command, [str(name)])
+            shown = CliRunner().invoke(cli.main, ["inspect", str(name)])
             assert shown.exit_code == 1
             assert "m.plan.json: does not fit this release (format 1): format: found 9" in shown.output
-        nothing = CliRunner().invoke(cli.inspect_command, [str(tmp_path / "none.plan.json")])
+        nothing = CliRunner().invoke(cli.main, ["inspect", str(tmp_path / "none.plan.json")])
         assert nothing.exit_code == 1
         assert "none.plan.json: cannot be read" in nothing.output
 

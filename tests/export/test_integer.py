@@ -89,18 +89,18 @@ def test_calibration_needs_real_pictures(
 ) -> None:
     monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
     words = [str(checkpoint), "--int8", "--no-plan", "-o", str(tmp_path / "m.onnx")]
-    result = CliRunner().invoke(cli.export_command, words)
+    result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == 2
     assert "name a folder of pictures with --calib DIR" in result.output
     (tmp_path / "few").mkdir()
     import cv2
 
     cv2.imwrite(str(tmp_path / "few" / "a.png"), np.zeros((64, 64, 3), np.uint8))
-    result = CliRunner().invoke(cli.export_command, [*words, "--calib", str(tmp_path / "few")])
+    result = CliRunner().invoke(cli.main, [*words, "--calib", str(tmp_path / "few")])
     assert result.exit_code == 1
     assert "wanted 8 at least" in result.output
     (tmp_path / "few" / "notes.txt").write_text("no picture")
-    result = CliRunner().invoke(cli.export_command, [*words, "--calib", str(tmp_path / "few")])
+    result = CliRunner().invoke(cli.main, [*words, "--calib", str(tmp_path / "few")])
     assert result.exit_code == 1
     assert "notes.txt" in result.output
     assert not (tmp_path / "m.onnx").exists()
@@ -116,7 +116,7 @@ def test_what_is_not_installed_is_told_at_once(
     for name in missing:
         monkeypatch.setitem(sys.modules, name, None)
     words = [str(checkpoint), "--int8", "-o", str(tmp_path / "m.onnx")]
-    result = CliRunner().invoke(cli.export_command, words)
+    result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == 2
     assert f"--int8 needs {' and '.join(missing)}, not installed here: {fix}" in result.output
     assert not list(tmp_path.iterdir())

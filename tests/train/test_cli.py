@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cellseg.train import checkpoint, report
-from cellseg.train.cli import SHIPPED, main, mean_command, train_command
+from cellseg.train.cli import SHIPPED, main
 from cellseg.train.config import TrainConfig
 
 Configure = Callable[..., TrainConfig]
@@ -21,7 +21,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., click.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging.getLogger("cellseg"), "handlers", [])
     monkeypatch.setattr(report, "curves", lambda *_: None)
-    return lambda *arguments: click.testing.CliRunner().invoke(train_command, [str(a) for a in arguments])
+    return lambda *arguments: click.testing.CliRunner().invoke(main, [str(a) for a in arguments])
 
 
 @pytest.fixture
@@ -98,11 +98,7 @@ def test_help_names_every_option(run: Callable) -> None:
 def test_checkpoints_are_averaged(config_file: Path, run: Callable, tmp_path: Path) -> None:
     assert run(config_file).exit_code == 0
     best, last = "work_dirs/tiny/best.pt", "work_dirs/tiny/last.pt"
-
-    def average(*arguments: str) -> click.testing.Result:
-        return click.testing.CliRunner().invoke(mean_command, [*arguments])
-
-    result = average(best, last, "--shares", "1,2", "-o", "mean.pt")
+    result = run("mean", best, last, "--shares", "1,2", "-o", "mean.pt")
     assert (result.exit_code, result.stdout) == (0, "mean.pt\n")
     assert checkpoint.load(Path("mean.pt"))["mean_of"][1]["share"] == pytest.approx(2 / 3)
     assert run(config_file, "--set", "weights=mean.pt", "--set", "work_dir=next").exit_code == 0
@@ -117,16 +113,7 @@ def test_checkpoints_are_averaged(config_file: Path, run: Callable, tmp_path: Pa
         ((best, "none.pt", "-o", "m.pt"), 1, "none.pt: no such checkpoint"),
         (("-o", "m.pt"), 2, "Missing argument"),
     ):
-        result = average(*arguments)
+        result = run("mean", *arguments)
         assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
         assert words in result.stderr
         assert not Path("m.pt").exists()
-
-
-def test_the_first_word_chooses(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, first in ((["mean", "--help"], "Average"), (["--help"], "Train the network")):
-        monkeypatch.setattr("sys.argv", ["cellseg-train", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        assert stopped.value.code == 0
-        assert first in capsys.readouterr().out

@@ -69,3 +69,45 @@ def test_success_and_version() -> None:
     result = run(None, "--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("cellseg-test 0.")
+
+
+def test_the_first_word_may_name_another_command() -> None:
+    @click.command("cellseg-test count", cls=common.Command)
+    @click.argument("number", type=int)
+    def count(number: int) -> None:
+        """Count to NUMBER."""
+        click.echo(f"counted {number}")
+
+    @click.command("cellseg-test", cls=common.Command, words=[count])
+    @click.argument("word")
+    def main(word: str) -> None:
+        """Say WORD."""
+        click.echo(f"said {word}")
+
+    def stdout(*arguments: str) -> str:
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0
+        return result.stdout
+
+    assert stdout("hello") == "said hello\n"
+    assert stdout("count", "3") == "counted 3\n"
+    assert stdout("--", "count") == "said count\n"
+    assert "cellseg-test count  Count to NUMBER." in stdout("--help")
+    assert stdout("count", "--help").startswith("Usage: cellseg-test count ")
+    refused = CliRunner().invoke(main, ["count", "x"])
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("cellseg-test count: error: ")
+    assert refused.stderr.endswith("; see cellseg-test count --help\n")
+
+
+def test_the_shell_gives_the_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = click.command("cellseg-test word", cls=common.Command)(lambda: click.echo("a word"))
+    main = click.command("cellseg-test", cls=common.Command, words=[word])(lambda: click.echo("none"))
+    for arguments, said in ((["word"], "a word\n"), ([], "none\n")):
+        monkeypatch.setattr("sys.argv", ["cellseg-test", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0
+        assert capsys.readouterr().out == said
