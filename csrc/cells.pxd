@@ -4,7 +4,7 @@ Header only; shared by the ``split`` and ``measure`` kernels.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from landscape cimport Span
@@ -31,8 +31,8 @@ cdef struct Results:
     Ints outline  # x, y
     # scratch, by cell of one crop or by row of one cell
     Moments* moments
-    int32_t* border_counts  # cells × 4: border pixels by their share in the perimeter
-    int64_t scratch_cells
+    int64_t scratch_cells  # capacity of `moments`
+    Ints border_counts  # cells × 4: border pixels by their share in the perimeter
     Ints extent
     Ints stack
 
@@ -51,7 +51,7 @@ cdef inline void free_results(Results* results) noexcept nogil:
     free(results.cells)
     free(results.intensity)
     free(results.moments)
-    free(results.border_counts)
+    free_ints(&results.border_counts)
     free_ints(&results.runs)
     free_ints(&results.outline)
     free_ints(&results.extent)
@@ -61,31 +61,16 @@ cdef inline void free_results(Results* results) noexcept nogil:
 
 cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels) except -1 nogil:
     """Make room for ``extra`` more cells, and scratch for as many."""
-    cdef int64_t capacity
-    cdef void* memory
     results.cells = <Cell*>grown(
         results.cells, &results.capacity, results.size + extra, sizeof(Cell), b"cells"
     )
-    if results.capacity * channels > results.intensities:
-        memory = realloc(results.intensity, results.capacity * channels * sizeof(double))
-        if memory == NULL:
-            with gil:
-                raise MemoryError(f"no memory for the intensities of {results.capacity} cells")
-        results.intensity = <double*>memory
-        results.intensities = results.capacity * channels
-    if extra > results.scratch_cells:
-        capacity = max(extra, 2 * results.scratch_cells, 64)
-        memory = realloc(results.moments, capacity * sizeof(Moments))
-        if memory == NULL:
-            with gil:
-                raise MemoryError(f"no memory for {capacity} cells")
-        results.moments = <Moments*>memory
-        memory = realloc(results.border_counts, capacity * 4 * sizeof(int32_t))
-        if memory == NULL:
-            with gil:
-                raise MemoryError(f"no memory for {capacity} cells")
-        results.border_counts = <int32_t*>memory
-        results.scratch_cells = capacity
+    results.intensity = <double*>grown(
+        results.intensity, &results.intensities, results.capacity * channels, sizeof(double), b"intensities"
+    )
+    results.moments = <Moments*>grown(
+        results.moments, &results.scratch_cells, extra, sizeof(Moments), b"cells' moments"
+    )
+    reserve_ints(&results.border_counts, 4 * extra)
     return 0
 
 
@@ -157,7 +142,7 @@ cdef inline int measure_crop(
         return 0
     reserve_cells(results, n_cells, channels)
     memset(results.intensity + first * channels, 0, n_cells * channels * sizeof(double))
-    memset(results.border_counts, 0, n_cells * 4 * sizeof(int32_t))
+    memset(results.border_counts.data, 0, n_cells * 4 * sizeof(int32_t))
     # 1. A pixel is on the border where a direct neighbour is something else.
     for s in range(n_spans):
         for i in range(spans[s].begin, spans[s].end):
@@ -216,7 +201,7 @@ cdef inline int measure_crop(
                 )
             for i in range(from_, at):
                 if border[i]:
-                    results.border_counts[(label - 1) * 4 + border_share(labels + i, border + i, stride)] += 1
+                    results.border_counts.data[(label - 1) * 4 + border_share(labels + i, border + i, stride)] += 1
             if results.runs.size + 4 > results.runs.capacity:
                 reserve_ints(&results.runs, 4)
             run = results.runs.data + results.runs.size
@@ -236,7 +221,7 @@ cdef inline int measure_crop(
         )
         cell.outline_end = results.outline.size >> 1
         cell.solidity = cell.area / hull_area(results.extent.data, rows, results.stack.data)
-        cell.perimeter = perimeter(results.border_counts + i * 4)
+        cell.perimeter = perimeter(results.border_counts.data + i * 4)
         finish_moments(results.moments + i, cell, y0 + cell.y0, x0 + cell.first_x)
         cell.y0 += y0
         cell.y1 += y0

@@ -33,18 +33,9 @@ cdef struct Ints:
 
 cdef inline int reserve_ints(Ints* vector, int64_t extra) except -1 nogil:
     """Make room for ``extra`` more values; doubles, so that appending costs O(1)."""
-    cdef int64_t wanted = vector.size + extra
-    cdef int64_t capacity
-    cdef int32_t* data
-    if wanted <= vector.capacity:
-        return 0
-    capacity = max(wanted, 2 * vector.capacity, 1024)
-    data = <int32_t*>realloc(vector.data, capacity * sizeof(int32_t))
-    if data == NULL:
-        with gil:
-            raise MemoryError(f"no memory for {capacity * sizeof(int32_t)} bytes of run-length data")
-    vector.data = data
-    vector.capacity = capacity
+    vector.data = <int32_t*>grown(
+        vector.data, &vector.capacity, vector.size + extra, sizeof(int32_t), b"numbers"
+    )
     return 0
 
 
