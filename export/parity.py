@@ -6,6 +6,7 @@ byte, and so are the cells that the runtime makes of them. Beyond :data:`LIMITS`
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,21 @@ class Limits:
     #: Largest difference of the cell counts as a share of the count.
     count_difference: float
 
+    def among(self, cells: int) -> Limits:
+        """Return the limits as they bind where the trained network finds so many cells.
+
+        Rounding may always cost one cell, which is a large share of few; without rounding, none may differ.
+        """
+        if self.plane_max <= 1 or not cells:
+            return self
+        one = 1 / cells
+        return dataclasses.replace(
+            self,
+            f1_50=min(self.f1_50, 1 - one),
+            f1_90=min(self.f1_90, 1 - one),
+            count_difference=max(self.count_difference, one),
+        )
+
 
 #: By the arithmetic that an engine really uses. ``bf16`` is an fp32 or fp16 graph on an engine that
 #: computes in bfloat16 of its own accord, as OpenVINO does on CPUs that multiply in it.
@@ -64,7 +80,8 @@ class Figures:
     cells: int
 
     def beyond(self, limits: Limits) -> list[str]:
-        """Return one phrase for each figure that `limits` does not allow."""
+        """Return one phrase for each figure that `limits` does not allow among so many cells."""
+        limits = limits.among(self.cells)
         found = []
         for name in Limits.__dataclass_fields__:
             value, limit = getattr(self, name), getattr(limits, name)

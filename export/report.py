@@ -51,7 +51,7 @@ def comparison(figures: dict[str, parity.Figures], source: str, say: Say) -> boo
     say(line("", f"{'':6}" + "".join(f"{name:>17}" for name in names)))
     passed = True
     for row, found in figures.items():
-        limits = parity.LIMITS[row]
+        limits = parity.LIMITS[row].among(found.cells)
         for label, values in ((row, found), ("limit", limits)):
             say(line("", f"{label:6}" + "".join(f"{getattr(values, name):>17.5g}" for name in names)))
         for phrase in found.beyond(limits):

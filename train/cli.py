@@ -63,7 +63,7 @@ def main(
 ) -> None:
     """Train the network that CONFIG describes.
 
-    CONFIG is a YAML file, or the name of a shipped configuration: nuclei, phase, fast, paper.
+    CONFIG is a YAML file, or the name of a shipped configuration: finetune, nuclei, phase, fast, paper.
     """
     from .config import load
 

@@ -32,6 +32,23 @@ def test_each_limit_is_watched() -> None:
     ]
 
 
+@pytest.mark.parametrize("row", parity.LIMITS)
+@pytest.mark.parametrize("cells", [1, 20, 158, 100_000])
+def test_rounding_may_cost_one_cell(row: str, cells: int) -> None:
+    def lost(count: int, at_90: int = 0) -> list[str]:
+        matched, total = cells - count, 2 * cells - count
+        f1_50, f1_90 = 2 * matched / total, 2 * (matched - at_90) / total
+        figures = parity.Figures(0, 0, 1, f1_50, f1_90, count / cells, tiles=1, cells=cells)
+        return figures.beyond(parity.LIMITS[row])
+
+    exact = row == "fp32"
+    assert not lost(0)
+    assert bool(lost(1)) == bool(lost(0, at_90=1)) == (exact and cells < 1_000)
+    if cells > 1:
+        assert lost(cells)
+        assert bool(lost(2)) == (cells == 20 or (cells == 158 and row != "int8"))
+
+
 def test_limits_grow_with_coarser_arithmetic() -> None:
     rows = [parity.LIMITS[name] for name in ("fp32", "fp16", "int8")]
     for fine, coarse in itertools.pairwise(rows):

@@ -61,6 +61,13 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
     load(path)
 
 
+def test_finetuning_differs_from_the_default_model_in_its_schedule_alone() -> None:
+    default, fine = (load(SHIPPED / f"{name}.yml").model_dump() for name in ("nuclei", "finetune"))
+    pace = {"batch_size", "iters", "epochs", "learning_rate", "warmup", "ema", "val_interval"}
+    pictures = {"dataset_path", "augment", "augment_bright", "balance", "crowding", "stained"}
+    assert {key for key in default if default[key] != fine[key]} == {"weights"} | pace | pictures
+
+
 def test_all_keys_survive_a_round_trip(tmp_path: Path) -> None:
     config = load(write(tmp_path, ORIGINAL))
     assert parse(config.model_dump(), "checkpoint") == config
