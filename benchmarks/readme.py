@@ -76,11 +76,22 @@ def ablation(figures: dict[str, Any]) -> str:
     return table(["", "seeds", *shown.values()], rows)
 
 
+def finetune(figures: dict[str, Any]) -> str:
+    """Show what a few pictures of another kind do for the default model."""
+    shown = {"ap50": ".3f", "ap75": ".3f", "dice": ".3f", "count_mae": ".1f"}
+    rows = [
+        [row["way"], str(row["pictures"] or ""), *(format(row[name], form) for name, form in shown.items())]
+        for row in figures["rows"]
+    ]
+    return table(["", "pictures", "AP50", "AP75", "Dice", "count MAE"], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": quality,
     "peers": peers,
     "kernels": kernels,
     "ablation": ablation,
+    "finetune": finetune,
 }
 
 

@@ -62,9 +62,11 @@ def overlay(predictions: list[Prediction], heads: tuple[str, ...]) -> Picture:
         image = _to_rgb(sample.image[window])
         image[_outlines(sample.labels[window])] = TRUE
         image[_outlines(prediction.labels[window])] = PREDICTED
-        planes = {
-            name: _grey(plane[window] / 255) for name, plane in zip(heads, prediction.planes, strict=True)
-        }
+        planes = {}
+        for name, plane in zip(heads, prediction.planes, strict=True):
+            # The density of large cells is faint: its picture is as bright as it gets.
+            full = max(plane[window].max(initial=0), 1) if name == "density" else 255
+            planes[name] = _grey(plane[window] / full)
         rows.append(_row({f"{sample.name}: true green, found magenta": image, **planes}))
     width = max(row.shape[1] for row in rows)
     return np.vstack([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows])

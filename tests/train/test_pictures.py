@@ -36,6 +36,11 @@ def test_an_overlay_shows_outlines_and_every_head(configure: Configure) -> None:
     assert picture.shape == (2 * (64 + pictures.BAR + 2), 4 * (64 + 2), 3)
     colours = {tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0)}
     assert pictures.TRUE in colours
+    panels = np.hsplit(picture[pictures.BAR : pictures.BAR + 64], 4)
+    for panel, plane in zip(panels[1:], predictions[0].planes, strict=True):
+        shown = panel[:64, :64, 0].astype(int)
+        np.testing.assert_array_equal(shown.argmax(), plane.argmax())
+    assert shown.max() == 255 > predictions[0].planes[2].max()  # the density's, stretched
 
 
 def test_large_images_are_cut_to_their_middle() -> None:
