@@ -57,8 +57,8 @@ class Limits:
 
 #: By the arithmetic that an engine really uses. ``bf16`` is an fp32 or fp16 graph on an engine that
 #: computes in bfloat16 of its own accord, as OpenVINO does on CPUs that multiply in it. The file itself is
-#: proven by its own row; and a network whose cells are large and whose splitter nobody has tuned yet cuts some
-#: of them elsewhere for differences of a byte, so the cells of that row may differ more.
+#: proven by its own row; and where nobody has tuned the splitter yet, it cuts some large cells elsewhere for
+#: differences of a byte, so the cells of that row may differ more.
 LIMITS = {
     "fp32": Limits(1, 0.01, 0.9999, 0.999, 0.998, 0.001),
     "bf16": Limits(64, 0.5, 0.995, 0.97, 0.93, 0.02),
