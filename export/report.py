@@ -51,8 +51,8 @@ def comparison(figures: dict[str, parity.Figures], source: str, say: Say) -> boo
     say(line("", f"{'':6}" + "".join(f"{name:>17}" for name in names)))
     passed = True
     for row, found in figures.items():
-        limits = parity.LIMITS[row].among(found.cells)
-        for label, values in ((row, found), ("limit", limits)):
+        limits = parity.LIMITS[row]
+        for label, values in ((row, found), ("limit", limits.among(found.cells))):
             say(line("", f"{label:6}" + "".join(f"{getattr(values, name):>17.5g}" for name in names)))
         for phrase in found.beyond(limits):
             say(line("", f"{row} fails: {phrase}"))
