@@ -1,7 +1,7 @@
 """Build rules: the three folders become ``cellseg.train``, ``cellseg.export`` and ``cellseg.runtime``.
 
 ``cellseg`` is a namespace package without a folder of its own, so an installation adds nothing
-called ``train`` to site-packages. Every ``csrc/NAME.pyx`` becomes ``cellseg.runtime.NAME``.
+called ``train`` to site-packages. Every ``csrc/NAME.pyx`` becomes ``cellseg.runtime.kernels.NAME``.
 Static metadata lives in ``pyproject.toml``.
 """
 
@@ -28,7 +28,7 @@ elif platform.machine() == "x86_64" and platform.system() == "Linux":
 
 extensions = [
     Extension(
-        f"cellseg.runtime.{source.stem}",
+        f"cellseg.runtime.kernels.{source.stem}",
         [str(source)],
         include_dirs=["csrc"],
         depends=["csrc/widths.h"],

@@ -64,8 +64,8 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     """Train, or go on training, in `folder`; score its last weights on the validation images."""
     import lightning_fabric as lf
 
-    from cellseg.runtime.spec import SplitSettings
-    from cellseg.runtime.tuning import (
+    from cellseg.runtime.model.spec import SplitSettings
+    from cellseg.runtime.tuning.search import (
         Case,
         beginnings,
         finer,

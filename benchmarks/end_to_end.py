@@ -42,12 +42,12 @@ from numpy.typing import NDArray
 from slides import Fluorescence, place, write
 
 from cellseg.runtime.backends import Backend, Pending, open_backend
-from cellseg.runtime.heap import steady_heap
+from cellseg.runtime.common.heap import steady_heap
+from cellseg.runtime.geometry.tiling import Region, TileGrid
+from cellseg.runtime.model.spec import Head, ModelSpec
 from cellseg.runtime.pipeline import SegmentOptions, segment
 from cellseg.runtime.readers import DirectReader, Level
-from cellseg.runtime.results import Result
-from cellseg.runtime.spec import Head, ModelSpec
-from cellseg.runtime.tiling import Region, TileGrid
+from cellseg.runtime.results.target import Result
 
 #: Edge of the scene that is repeated over the image without an engine, pixels.
 SCENE = 2048

@@ -34,15 +34,15 @@ from skimage.feature import peak_local_max  # noqa: E402
 from skimage.measure import regionprops_table  # noqa: E402
 from skimage.segmentation import watershed  # noqa: E402
 
-from cellseg.runtime.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
-from cellseg.runtime.blend import Blender  # noqa: E402
-from cellseg.runtime.channels import ChannelChoice  # noqa: E402
+from cellseg.runtime.geometry.tiling import TileGrid  # noqa: E402
 from cellseg.runtime.instances import InstanceStream, Strip  # noqa: E402
-from cellseg.runtime.label import label_image  # noqa: E402
-from cellseg.runtime.measure import measure_labels  # noqa: E402
-from cellseg.runtime.preprocess import Normalization  # noqa: E402
-from cellseg.runtime.spec import Head, JoinRule, ScoreRule, SplitSettings  # noqa: E402
-from cellseg.runtime.tiling import TileGrid  # noqa: E402
+from cellseg.runtime.intensity.channels import ChannelChoice  # noqa: E402
+from cellseg.runtime.intensity.normalization import Normalization  # noqa: E402
+from cellseg.runtime.kernels.label import label_image  # noqa: E402
+from cellseg.runtime.kernels.measure import measure_labels  # noqa: E402
+from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings  # noqa: E402
+from cellseg.runtime.streaming.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
+from cellseg.runtime.streaming.blend import Blender  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,12 @@ from end_to_end import NULL_SPEC, SCENE, NullEngine, RepeatedReader
 from kernels import Scene
 from numpy.typing import NDArray
 
-from cellseg.runtime.channels import ChannelChoice
-from cellseg.runtime.heap import steady_heap
+from cellseg.runtime.common.heap import steady_heap
+from cellseg.runtime.geometry.tiling import TileGrid
+from cellseg.runtime.intensity.channels import ChannelChoice
+from cellseg.runtime.intensity.normalization import Normalization
 from cellseg.runtime.pipeline import segment
-from cellseg.runtime.preprocess import Normalization
-from cellseg.runtime.stages import Setup, SlideRun
-from cellseg.runtime.tiling import TileGrid
+from cellseg.runtime.streaming.stages import Setup, SlideRun
 
 #: Width of the slide in pixels, and its cells a megapixel.
 WIDTH, DENSITY = 16384, 1000

@@ -32,11 +32,11 @@ from rich.console import Console
 from rich.table import Table
 from slides import Fluorescence, place
 
-from cellseg.runtime import preprocess
 from cellseg.runtime.backends import load_spec
-from cellseg.runtime.catalog import default_model
+from cellseg.runtime.intensity import normalization
+from cellseg.runtime.model.catalog import default_model
+from cellseg.runtime.model.spec import INPUT_NAME, ModelSpec
 from cellseg.runtime.pipeline import segment
-from cellseg.runtime.spec import INPUT_NAME, ModelSpec
 
 PROPERTIES = (
     "label", "area", "bbox", "centroid", "eccentricity", "intensity_mean", "perimeter", "solidity",
@@ -116,8 +116,8 @@ def usual_path(image: NDArray[np.uint8], predict: Predictor, spec: ModelSpec) ->
     from skimage.segmentation import watershed
 
     clock = [time.perf_counter()]
-    lookup = preprocess.measure(image).apply(image)
-    rgb = preprocess.to_channels(lookup, spec.channels)
+    lookup = normalization.measure(image).apply(image)
+    rgb = normalization.to_channels(lookup, spec.channels)
     x = torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 255
     with torch.inference_mode():
         planes: Any = sliding_window_inference(

@@ -33,11 +33,11 @@ from cellseg.export import assemble, half, halo, integer, network, tiles, to_onn
 from cellseg.export.graph import Deployable, choose_heads
 from cellseg.runtime.backends import Options, load_spec, open_backend
 from cellseg.runtime.cli import common
-from cellseg.runtime.evaluate import Score, score, summarise
+from cellseg.runtime.evaluation.folders import PICTURES, LabelFolder, check_partners, list_files
+from cellseg.runtime.evaluation.metrics import Score, score, summarise
 from cellseg.runtime.instances import split_planes
-from cellseg.runtime.pairs import PICTURES, LabelFolder, check_partners, list_files
-from cellseg.runtime.spec import ModelSpec, SplitSettings
-from cellseg.runtime.tuning import see
+from cellseg.runtime.model.spec import ModelSpec, SplitSettings
+from cellseg.runtime.tuning.search import see
 
 SHOWN = ("ap50", "ap75", "ap90", "dice", "count_mae")
 #: Most that AP50 may fall: issue targets, by the first word of a row.

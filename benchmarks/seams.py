@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.export import parity
-from cellseg.runtime import channels, preprocess
 from cellseg.runtime.backends import Backend, Options, open_backend
 from cellseg.runtime.cli import common
 from cellseg.runtime.errors import UsageError
+from cellseg.runtime.geometry.tiling import Region, TileGrid
+from cellseg.runtime.intensity import channels, normalization
+from cellseg.runtime.model.spec import ModelSpec
 from cellseg.runtime.readers import open_slide
-from cellseg.runtime.spec import ModelSpec
-from cellseg.runtime.tiling import Region, TileGrid
 
 Bytes = NDArray[np.uint8]
 
@@ -35,8 +35,8 @@ def read(path: Path, spec: ModelSpec, wanted: tuple[str, ...]) -> Bytes:
     with open_slide(path, channels=wanted or None) as slide:
         choice = channels.choose(slide.channel_names, spec.channels, path)
         image = choice.apply(slide.read(Region(0, 0, slide.height, slide.width)))
-        image = preprocess.measure(choice.apply(slide.sample())).apply(image)
-    return preprocess.to_channels(image, spec.channels)
+        image = normalization.measure(choice.apply(slide.sample())).apply(image)
+    return normalization.to_channels(image, spec.channels)
 
 
 def whole_tile(height: int, width: int, halo: int, multiple: int) -> int:

@@ -23,12 +23,12 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from skimage.segmentation import watershed
 
 from cellseg.runtime.backends import open_backend
-from cellseg.runtime.evaluate import score, summarise
+from cellseg.runtime.evaluation.folders import PICTURES, LabelFolder, check_partners, list_files
+from cellseg.runtime.evaluation.metrics import score, summarise
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.instances.rules import DISTANCE_ALONE
-from cellseg.runtime.pairs import PICTURES, LabelFolder, check_partners, list_files
-from cellseg.runtime.spec import ModelSpec
-from cellseg.runtime.tuning import see
+from cellseg.runtime.model.spec import ModelSpec
+from cellseg.runtime.tuning.search import see
 
 FIGURES = ("ap50", "ap75", "ap90", "pq")
 
@@ -43,7 +43,7 @@ def inside_of(mask: NDArray[np.uint8], spec: ModelSpec) -> NDArray[np.bool_]:
 
 
 def landscape(planes: NDArray[np.uint8], inside: NDArray[np.bool_], spec: ModelSpec) -> NDArray[np.float64]:
-    """Return the landscape of :class:`~cellseg.runtime.spec.SplitSettings` in floating point, (H, W)."""
+    """Return the landscape of ``SplitSettings`` in floating point, (H, W)."""
     split, names = spec.split, spec.head_names
     level = np.zeros(inside.shape)
     steepness = DISTANCE_ALONE

@@ -1,7 +1,7 @@
 """Lay tiles of raw rows into a batch of bytes: reflect, choose channels, map, all in one pass.
 
-The arithmetic is :class:`cellseg.runtime.preprocess.Normalization`'s. Reflection is
-:func:`cellseg.runtime.tiling.reflect`'s. This module checks nothing: callers do, once.
+The arithmetic is :class:`cellseg.runtime.intensity.normalization.Normalization`'s. Reflection is
+:func:`cellseg.runtime.geometry.tiling.reflect`'s. This module checks nothing: callers do, once.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t

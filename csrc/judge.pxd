@@ -1,7 +1,7 @@
 """Which basins are one cell, and how sure a cell is: linear rules on what the planes show.
 
 Header only. Both rules are log-odds, linear in means of the planes' bytes (0…1) and in logarithms of
-pixel counts; see ``JoinRule`` and ``ScoreRule`` in ``runtime/spec.py``. All sums are of integers, so that
+pixel counts; see ``JoinRule`` and ``ScoreRule`` in ``runtime/model/spec.py``. All sums are of integers, so that
 they do not depend on the order of the pixels.
 """
 

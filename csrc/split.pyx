@@ -79,14 +79,14 @@ cdef class Splitter:
     probability, mass : ndarray of float64, shape (256,)
         Foreground probability by mask byte and cells per pixel by density byte.
     persistence, min_seed_area, min_seed_mass, min_area, max_hole_area
-        As in :class:`cellseg.runtime.spec.SplitSettings`; a mass of 0 ignores the density plane.
+        As in :class:`cellseg.runtime.model.spec.SplitSettings`; a mass of 0 ignores the density plane.
     hole_connectivity
         4 or 8: of the background, the other one than of the components.
     join : ndarray of float64, shape (10,) or None
-        Weights of :class:`cellseg.runtime.spec.JoinRule`: constant; mask, boundary and density at the
+        Weights of :class:`cellseg.runtime.model.spec.JoinRule`: constant; mask, boundary and density at the
         contact; the same inside; smaller, larger, length. ``None``: no basins are joined.
     score : ndarray of float64, shape (6,) or None
-        Those of :class:`cellseg.runtime.spec.ScoreRule`: constant; mask, boundary and density inside;
+        Those of :class:`cellseg.runtime.model.spec.ScoreRule`: constant; mask, boundary and density inside;
         area; the smallest score that is kept. ``None``: the score is the mean probability.
     """
 
@@ -217,7 +217,7 @@ cdef class Splitter:
 
         Returns
         -------
-        cells : ndarray of :data:`cellseg.runtime.measure.CELL_DTYPE`, shape (n,)
+        cells : ndarray of :data:`cellseg.runtime.kernels.measure.CELL_DTYPE`, shape (n,)
         intensity : ndarray of float64, shape (n, channels)
             Means.
         outline : ndarray of int32, shape (P, 2)

@@ -18,11 +18,11 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from cellseg.runtime import files
 from cellseg.runtime.backends import load_spec, open_backend
+from cellseg.runtime.common import files
 from cellseg.runtime.errors import ModelError, UsageError
-from cellseg.runtime.onnx_metadata import seal
-from cellseg.runtime.spec import METADATA_KEY, Head, ModelSpec, SplitSettings
+from cellseg.runtime.model.onnx_metadata import seal
+from cellseg.runtime.model.spec import METADATA_KEY, Head, ModelSpec, SplitSettings
 from cellseg.train.models.heads import ENCODINGS
 
 from . import half, halo, integer, network, parity, report, sizes, tiles, to_onnx

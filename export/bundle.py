@@ -20,12 +20,13 @@ import onnx
 import yaml
 from numpy.typing import NDArray
 
-from cellseg.runtime import plans, preprocess
 from cellseg.runtime.backends import Options, open_backend
+from cellseg.runtime.backends.trt import plans
+from cellseg.runtime.common.files import replacing, write
 from cellseg.runtime.errors import OutputError, UsageError
-from cellseg.runtime.files import replacing, write
-from cellseg.runtime.onnx_metadata import load_spec
-from cellseg.runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from cellseg.runtime.intensity import normalization
+from cellseg.runtime.model.onnx_metadata import load_spec
+from cellseg.runtime.model.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 
 from .assemble import Exported
 from .report import Say, line
@@ -231,8 +232,8 @@ def describe(spec: ModelSpec, opset: int, sha256: dict[str, str]) -> dict[str, A
                 "id": "scale_range",
                 "kwargs": {
                     "axes": list(step),
-                    "min_percentile": preprocess.LOW_PERCENTILE,
-                    "max_percentile": preprocess.HIGH_PERCENTILE,
+                    "min_percentile": normalization.LOW_PERCENTILE,
+                    "max_percentile": normalization.HIGH_PERCENTILE,
                 },
             },
             {"id": "clip", "kwargs": {"min": 0.0, "max": 1.0}},
@@ -288,7 +289,7 @@ def _scale(spec: ModelSpec) -> dict[str, Any]:
 
 def _expected(model: Path, spec: ModelSpec, image: Bytes) -> NDArray[np.float32]:
     """Return what the package's steps make of the picture: (1, K, T, T) float32 in 0…1."""
-    normal = preprocess.measure(image) if spec.normalization == "percentile" else None
+    normal = normalization.measure(image) if spec.normalization == "percentile" else None
     mapped = image if normal is None else normal.apply(image)
     with open_backend(model, "cpu", engine="openvino", options=Options(precision="fp32")) as backend:
         backend.prepare(image.shape[0], 1)

@@ -26,12 +26,12 @@ def inspect_command(file: Path) -> None:
     For a plan, or its sidecar (m.plan.json), what it was built for is printed with it.
     """
     if file.suffix == ".plan" or file.name.endswith(".plan.json"):
-        from cellseg.runtime.plans import load_record, read_sidecar
+        from cellseg.runtime.backends.trt.plans import load_record, read_sidecar
 
         record = load_record(file) if file.suffix == ".plan" else read_sidecar(file)
         click.echo(record.model_dump_json(indent=1))
         return
-    from cellseg.runtime.onnx_metadata import load_spec
+    from cellseg.runtime.model.onnx_metadata import load_spec
 
     click.echo(load_spec(file).to_json())
 
@@ -127,7 +127,7 @@ def main(
     exported = export(request, click.echo)
     built: Path | None = None
     if not no_plan:
-        from cellseg.runtime.plans import Profile
+        from cellseg.runtime.backends.trt.plans import Profile
 
         from .plan import add_plan
         from .to_tensorrt import Settings, default_profile
@@ -175,7 +175,7 @@ def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
     from pydantic import ValidationError
 
     from cellseg.runtime.instances.rules import PLANES
-    from cellseg.runtime.spec import SplitSettings
+    from cellseg.runtime.model.spec import SplitSettings
 
     if path is None:
         return SplitSettings.suited(heads)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.spec import Head
+from cellseg.runtime.model.spec import Head
 from cellseg.train.models.blocks import normed
 from cellseg.train.models.heads import DENSITY_UNIT, ENCODINGS, Heads, to_planes
 from cellseg.train.models.nets import UNet

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellseg.runtime.backends import Backend, Options, Pending, open_backend
+from cellseg.runtime.evaluation.contingency import Overlap
 from cellseg.runtime.instances import split_planes
-from cellseg.runtime.overlap import Overlap
-from cellseg.runtime.spec import ModelSpec
+from cellseg.runtime.model.spec import ModelSpec
 
 Bytes = NDArray[np.uint8]
 

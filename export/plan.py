@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from cellseg.runtime import plans
 from cellseg.runtime.backends import Options, open_backend
 from cellseg.runtime.backends.gpus import list_gpus
+from cellseg.runtime.backends.trt import plans
 from cellseg.runtime.errors import CellsegError, ModelError
 
 from . import parity, report, to_tensorrt

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.runtime import preprocess
 from cellseg.runtime.errors import DataError, ImageError
+from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.intensity import normalization
 from cellseg.runtime.readers import open_slide
-from cellseg.runtime.tiling import Region
 from cellseg.train.config import TrainConfig
 
 Bytes = NDArray[np.uint8]
@@ -131,7 +131,7 @@ def from_folder(folder: Path, *, channels: int, count: int, edge: int) -> Bytes:
 def _cut(path: Path, channels: int, edge: int, share: int) -> list[Bytes]:
     """Cut `share` tiles, evenly placed along the picture's diagonal."""
     with open_slide(path) as slide:
-        normal = preprocess.measure(slide.sample())
+        normal = normalization.measure(slide.sample())
         height, width = min(edge, slide.height), min(edge, slide.width)
         tiles: list[Bytes] = []
         for part in range(share):
@@ -141,7 +141,7 @@ def _cut(path: Path, channels: int, edge: int, share: int) -> list[Bytes]:
                 break  # the picture is no larger than one tile
             raw = slide.read(Region(y, x, height, width))
             try:
-                pixels = preprocess.to_channels(normal.apply(raw), channels)
+                pixels = normalization.to_channels(normal.apply(raw), channels)
             except ImageError as error:
                 raise ImageError(f"{path}: {error}") from None
             margins = ((0, edge - height), (0, edge - width), (0, 0))
@@ -184,5 +184,5 @@ def generate(
         else:
             picture = np.repeat(0.05 + 0.8 * shade[..., None], 3, axis=2)
         raw = np.clip((picture + noise) * 255, 0, 255).astype(np.uint8)
-        raw = preprocess.to_channels(preprocess.measure(raw).apply(raw), channels)
+        raw = normalization.to_channels(normalization.measure(raw).apply(raw), channels)
         yield np.ascontiguousarray(raw), labels

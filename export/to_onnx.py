@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cellseg.runtime.errors import ModelError, UsageError
-from cellseg.runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
+from cellseg.runtime.model.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, ModelSpec
 
 #: The oldest opset that is written, and the newest that every engine here reads.
 OPSETS = range(20, 24)
@@ -160,7 +160,7 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def _check_contract(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Input and output must be what :mod:`cellseg.runtime.spec` promises."""
+    """Input and output must be what :mod:`cellseg.runtime.model.spec` promises."""
     graph = model.graph
     found = [(v.name, v.type.tensor_type.elem_type, _last(v)) for v in (*graph.input, *graph.output)]
     byte = onnx.TensorProto.UINT8

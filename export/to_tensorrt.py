@@ -1,8 +1,9 @@
 """From an ONNX file to a TensorRT plan with its sidecar: the one module that builds.
 
 TensorRT (10, 11) and TensorRT-RTX share their Python API; what sets them apart stands in
-:data:`cellseg.runtime.plans.FLAVOURS`. Precision lives in the graph, so there is nothing to choose
-here. Needs neither torch nor onnx: the runtime has a plan rebuilt through ``python -m`` of this module.
+:data:`cellseg.runtime.backends.trt.plans.FLAVOURS`. Precision lives in the graph, so there is nothing to
+choose here. Needs neither torch nor onnx: the runtime has a plan rebuilt through ``python -m`` of this
+module.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cellseg.runtime import onnx_metadata, plans
 from cellseg.runtime.backends.gpus import list_gpus
-from cellseg.runtime.backends.trt import error_log
+from cellseg.runtime.backends.trt import plans
+from cellseg.runtime.backends.trt.plans import FLAVOURS, Flavour, PlanRecord, Profile
+from cellseg.runtime.backends.trt.runner import error_log
+from cellseg.runtime.common.files import replacing, write
 from cellseg.runtime.errors import BackendError, CellsegError, ModelError, UsageError
-from cellseg.runtime.files import replacing, write
-from cellseg.runtime.plans import FLAVOURS, Flavour, PlanRecord, Profile
-from cellseg.runtime.spec import INPUT_NAME, ModelSpec
+from cellseg.runtime.model import onnx_metadata
+from cellseg.runtime.model.spec import INPUT_NAME, ModelSpec
 
 #: Told how far a build is, 0…1, and what it does.
 Progress = Callable[[float, str], None]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .pipeline import segment
-    from .results import Result
+    from .results.target import Result
 
 __all__ = ["Result", "segment"]
 
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return segment
     if name == "Result":
-        from .results import Result
+        from .results.target import Result
 
         return Result
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

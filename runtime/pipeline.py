@@ -1,6 +1,6 @@
 """``segment()``: from an image and a model to labels, a table and outlines.
 
-Here is decided what the stages of :mod:`cellseg.runtime.stages` run with; they do the work. Every
+Here is decided what the stages of :mod:`cellseg.runtime.streaming.stages` run with; they do the work. Every
 command and every worker comes through this function.
 """
 
@@ -17,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, open_backend
-from .blend import check_blend
-from .channels import ChannelChoice, choose
-from .coverage import Coverage
+from .common.threads import cores
 from .errors import ImageError, UsageError
-from .flow import cores
-from .focus import Focus, Overlap, Polygons, RegionsLike, Tissue, find_tissue
-from .preprocess import Normalization, measure
+from .geometry.coverage import Coverage
+from .geometry.focus import Focus, Overlap, Polygons, RegionsLike, Tissue, find_tissue
+from .geometry.tiling import TileGrid
+from .intensity.channels import ChannelChoice, choose
+from .intensity.normalization import Normalization, measure
+from .model.spec import SplitSettings
 from .readers import ArrayReader, SlideReader, open_slide
 from .readers.open import SlideOptions
 from .readers.scaled import at_scale
-from .results import LabelFormat, Memory, Report, Result, ResultFolder, Target
-from .spec import SplitSettings
-from .stages import Progress, Setup, SlideRun
-from .tiling import TileGrid
+from .results.target import LabelFormat, Memory, Report, Result, ResultFolder, Target
+from .streaming.blend import check_blend
+from .streaming.stages import Progress, Setup, SlideRun
 
 #: A small image is cut into so many batches where it has the tiles.
 FEWEST_BATCHES = 6

@@ -33,7 +33,7 @@ def bright_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from cellseg.runtime.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Head, ModelSpec
+    from cellseg.runtime.model.spec import INPUT_NAME, METADATA_KEY, OUTPUT_NAME, Head, ModelSpec
 
     spec = ModelSpec(
         name="bright",

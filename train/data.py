@@ -22,11 +22,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg.runtime import preprocess
 from cellseg.runtime.errors import DataError, ImageError
-from cellseg.runtime.pairs import LabelFolder, check_partners, list_files
+from cellseg.runtime.evaluation.folders import LabelFolder, check_partners, list_files
+from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.intensity import normalization
 from cellseg.runtime.readers import open_slide
-from cellseg.runtime.tiling import Region
 
 from . import targets
 from .config import TrainConfig
@@ -41,7 +41,7 @@ class Sample:
     """One annotated image: bytes as the runtime would feed them, and instance labels."""
 
     name: str
-    #: (H, W, C) uint8, mapped by :mod:`cellseg.runtime.preprocess`.
+    #: (H, W, C) uint8, mapped by :mod:`cellseg.runtime.intensity.normalization`.
     image: NDArray[np.uint8]
     #: (H, W) int32, 0 is background.
     labels: NDArray[np.int32]
@@ -192,7 +192,7 @@ def _sample(
     try:
         with open_slide(image) as reader:
             pixels = reader.read(Region(0, 0, reader.height, reader.width))
-        mapped = preprocess.to_channels(preprocess.measure(pixels).apply(pixels), config.in_channels)
+        mapped = normalization.to_channels(normalization.measure(pixels).apply(pixels), config.in_channels)
     except ImageError as error:
         text = str(error)
         raise DataError(text if text.startswith(str(image)) else f"{image}: {text}") from None

@@ -12,8 +12,8 @@ import lightning_fabric as lf
 import torch
 from torch import Tensor, nn
 
+from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import BackendError
-from cellseg.runtime.flow import cores
 
 from .config import TrainConfig
 from .losses import Total

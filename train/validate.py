@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cellseg.runtime.evaluate import Score, score, summarise
+from cellseg.runtime.evaluation.metrics import Score, score, summarise
 from cellseg.runtime.instances import split_planes
-from cellseg.runtime.spec import SplitSettings
+from cellseg.runtime.model.spec import SplitSettings
 
 from .config import TrainConfig
 from .crops import padded_targets
@@ -25,7 +25,7 @@ from .losses import JointLoss
 from .models.heads import ENCODINGS, foreground_logit, to_planes
 from .models.nets import UNet
 
-#: Figures of the cells that go into the metrics, as :mod:`cellseg.runtime.evaluate` names them.
+#: Figures of the cells that go into the metrics, as :mod:`cellseg.runtime.evaluation.metrics` names them.
 FIGURES = ("ap50", "ap75", "ap90", "ap_mean_50_90", "count_mae")
 #: Pixels by which images are reflected, as the runtime does by a model's halo. Without them a network
 #: sees zeros there, and cells at the edge come out otherwise than they will; farther ones matter little.

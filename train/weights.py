@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cellseg.runtime.catalog import default_model, model_names
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.onnx_metadata import load_spec
-from cellseg.runtime.spec import ModelSpec
+from cellseg.runtime.model.catalog import default_model, model_names
+from cellseg.runtime.model.onnx_metadata import load_spec
+from cellseg.runtime.model.spec import ModelSpec
 
 from . import checkpoint
 from .checkpoint import State

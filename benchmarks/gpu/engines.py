@@ -36,10 +36,10 @@ from slides import Fluorescence, place
 from cellseg.runtime.backends import Backend, Options, Pending, load_spec, open_backend
 from cellseg.runtime.backends.engines import ENGINES, resolve_model
 from cellseg.runtime.backends.gpus import list_gpus
+from cellseg.runtime.common.heap import steady_heap
 from cellseg.runtime.errors import CellsegError
-from cellseg.runtime.heap import steady_heap
-from cellseg.runtime.results import PACKAGES
-from cellseg.runtime.spec import ModelSpec
+from cellseg.runtime.model.spec import ModelSpec
+from cellseg.runtime.results.target import PACKAGES
 
 TORCH = tuple(f"torch-{how}-{dtype}" for how in ("eager", "compiled") for dtype in ("fp16", "bf16", "fp32"))
 WAYS = ("tensorrt", "onnxruntime", *TORCH)

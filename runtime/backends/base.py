@@ -15,9 +15,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..closing import Closing
+from ..common.closing import Closing
 from ..errors import BackendError, ModelError, UsageError
-from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 
 #: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
 Mode = Literal["throughput", "latency"]

@@ -16,7 +16,7 @@ import openvino
 from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError
-from ..spec import INPUT_NAME, ModelSpec
+from ..model.spec import INPUT_NAME, ModelSpec
 from .base import Backend, Mode, Pending, Precision, check_graph
 
 #: OpenVINO's one core in this process, which must never go. Its CPU plug-in gives the thread that loads it

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .. import onnx_metadata
-from ..catalog import default_model
 from ..errors import BackendError, ModelError, UsageError
-from ..spec import ModelSpec
+from ..model import onnx_metadata
+from ..model.catalog import default_model
+from ..model.spec import ModelSpec
 from .base import Backend, Mode, Precision
 from .gpus import list_gpus
 
@@ -90,13 +90,13 @@ def _open_ort(path: Path, spec: ModelSpec, device: str, options: Options) -> Bac
 
 
 def _plan_spec(path: Path) -> ModelSpec:
-    from ..plans import load_spec
+    from .trt.plans import load_spec
 
     return load_spec(path)
 
 
 def _open_plan(path: Path, spec: ModelSpec | None, device: str, options: Options) -> Backend:
-    from .plan_opening import open_plan
+    from .trt.opening import open_plan
 
     return open_plan(
         path,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError
-from ..spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from .base import Backend, Pending, check_graph
 
 _INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"

@@ -12,8 +12,8 @@ from ..errors import OutputError, UsageError
 from . import common, scoring
 
 if TYPE_CHECKING:
-    from ..evaluate import Score
-    from ..pairs import LabelFolder
+    from ..evaluation.folders import LabelFolder
+    from ..evaluation.metrics import Score
 
 
 @click.command("cellseg-eval", cls=common.Command)
@@ -50,9 +50,9 @@ def main(
     if json_path is not None and not json_path.parent.is_dir():
         raise OutputError(f"{json_path}: its folder does not exist; make it first")
 
-    from .. import files
-    from ..evaluate import summarise
-    from ..pairs import LabelFolder, check_partners
+    from ..common import files
+    from ..evaluation.folders import LabelFolder, check_partners
+    from ..evaluation.metrics import summarise
 
     truth, group_of = scoring.open_truth(folder, groups, by)
     source: dict[str, Any]
@@ -82,7 +82,7 @@ def main(
 
 def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score]:
     """Score label images by stem."""
-    from ..evaluate import score
+    from ..evaluation.metrics import score
 
     scores = {}
     for stem in scoring.progress(truth.files, "scoring", len(truth.files)):
@@ -97,7 +97,7 @@ def _score_model(
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Segment the picture of each label image and score it, by stem; also say what was run."""
     from ..backends import open_backend
-    from ..evaluate import score
+    from ..evaluation.metrics import score
     from ..pipeline import segment
     from ..readers import by_size, open_slide
 

@@ -12,9 +12,9 @@ from . import common
 
 if TYPE_CHECKING:
     from ..backends import Backend
-    from ..inputs import Input
     from ..pipeline import SegmentOptions
-    from ..results import Result
+    from ..results.target import Result
+    from .inputs import Input
 
 PROGRAM = "cellseg-infer"
 
@@ -126,8 +126,8 @@ def main(
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     if engine is not None and model is not None:
         raise UsageError("--engine and --model exclude each other; give one of them")
-    from ..heap import steady_heap
-    from ..inputs import expand, result_names
+    from ..common.heap import steady_heap
+    from .inputs import expand, result_names
 
     steady_heap()
 

@@ -13,7 +13,7 @@ from ..errors import DataError, UsageError
 from . import common
 
 if TYPE_CHECKING:
-    from ..pairs import LabelFolder
+    from ..evaluation.folders import LabelFolder
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 _Item = TypeVar("_Item")
@@ -87,7 +87,7 @@ def open_truth(folder: Path, groups: Path | None, by: str | None) -> tuple[Label
         raise UsageError(
             "--groups and --by belong together; give both, such as --groups index.csv --by stain"
         )
-    from ..pairs import LabelFolder, read_groups
+    from ..evaluation.folders import LabelFolder, read_groups
 
     truth = LabelFolder.open(folder / "label")
     group_of = read_groups(groups, by) if groups is not None and by is not None else {}
@@ -114,7 +114,7 @@ def pictures_of(truth: LabelFolder, folder: Path) -> dict[str, Path]:
     DataError
         A picture or a label image has no partner.
     """
-    from ..pairs import PICTURES, check_partners, list_files
+    from ..evaluation.folders import PICTURES, check_partners, list_files
 
     files = list_files(folder, PICTURES, "pictures")
     check_partners(truth.files, files, folder)

@@ -13,9 +13,9 @@ from . import common, scoring
 
 if TYPE_CHECKING:
     from ..backends import Backend
-    from ..pairs import LabelFolder
-    from ..spec import SplitSettings
-    from ..tuning import Case
+    from ..evaluation.folders import LabelFolder
+    from ..model.spec import SplitSettings
+    from ..tuning.search import Case
 
 #: Figures that are shown before and after.
 SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "missed", "spurious")
@@ -82,11 +82,11 @@ def main(
     if only and groups is None:
         raise UsageError("--only names groups; say with --groups and --by what they are")
 
-    from .. import files
     from ..backends import open_backend, resolve_model
-    from ..flow import cores
-    from ..onnx_metadata import respecify
-    from ..tuning import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
+    from ..common import files
+    from ..common.threads import cores
+    from ..model.onnx_metadata import respecify
+    from ..tuning.search import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
 
     path = resolve_model(engine or model)
     if output is not None:
@@ -150,7 +150,7 @@ def _see(
 ) -> list[Case]:
     """Run the model over the pictures of the wanted groups."""
     from ..readers import open_slide
-    from ..tuning import Case, at_scale_of, see
+    from ..tuning.search import Case, at_scale_of, see
 
     files = scoring.pictures_of(truth, pictures)
     for value in only:

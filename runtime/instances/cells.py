@@ -52,7 +52,7 @@ class Cells:
           cells a little below scikit-image's, whose hull is counted in pixels);
         * ``mean_probability``: of the mask plane, 0…1;
         * ``score``: how sure the cell is, 0…1: the probability that it is right, by the model's
-          :class:`~cellseg.runtime.spec.ScoreRule`, or else the mean probability;
+          :class:`~cellseg.runtime.model.spec.ScoreRule`, or else the mean probability;
         * ``touches_border``: whether a pixel lies on the edge of the image;
         * ``mean_intensity_0``…: by image channel, in raw units.
     outline

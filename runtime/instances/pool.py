@@ -1,6 +1,6 @@
 """Components into measured cells on several threads.
 
-The kernel works without the GIL; each thread has its own :class:`~cellseg.runtime.split.Splitter`.
+The kernel works without the GIL; each thread has its own :class:`~cellseg.runtime.kernels.split.Splitter`.
 Components are independent of one another, so the number of threads cannot change a result.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..split import Splitter
+from ..kernels.split import Splitter
 from .rules import SplitRules
 from .window import RowWindow
 
@@ -34,7 +34,7 @@ class Batch:
     Attributes
     ----------
     cells, intensity, outline, runs
-        As from :meth:`cellseg.runtime.split.Splitter.process`.
+        As from :meth:`cellseg.runtime.kernels.split.Splitter.process`.
     numbers
         Number of each cell; 0 where it is not known yet.
     """

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..spec import Head, HeadName, JoinRule, ScoreRule, SplitSettings
-from ..split import Splitter
+from ..kernels.split import Splitter
+from ..model.spec import Head, HeadName, JoinRule, ScoreRule, SplitSettings
 
 #: Planes in the order of the kernel.
 PLANES: tuple[HeadName, ...] = ("mask", "boundary", "density")

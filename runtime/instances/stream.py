@@ -1,7 +1,7 @@
 """The instance stage: planes arrive row by row, finished cells leave.
 
 Connected components are followed over the rows. A component that no further row can change is split
-into cells on its own (:mod:`cellseg.runtime.split`); its result does not depend on anything else. A
+into cells on its own (:mod:`cellseg.runtime.kernels.split`); its result does not depend on anything else. A
 strip of labels leaves when no open component reaches into it any more. So only the rows back to the
 first row of the oldest open component are held, and nothing depends on how the rows were handed in.
 
@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..closing import Closing
+from ..common.buffers import Recycler
+from ..common.closing import Closing
 from ..errors import UsageError
-from ..label import RunLabeler, paint
-from ..measure import take_rings
-from ..recycle import Recycler
-from ..spec import Head, SplitSettings
-from ..split import NO_LIMITS
+from ..kernels.label import RunLabeler, paint
+from ..kernels.measure import take_rings
+from ..kernels.split import NO_LIMITS
+from ..model.spec import Head, SplitSettings
 from .cells import Cells, Strip, column_types
 from .pool import Batch, SplitPool
 from .rules import SplitRules

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recycle import Recycler
+from ..common.buffers import Recycler
 
 #: Buffers of rows that wait to be used again: the planes and the image of two chunks.
 BUFFERS = 8

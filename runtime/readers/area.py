@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..resample import shrink_rows
+from ..kernels.resample import shrink_rows
 
 
 class Shrinker:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ImageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..closing import Closing
+from ..common.closing import Closing
 from ..errors import ImageError, UsageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .area import Shrinker
 
 Pixels = npt.NDArray[Any]

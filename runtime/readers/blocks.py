@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
+from ..common.threads import cores
 from ..errors import ImageError
-from ..flow import cores
 
 Item = TypeVar("Item")
 #: Decoded blocks are kept up to this many bytes, or one and a half rows of blocks where that is more.

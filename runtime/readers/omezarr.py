@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from ..errors import ImageError, UsageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
 from .blocks import SKIP, reason
 from .headers import HARMLESS_BYTES

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..resample import resample
-from ..tiling import Region
+from ..geometry.tiling import Region
+from ..kernels.resample import resample
 from .base import DirectReader, Level, Pixels, SlideReader
 
 #: A slide whose scale is within this part of the wanted one is taken as it is.

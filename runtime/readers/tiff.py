@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from ..errors import ImageError, UsageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .base import DirectReader, Level, Pixels, choose_channels, default_channel_names, readable
 from .blocks import SKIP, BlockCache, ByteSource, Workers, reason
 from .tiff_metadata import channel_names, pixel_size

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tifffile
 
 from ..errors import ImageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .blocks import BlockCache, ByteSource, reason
 from .headers import check_claim, claim
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, UsageError
-from ..tiling import Region
+from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names
 from .blocks import SKIP, Workers, reason
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..backends.base import Backend, Pending
 from ..errors import BackendError
-from ..spec import Head, HeadName, ModelSpec, SplitSettings
+from ..model.spec import Head, HeadName, ModelSpec, SplitSettings
 
 
 def local_spec(
@@ -140,7 +140,7 @@ def whole_image_planes(image: NDArray[np.uint8], heads: Sequence[str], radius: i
     heads, radius
         As for :func:`local_planes`.
     """
-    from ..tiling import reflect
+    from ..geometry.tiling import reflect
 
     height, width = image.shape[:2]
     rows = [reflect(y, height) for y in range(-radius, height + radius)]

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pytest
 
 from ..errors import UsageError
+from ..geometry.tiling import Region
 from ..readers import SlideReader
-from ..tiling import Region
 
 
 def picture(shape: tuple[int, int, int], dtype: npt.DTypeLike, seed: int = 0) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ import pytest
 
 from ..errors import OutputError
 from ..instances import Cells, InstanceStream, Strip
-from ..spec import Head, SplitSettings
+from ..model.spec import Head, SplitSettings
 from ..writers import Writer
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..common.threads import cores
 from ..errors import OutputError
-from ..flow import cores
 from ..instances import Strip
 
 

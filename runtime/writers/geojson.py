@@ -20,9 +20,9 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features import capacity, write_features
+from ..common.buffers import Recycler
 from ..instances import Cells, Strip
-from ..recycle import Recycler
+from ..kernels.features import capacity, write_features
 from .base import Writer, compressors, opening, writing
 from .blocks import CellBlocks
 from .table import intensity_columns, measured

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..draw import draw_rings, lay_over
-from ..focus import Polygons
+from ..geometry.focus import Polygons
 from ..instances import Cells, Strip
-from ..preprocess import measure
+from ..intensity.normalization import measure
+from ..kernels.draw import draw_rings, lay_over
 from ..readers.base import fit
 from .base import Writer, write_whole
 
@@ -60,7 +60,7 @@ def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     -------
     ndarray of uint8, shape (h, w, 3)
         8-bit colours as they are; all else with its contrast stretched by the percentiles of
-        :mod:`cellseg.runtime.preprocess`, several channels as colours that add up.
+        :mod:`cellseg.runtime.intensity.normalization`, several channels as colours that add up.
     """
     count = picture.shape[2]
     if count == 3 and picture.dtype == np.uint8:

@@ -17,7 +17,7 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from ..chunks import cut
+from ..kernels.chunks import cut
 
 #: Offset and size in the index of a chunk that is all fill value and not stored.
 ABSENT = 2**64 - 1

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellseg.runtime.chunks import cut
+from cellseg.runtime.kernels.chunks import cut
 
 
 @settings(deadline=None)

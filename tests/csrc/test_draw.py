@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellseg.runtime.draw import draw_rings, lay_over
+from cellseg.runtime.kernels.draw import draw_rings, lay_over
 
 
 def drawn(

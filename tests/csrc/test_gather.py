@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellseg.runtime.gather import gather, use_instructions
-from cellseg.runtime.preprocess import DTYPES, Normalization, luma
-from cellseg.runtime.tiling import reflect
+from cellseg.runtime.geometry.tiling import reflect
+from cellseg.runtime.intensity.normalization import DTYPES, Normalization, luma
+from cellseg.runtime.kernels.gather import gather, use_instructions
 
 
 def reference(

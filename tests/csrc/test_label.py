@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from cellseg.runtime.label import COMPONENT_FIELDS, RunLabeler, label_image, paint
+from cellseg.runtime.kernels.label import COMPONENT_FIELDS, RunLabeler, label_image, paint
 
 SQUARE = np.ones((3, 3), int)
 

@@ -7,7 +7,7 @@ from scipy import ndimage
 from shapely import MultiPoint, Polygon
 from skimage.measure import regionprops_table
 
-from cellseg.runtime.measure import measure_labels
+from cellseg.runtime.kernels.measure import measure_labels
 
 KINDS = {np.dtype(np.uint8): 1, np.dtype(np.uint16): 2, np.dtype(np.float32): 3}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cellseg.runtime.resample import resample, shrink_rows
+from cellseg.runtime.kernels.resample import resample, shrink_rows
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

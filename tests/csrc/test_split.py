@@ -11,9 +11,9 @@ from skimage.segmentation import watershed
 
 from cellseg.runtime.instances import InstanceStream, split_planes
 from cellseg.runtime.instances.rules import SplitRules, gaussian_weights, head_values
-from cellseg.runtime.label import RunLabeler
-from cellseg.runtime.learning import Lesson, Pieces, joined, scores
-from cellseg.runtime.spec import Head, JoinRule, ScoreRule, SplitSettings
+from cellseg.runtime.kernels.label import RunLabeler
+from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings
+from cellseg.runtime.tuning.rules import Lesson, Pieces, joined, scores
 
 MASK, BOUNDARY = Head(name="mask"), Head(name="boundary")
 DENSITY = Head(name="density", full_scale=0.05, power=2.0)

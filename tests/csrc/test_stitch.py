@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellseg.runtime.stitch import stitch
-from cellseg.runtime.tiling import TileGrid
+from cellseg.runtime.geometry.tiling import TileGrid
+from cellseg.runtime.kernels.stitch import stitch
 
 
 @settings(deadline=None)

@@ -14,9 +14,9 @@ from google.protobuf import text_format
 
 from cellseg.export import bundle, to_onnx
 from cellseg.export.assemble import Exported
-from cellseg.runtime import plans
+from cellseg.runtime.backends.trt import plans
 from cellseg.runtime.errors import OutputError, UsageError
-from cellseg.runtime.spec import METADATA_KEY, ModelSpec
+from cellseg.runtime.model.spec import METADATA_KEY, ModelSpec
 
 from . import triton_schema
 from .test_cli import ALL, run

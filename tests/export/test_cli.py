@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from cellseg.export import assemble, cli, parity, sizes, to_onnx
 from cellseg.export.assemble import Exported
-from cellseg.runtime import plans
+from cellseg.runtime.backends.trt import plans
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.onnx_metadata import SEAL_KEY, load_spec, read_metadata
-from cellseg.runtime.spec import METADATA_KEY, ModelSpec, ScoreRule, SplitSettings
+from cellseg.runtime.model.onnx_metadata import SEAL_KEY, load_spec, read_metadata
+from cellseg.runtime.model.spec import METADATA_KEY, ModelSpec, ScoreRule, SplitSettings
 from cellseg.train import checkpoint as checkpoints
 from cellseg.train.models import build_model
 

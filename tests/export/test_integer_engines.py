@@ -10,8 +10,8 @@ from onnx import TensorProto
 from cellseg.export import integer, parity
 from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.to_tensorrt import Settings, build
-from cellseg.runtime import plans
 from cellseg.runtime.backends import Options, open_backend
+from cellseg.runtime.backends.trt import plans
 from cellseg.train.config import TrainConfig
 
 from .conftest import HEADS, learn, write_checkpoint

@@ -6,7 +6,7 @@ from cellseg.export import sizes
 from cellseg.export.assemble import Exported
 from cellseg.runtime.backends import Backend
 from cellseg.runtime.errors import BackendError
-from cellseg.runtime.spec import Head, ModelSpec
+from cellseg.runtime.model.spec import Head, ModelSpec
 
 
 class Clock:

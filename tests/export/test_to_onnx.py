@@ -6,7 +6,7 @@ from torch import nn
 from cellseg.export import to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.runtime.errors import ModelError, UsageError
-from cellseg.runtime.onnx_metadata import load_spec
+from cellseg.runtime.model.onnx_metadata import load_spec
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,9 @@ import pytest
 from cellseg.export import to_tensorrt
 from cellseg.export.assemble import Exported
 from cellseg.export.to_tensorrt import Settings, build, check_profile, default_profile, usable_flavour
-from cellseg.runtime import plans
-from cellseg.runtime.backends import trt
+from cellseg.runtime.backends.trt import plans, runner
+from cellseg.runtime.backends.trt.plans import FLAVOURS, Profile
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
-from cellseg.runtime.plans import FLAVOURS, Profile
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (pip install 'cellseg[rtx]')")
 ONE = Settings(flavour="tensorrt_rtx", capabilities=("8.9",))
@@ -148,7 +147,7 @@ class TestFailures:
 def test_a_runtime_hears_the_engine_after_a_build(plan: Path) -> None:
     """Builder and runtime share one logger, so it does not matter which of them the engine saw first."""
     engine = importlib.import_module("tensorrt_rtx")
-    log = trt.error_log(engine)
+    log = runner.error_log(engine)
     log.words.clear()
     assert engine.Runtime(log).deserialize_cuda_engine(b"noise") is None
     assert log.words

@@ -18,8 +18,8 @@ import tifffile
 import zarr
 
 from cellseg.runtime import segment
+from cellseg.runtime.model.spec import SplitSettings
 from cellseg.runtime.readers import ArrayReader, open_slide
-from cellseg.runtime.spec import SplitSettings
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.writers import DensityMap
 from cellseg.runtime.writers.formats import labels_to_png, labels_to_tiff

@@ -9,11 +9,11 @@ import tifffile
 from cellseg.runtime import Result, segment
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import ImageError, OutputError, UsageError
-from cellseg.runtime.preprocess import measure
+from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.intensity.normalization import measure
+from cellseg.runtime.model.spec import ScoreRule, SplitSettings
 from cellseg.runtime.readers import ArrayReader, Level, open_slide
-from cellseg.runtime.spec import ScoreRule, SplitSettings
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
-from cellseg.runtime.tiling import Region
 
 
 @pytest.fixture(scope="module")

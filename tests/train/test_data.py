@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellseg.runtime import preprocess
 from cellseg.runtime.errors import CellsegError, DataError
+from cellseg.runtime.intensity import normalization
 from cellseg.train import targets
 from cellseg.train.config import TrainConfig
 from cellseg.train.data import read_dataset, read_split
@@ -33,7 +33,7 @@ def test_images_come_as_the_runtime_would_feed_them(cells: Path, configure: Conf
     assert [s.name for s in training] == ["train0", "train1", "train2", "train3"]
     assert [s.name for s in validation] == ["val0", "val1"]
     raw = cv2.imread(str(cells / "train/image/train2.png"), cv2.IMREAD_UNCHANGED)[..., None]
-    np.testing.assert_array_equal(training[2].image, preprocess.measure(raw).apply(raw))
+    np.testing.assert_array_equal(training[2].image, normalization.measure(raw).apply(raw))
     labels = cv2.imread(str(cells / "train/label/train2.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(training[2].labels, labels)
     assert training[2].labels.dtype == np.int32

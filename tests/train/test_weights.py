@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from cellseg.export.graph import Deployable, choose_heads
-from cellseg.runtime.catalog import default_model
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.spec import METADATA_KEY, ModelSpec
+from cellseg.runtime.model.catalog import default_model
+from cellseg.runtime.model.spec import METADATA_KEY, ModelSpec
 from cellseg.train import checkpoint
 from cellseg.train.config import ModelName, TrainConfig, parse
 from cellseg.train.models import build_model

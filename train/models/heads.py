@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellseg.runtime.spec import Head
+from cellseg.runtime.model.spec import Head
 
 #: Heads in the order in which they are exported.
 HEADS = ("mask", "boundary", "density")

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
-from cellseg.runtime.catalog import default_model
+from cellseg.runtime.model.catalog import default_model
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks"
 

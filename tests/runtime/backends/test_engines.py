@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from cellseg.runtime import onnx_metadata
 from cellseg.runtime.backends import Options, engines, list_devices, load_spec, open_backend, resolve_model
 from cellseg.runtime.backends.base import Backend
 from cellseg.runtime.backends.gpus import Gpu, list_gpus
-from cellseg.runtime.catalog import MODELS, default_model, model_names
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
-from cellseg.runtime.onnx_metadata import seal
-from cellseg.runtime.spec import Head, ModelSpec
+from cellseg.runtime.model import onnx_metadata
+from cellseg.runtime.model.catalog import MODELS, default_model, model_names
+from cellseg.runtime.model.onnx_metadata import seal
+from cellseg.runtime.model.spec import Head, ModelSpec
 
 
 def test_auto_takes_openvino_without_a_gpu(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +137,8 @@ def test_each_packaged_model_has_a_card_and_the_name_it_is_called_by() -> None:
 def test_packaged_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_model: Callable[..., Path]
 ) -> None:
-    assert MODELS.name == "models"
-    monkeypatch.setattr("cellseg.runtime.catalog.MODELS", tmp_path)
+    assert MODELS.name == "packaged"
+    monkeypatch.setattr("cellseg.runtime.model.catalog.MODELS", tmp_path)
     with pytest.raises(ModelError, match="install cellseg again"):
         default_model()
     path = write_model(tmp_path / "nuclei.onnx", spec=None)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from cellseg.runtime.cli.infer import main
-from cellseg.runtime.spec import METADATA_KEY
+from cellseg.runtime.model.spec import METADATA_KEY
 
 Capture = pytest.CaptureFixture[str]
 

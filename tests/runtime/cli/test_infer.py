@@ -217,7 +217,7 @@ def test_devices_are_listed() -> None:
 
 SCRIPT = """
 import time
-import cellseg.runtime.stages as stages
+import cellseg.runtime.streaming.stages as stages
 from cellseg.runtime.cli.infer import main
 stitch = stages.stitch_tiles
 def slow(*arguments):

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cellseg.runtime.backends import load_spec
 from cellseg.runtime.cli.tune import main
-from cellseg.runtime.spec import SplitSettings
+from cellseg.runtime.model.spec import SplitSettings
 
 from . import conftest
 

@@ -21,9 +21,9 @@ import tifffile
 import zarr
 
 from cellseg.runtime.errors import CellsegError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.testing.readers import picture
-from cellseg.runtime.tiling import Region
 
 #: Address space that reading may need beyond what the imports took, in bytes.
 MEMORY = 3 << 30

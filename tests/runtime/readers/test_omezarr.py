@@ -9,9 +9,9 @@ import pytest
 import zarr
 
 from cellseg.runtime.errors import ImageError, UsageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.testing.readers import ReaderSuite, picture
-from cellseg.runtime.tiling import Region
 
 
 def write(path, array, axes, *, version="0.5", scale=0.5, labels=(), levels=2):

@@ -7,9 +7,9 @@ import pytest
 import tifffile
 
 from cellseg.runtime.errors import ImageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import ArrayReader, open_slide
 from cellseg.runtime.testing.readers import ReaderSuite, picture
-from cellseg.runtime.tiling import Region
 
 
 class TestArray(ReaderSuite):

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cellseg.runtime.errors import ImageError, UsageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.testing.readers import ReaderSuite, picture
-from cellseg.runtime.tiling import Region
 
 
 def save(path, pixels, *options):

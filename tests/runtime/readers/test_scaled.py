@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellseg.runtime.errors import UsageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import ArrayReader, open_slide
 from cellseg.runtime.readers.scaled import ScaledReader, at_scale
 from cellseg.runtime.testing.readers import ReaderSuite, picture
-from cellseg.runtime.tiling import Region
 
 
 def whole(reader):

@@ -8,9 +8,9 @@ import pytest
 import tifffile
 
 from cellseg.runtime.errors import ImageError, UsageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.testing.readers import ReaderSuite, picture
-from cellseg.runtime.tiling import Region
 
 
 def write(path, pixels, **options):

@@ -5,9 +5,9 @@ import pytest
 import zarr
 
 from cellseg.runtime.errors import OutputError, UsageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.testing.writers import contents, smallest_files
-from cellseg.runtime.tiling import Region
 from cellseg.runtime.writers.planes import PlanesZarr
 
 

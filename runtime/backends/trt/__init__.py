@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: plans, whether they fit, and the engine that runs them."""

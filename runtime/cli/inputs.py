@@ -1,0 +1,209 @@
+"""What the user names on the command line becomes a list of images.
+
+Files, folders, patterns, URLs and manifests; nothing is opened here but manifests.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from ..writers.folder import result_name
+
+#: Endings of files that are taken from a folder.
+SUFFIXES = {
+    ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp",
+    ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm",
+}  # fmt: skip
+#: Files that make a folder an OME-Zarr image.
+ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
+#: Endings of manifests, with the character between columns.
+MANIFESTS = {".csv": ",", ".tsv": "\t"}
+
+
+def _floats(text: str) -> tuple[float, float]:
+    low, high = text.replace(";", " ").replace(",", " ").split()
+    return float(low), float(high)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.replace(";", ",").split(",")]
+
+
+def _choice(text: str) -> str:
+    if text not in ("auto", "none"):
+        raise ValueError
+    return text
+
+
+#: Columns of a manifest beside ``image``: how each is read, and what a message wants.
+COLUMNS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "mpp": (float, "a number"),
+    "channels": (_names, "names or numbers"),
+    "levels": (_floats, "two numbers, black and white"),
+    "series": (int, "a whole number"),
+    "page": (int, "a whole number"),
+    "z": (int, "a whole number"),
+    "t": (int, "a whole number"),
+    "roi": (str, "a path"),
+    "tissue": (_choice, "auto or none"),
+    "min_score": (float, "a number from 0 to 1"),
+    "name": (str, "a name"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One image to segment."""
+
+    #: A path or URL.
+    image: str
+    #: What a manifest says of it: some of :data:`COLUMNS`.
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def expand(arguments: Sequence[str | Path]) -> list[Input]:
+    """Return the images that the arguments stand for, each once, in order.
+
+    Parameters
+    ----------
+    arguments
+        * a file or an OME-Zarr folder: itself, whether it can be read or not;
+        * another folder: the images directly in it, by name; hidden files are left out;
+        * a pattern with ``*``, ``?``, ``[`` or ``**`` that is no existing path: what it matches;
+        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image`` and optionally those of
+          :data:`COLUMNS`, which stand for the options of the same names; paths are relative to the
+          manifest, and an empty place leaves the option as it is;
+        * a URL: itself.
+
+    Raises
+    ------
+    UsageError
+        A folder or pattern holds no image, or a manifest is not understood.
+    """
+    found: dict[str, Input] = {}
+    for argument in arguments:
+        for item in _expand_one(str(argument)):
+            # The same image twice, as by a folder and a file of it, is segmented once.
+            key = item.image if "://" in item.image else os.path.realpath(item.image)
+            found.setdefault(key if not item.options else f"{key}\0{sorted(item.options.items())}", item)
+    return list(found.values())
+
+
+def _expand_one(argument: str) -> list[Input]:
+    if "://" in argument:
+        return [Input(argument)]
+    path = Path(argument)
+    if path.is_dir():
+        if _is_zarr(path):
+            return [Input(argument)]
+        images = [p for p in sorted(path.iterdir()) if _is_image(p)]
+        if not images:
+            raise UsageError(
+                f"{path}: this folder holds no image; for those in folders below it give '{path}/**/*.tif'"
+            )
+        return [Input(str(p)) for p in images]
+    if not os.path.lexists(argument) and glob.has_magic(argument):
+        # Path.glob would need the pattern cut into a fixed and a moving part.
+        every = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+        matches = [match for match in every if _is_image(Path(match))]
+        if not matches:
+            raise UsageError(f"{argument}: this pattern matches no image")
+        return [Input(match) for match in matches]
+    if path.suffix.lower() in MANIFESTS and path.is_file():
+        return _manifest(path)
+    return [Input(argument)]
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
+
+
+def _is_image(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.suffix.lower() in SUFFIXES if not path.is_dir() else _is_zarr(path)
+
+
+def _manifest(path: Path) -> list[Input]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter=MANIFESTS[path.suffix.lower()]))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read as a manifest: {error}") from None
+    header = list(rows[0]) if rows else []
+    if "image" not in header:
+        raise UsageError(
+            f"{path}: a manifest needs a first line that names its columns, one of them 'image', and at "
+            f"least one row; found {', '.join(map(str, header)) or 'nothing'}"
+        )
+    known = ["image", *COLUMNS]
+    for name in header:
+        if name not in known:
+            near = difflib.get_close_matches(str(name).strip().lower(), known, 1, 0.6)
+            advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{path}: column '{name}' is not known; {advice}")
+    return [_row(path, number, row) for number, row in enumerate(rows, start=2)]
+
+
+def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
+    """Turn one line of a manifest into an input."""
+    image = (row["image"] or "").strip()
+    if not image:
+        raise UsageError(f"{path}, line {number}: names no image")
+    options: dict[str, Any] = {}
+    for name, (read, wanted) in COLUMNS.items():
+        text = (row.get(name) or "").strip()
+        if not text:
+            continue
+        try:
+            options[name] = read(text)
+        except ValueError:
+            raise UsageError(f"{path}, line {number}: {name} is '{text}', wanted {wanted}") from None
+    if "roi" in options:
+        options["roi"] = str(path.parent / options["roi"])
+    return Input(image if "://" in image else str(path.parent / image), options)
+
+
+def result_names(inputs: Sequence[Input]) -> list[str]:
+    """Return a folder name for the results of each image, no two alike (nor but for case).
+
+    An image whose plain name is taken gets its folder's name before it, then its ending behind it.
+
+    Raises
+    ------
+    UsageError
+        The names cannot be told apart.
+    """
+    names = [result_name(item.options.get("name", item.image)) for item in inputs]
+    for refine in (_with_folder, _with_suffix):
+        counts = Counter(name.casefold() for name in names)
+        names = [
+            refine(name, Path(item.image)) if counts[name.casefold()] > 1 else name
+            for name, item in zip(names, inputs, strict=True)
+        ]
+    first: dict[str, Input] = {}
+    for name, item in zip(names, inputs, strict=True):
+        other = first.setdefault(name.casefold(), item)
+        if other is not item:
+            raise UsageError(
+                f"{other.image} and {item.image} would both be written to '{name}'; run them apart, each "
+                "with its own -o, or name them in a manifest"
+            )
+    return names
+
+
+def _with_folder(name: str, image: Path) -> str:
+    return f"{result_name(image.parent.name + '.')}_{name}" if image.parent.name else name
+
+
+def _with_suffix(name: str, image: Path) -> str:
+    return f"{name}_{image.suffix.lower().strip('.')}" if image.suffix.strip(".") else name

@@ -1,0 +1,1 @@
+"""What every wing needs and none owns: threads, buffers, files."""

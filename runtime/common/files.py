@@ -1,0 +1,81 @@
+"""Write a file whole or not at all; knows nothing of what is in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import OutputError, UsageError
+
+
+@contextlib.contextmanager
+def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place when the block ends well.
+
+    A reader sees the old file or the new one. On any exception, Ctrl-C included, the temporary file
+    goes and the old file stays as it was. The place is tried at once, before work is spent on it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    option
+        With which another place is chosen, for messages.
+
+    Raises
+    ------
+    UsageError
+        `path` is a folder.
+    OutputError
+        Its folder does not exist or cannot be written.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays: engines recognise an ONNX file by it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written there ({error.strerror}); choose another place with {option}"
+        ) from None
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o666 & ~_umask())
+        try:
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be replaced ({error.strerror})") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write(path: Path, data: bytes, option: str = "-o") -> None:
+    """Write `data` and see it onto the disk; `option` as in :func:`replacing`.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or the place is read-only.
+    """
+    try:
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: {len(data) / 1e6:.1f} MB cannot be written ({error.strerror}); "
+            f"free space or choose another place with {option}"
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

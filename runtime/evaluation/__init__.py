@@ -1,0 +1,1 @@
+"""How good a segmentation is: label images compared with each other."""

@@ -1,0 +1,207 @@
+"""Folders of label images on disk, paired with each other or with pictures by name.
+
+It reads label images (one number per cell) and checks that nothing is missing on either side. It
+does not read pictures, and knows nothing of models or figures.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tifffile
+
+from ..errors import DataError
+from ..writers.folder import result_name
+from .contingency import Labels
+
+#: Endings of label images. JPEG is missing on purpose: it blurs numbers.
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+#: Endings of pictures; what a file really holds is up to the reader.
+PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp", ".svs", ".ndpi", ".mrxs", ".scn")
+#: What ``cellseg-infer`` writes for the picture ``NAME.png``: the folder ``NAME`` with this in it.
+LABELS_ZARR = "labels.ome.zarr"
+#: How many missing names an error line spells out.
+_SPELLED_OUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFolder:
+    """The label images of a folder by stem: the name without its ending, as results are named."""
+
+    folder: Path
+    files: dict[str, Path]
+    #: The images are masks of foreground and background, not numbered cells: :meth:`read` numbers
+    #: their connected components (neighbours across corners included).
+    semantic: bool
+
+    @classmethod
+    def open(cls, folder: Path) -> LabelFolder:
+        """List a folder and find out whether its images number the cells.
+
+        A folder counts as semantic when no image in it has two different numbers, though in some
+        image the foreground falls into several pieces. One look at most images settles that.
+
+        Parameters
+        ----------
+        folder
+            Holds ``STEM.png`` (or .tif, .tiff, .bmp), or ``STEM/labels.ome.zarr`` as written by
+            ``cellseg-infer``.
+
+        Raises
+        ------
+        DataError
+            The folder is missing or holds no label images; an image cannot be read.
+        """
+        files = list_files(folder, LABEL_SUFFIXES, "label images")
+        pieces = 0
+        for path in files.values():
+            labels = read_labels(path)
+            numbers = np.unique(labels[labels > 0])
+            if len(numbers) > 1:
+                return cls(folder, files, semantic=False)
+            pieces = max(pieces, _components(labels).max(initial=0))
+        return cls(folder, files, semantic=bool(pieces > 1))
+
+    def read(self, stem: str) -> Labels:
+        """Return the labels of one image, (H, W), 0 for background."""
+        labels = read_labels(self.files[stem])
+        return _components(labels) if self.semantic else labels
+
+
+def list_files(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Path]:
+    """Map stem to file for the pictures (or results of ``cellseg-infer``) in a folder.
+
+    Parameters
+    ----------
+    folder
+        Searched without its subfolders.
+    suffixes
+        Endings to accept, lower case; other files are ignored.
+    what
+        What the folder should hold, for messages.
+
+    Raises
+    ------
+    DataError
+        The folder is missing or holds none, or two files share a stem.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; wanted a folder of {what}")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if (path / LABELS_ZARR).is_dir():
+            stem, path = path.name, path / LABELS_ZARR
+        elif path.suffix.lower() in suffixes and path.is_file():
+            stem = result_name(path)
+        else:
+            continue
+        if stem in files:
+            raise DataError(f"{path}: {files[stem].name} has the same name; keep one of the two")
+        files[stem] = path
+    if not files:
+        raise DataError(f"{folder}: no {what} found; wanted files ending in {', '.join(suffixes)}")
+    return files
+
+
+def check_partners(files: dict[str, Path], partners: dict[str, Path], folder: Path) -> None:
+    """Refuse a file that has no partner of the same stem in the other folder.
+
+    Raises
+    ------
+    DataError
+        Names the first few files without a partner and the folder where it was wanted.
+    """
+    lonely = [path for stem, path in files.items() if stem not in partners]
+    if lonely:
+        named = ", ".join(path.name for path in lonely[:_SPELLED_OUT])
+        more = f" and {len(lonely) - _SPELLED_OUT} more" if len(lonely) > _SPELLED_OUT else ""
+        raise DataError(
+            f"{lonely[0].parent}: {named}{more} without a partner of the same name in {folder}; "
+            "add the partner or move the file away"
+        )
+
+
+def read_labels(path: Path) -> Labels:
+    """Read a label image.
+
+    Parameters
+    ----------
+    path
+        A picture with one integer channel, or an OME-Zarr of labels.
+
+    Returns
+    -------
+    ndarray, shape (H, W), integer
+
+    Raises
+    ------
+    DataError
+        The file is damaged or empty, or holds something else than one number per pixel.
+    """
+    try:
+        labels = _decode(path)
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise DataError(f"{path}: cannot be read as a label image ({error}); replace the file") from error
+    if labels.ndim > 2:  # (1, H, W) and (H, W, 1) are written by some tools
+        labels = labels.squeeze(tuple(axis for axis, edge in enumerate(labels.shape) if edge == 1))
+    if labels.dtype.kind not in "iub" or labels.ndim != 2:
+        shape = "×".join(map(str, labels.shape))
+        raise DataError(
+            f"{path}: found {labels.dtype} of shape {shape}; wanted one integer channel with 0 for "
+            "background and one number per cell, such as a 16-bit PNG"
+        )
+    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def _decode(path: Path) -> Labels:
+    if path.name == LABELS_ZARR:
+        import zarr
+
+        return np.asarray(zarr.open_group(path, mode="r")["0"])
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return np.asarray(tifffile.imread(path))
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise ValueError("damaged, empty or not a picture")
+    return np.asarray(labels)
+
+
+def _components(labels: Labels) -> Labels:
+    mask = (labels > 0).astype(np.uint8)
+    return np.asarray(cv2.connectedComponents(mask, connectivity=8)[1], np.int32)
+
+
+def read_groups(path: Path, by: str) -> dict[str, str]:
+    """Read which group each image belongs to.
+
+    Parameters
+    ----------
+    path
+        A CSV file with a header. Its first column names the images, with or without ending.
+    by
+        The column that names the group.
+
+    Returns
+    -------
+    dict
+        Stem of the image → group.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or has no such column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error}); wanted a table with a header") from error
+    columns = list(rows[0]) if rows else []
+    if by not in columns:
+        raise DataError(f"{path}: no column {by!r}; found {', '.join(map(str, columns)) or 'no rows'}")
+    return {result_name(row[columns[0]]): row[by] for row in rows}

@@ -1,0 +1,1 @@
+"""Integers that say where: tiles, bands, the parts of a slide that are looked at."""

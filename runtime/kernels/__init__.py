@@ -1,0 +1,1 @@
+"""The compiled kernels: each stub here is a source in ``csrc/``."""

@@ -1,0 +1,1 @@
+"""What a model promises, where that is written, and the models in the package."""

@@ -1,0 +1,36 @@
+"""The models that come with the package, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ModelError, UsageError
+
+#: Folder of the models inside the package.
+MODELS = Path(__file__).parent / "packaged"
+#: The model that is used where none is named.
+DEFAULT = "nuclei"
+
+
+def default_model(name: str = DEFAULT) -> Path:
+    """Return the file of a packaged model.
+
+    Raises
+    ------
+    UsageError
+        There is no packaged model of that name; the message lists those there are.
+    ModelError
+        The default model is missing: the installation is incomplete.
+    """
+    path = MODELS / f"{name}.onnx"
+    if path.is_file():
+        return path
+    if name == DEFAULT:
+        raise ModelError(f"{path}: the default model is not in this installation; install cellseg again")
+    names = ", ".join(model_names()) or "none"
+    raise UsageError(f"no packaged model is called '{name}'; packaged: {names}; for a file use --engine FILE")
+
+
+def model_names() -> list[str]:
+    """Return the names of the packaged models."""
+    return sorted(path.stem for path in MODELS.glob("*.onnx"))

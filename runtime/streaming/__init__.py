@@ -1,0 +1,1 @@
+"""The stages that a slide runs through, and the buffers between them."""

@@ -1,0 +1,1 @@
+"""The splitter fitted to pictures whose cells are known."""

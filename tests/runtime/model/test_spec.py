@@ -1,0 +1,67 @@
+"""The record that a model carries."""
+
+import json
+
+import pytest
+
+from cellseg.runtime.errors import ModelError
+from cellseg.runtime.model.spec import Head, ModelSpec, SplitSettings
+
+SPEC = ModelSpec(
+    name="n",
+    architecture="MCUNET",
+    channels=1,
+    heads=(Head(name="mask"), Head(name="density", full_scale=0.01, power=2.0)),
+    multiple=8,
+    halo=16,
+    receptive_field=40,
+)
+
+
+def test_a_record_survives_the_round_trip() -> None:
+    assert ModelSpec.from_json(SPEC.to_json(), "m.onnx") == SPEC
+    assert SPEC.head_names == ("mask", "density")
+
+
+@pytest.mark.parametrize("version", [0, 2, 9, -1])
+def test_another_format_is_refused_by_its_number(version: int) -> None:
+    # Another format has other fields too; they must not be blamed in its place.
+    text = json.dumps(json.loads(SPEC.to_json()) | {"format": version, "unheard_of": 1})
+    with pytest.raises(ModelError) as caught:
+        ModelSpec.from_json(text, "m.onnx")
+    message = str(caught.value)
+    assert message.startswith("m.onnx: its cellseg specification does not fit this release (format 1): ")
+    assert f"format: found {version}, which this release does not read" in message
+    assert "export the model again with this release" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"channels": 2}, "channels: "),
+        ({"unheard_of": 1}, "unheard_of: "),
+        ({"format": None}, "format: "),
+        ({"format": "1"}, "format: "),
+        ({"heads": [{"name": "boundary"}]}, "record: heads must start with 'mask'"),
+        ({"halo": 12}, "record: halo 12 is not a multiple of 8"),
+        ({"tile": 32}, "record: tile 32 leaves no core inside a halo of 16"),
+        ({"split": {"mask_threshold": 300}}, "split.mask_threshold: "),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict[str, object], part: str) -> None:
+    text = json.dumps(json.loads(SPEC.to_json()) | change)
+    with pytest.raises(ModelError) as caught:
+        ModelSpec.from_json(text, "m.onnx")
+    message = str(caught.value)
+    assert f"(format 1): {part}" in message
+    assert "Value error" not in message
+    assert "\n" not in message
+
+
+def test_settings_suit_the_heads() -> None:
+    alone = SplitSettings.suited(("mask",))
+    bounded = SplitSettings.suited(("mask", "boundary"))
+    assert SplitSettings.suited(("mask", "boundary", "density")).density_weight > 0
+    assert bounded.density_weight == 0
+    assert alone.persistence < bounded.persistence
