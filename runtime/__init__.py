@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .common.privacy import forbid_reports
+
 if TYPE_CHECKING:
     from .pipeline import segment
     from .results.target import Result
 
 __all__ = ["Result", "segment"]
+
+forbid_reports()
 
 
 def __getattr__(name: str) -> Any:

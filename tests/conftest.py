@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import cellseg.runtime  # noqa: F401  # first of all: it keeps the engines from reporting to their makers
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # A shell starts background jobs with SIGINT ignored, and all that they start inherits that.

@@ -113,6 +113,7 @@ def load() -> Any:
         import onnxruntime
     except ImportError:
         raise BackendError(f"ONNX Runtime is not installed; {_INSTALL}") from None
+    onnxruntime.disable_telemetry_events()  # on Windows there is no other switch
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         with contextlib.suppress(Exception):  # what is missing shows when the session starts
             onnxruntime.preload_dlls()
