@@ -38,8 +38,8 @@ from cellseg.runtime.geometry.tiling import TileGrid  # noqa: E402
 from cellseg.runtime.instances import InstanceStream, Strip  # noqa: E402
 from cellseg.runtime.intensity.channels import ChannelChoice  # noqa: E402
 from cellseg.runtime.intensity.normalization import Normalization  # noqa: E402
-from cellseg.runtime.kernels.label import label_image  # noqa: E402
 from cellseg.runtime.kernels.measure import measure_labels  # noqa: E402
+from cellseg.runtime.kernels.paint import label_image  # noqa: E402
 from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings  # noqa: E402
 from cellseg.runtime.streaming.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
 from cellseg.runtime.streaming.blend import Blender  # noqa: E402

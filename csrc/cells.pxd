@@ -8,10 +8,11 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from landscape cimport Span
+from runs cimport CellRun
 from shape cimport (
     Cell, Moments, add_run, border_share, finish_moments, hull_area, perimeter, trace_outline,
 )
-from vector cimport Ints, free_ints, grown, reserve_ints
+from vector cimport Ints, Vector, free_ints, free_vector, grown, reserve, reserve_ints
 
 cdef enum:
     NO_IMAGE = 0
@@ -27,7 +28,7 @@ cdef struct Results:
     int64_t size  # cells
     int64_t capacity
     int64_t intensities  # capacity of `intensity`: batches may differ in channels
-    Ints runs  # y, x0, x1, cell
+    Vector runs  # of CellRun
     Ints outline  # x, y
     # scratch, by cell of one crop or by row of one cell
     Moments* moments
@@ -40,6 +41,8 @@ cdef struct Results:
 cdef struct Sources:
     # Rows of the planes and of the image; row `y` of the image is at index `y - row0`.
     const uintptr_t* mask  # addresses, or NULL
+    const uintptr_t* boundary
+    const uintptr_t* density
     const uintptr_t* image
     const double* probability  # by mask byte
     int64_t row0
@@ -52,7 +55,7 @@ cdef inline void free_results(Results* results) noexcept nogil:
     free(results.intensity)
     free(results.moments)
     free_ints(&results.border_counts)
-    free_ints(&results.runs)
+    free_vector(&results.runs)
     free_ints(&results.outline)
     free_ints(&results.extent)
     free_ints(&results.stack)
@@ -136,7 +139,7 @@ cdef inline int measure_crop(
     cdef const uint8_t* mask
     cdef Cell* cell
     cdef Moments* moments
-    cdef int32_t* run
+    cdef CellRun* run
     cdef double total, other
     if n_cells == 0:
         return 0
@@ -202,14 +205,12 @@ cdef inline int measure_crop(
             for i in range(from_, at):
                 if border[i]:
                     results.border_counts.data[(label - 1) * 4 + border_share(labels + i, border + i, stride)] += 1
-            if results.runs.size + 4 > results.runs.capacity:
-                reserve_ints(&results.runs, 4)
-            run = results.runs.data + results.runs.size
-            run[0] = y0 + y
-            run[1] = x0 + start
-            run[2] = x0 + x
-            run[3] = <int32_t>(first + label - 1)
-            results.runs.size += 4
+            run = <CellRun*>reserve(&results.runs, 1, sizeof(CellRun), b"runs of cells")
+            run.y = y0 + y
+            run.x0 = x0 + start
+            run.x1 = x0 + x
+            run.cell = <int32_t>(first + label - 1)
+            results.runs.size += 1
     # 3. Shape of each cell.
     reserve_ints(&results.extent, 2 * height)
     reserve_ints(&results.stack, 2 * height + 2)

@@ -58,7 +58,7 @@ def measure_labels(
     all.begin = stride + 1
     all.end = height * stride + width + 1
     memset(&results, 0, sizeof(Results))
-    sources.mask = NULL
+    sources.mask = sources.boundary = sources.density = NULL
     sources.image = &image_rows[0] if image_kind != NO_IMAGE else NULL
     sources.probability = NULL
     sources.row0 = 0

@@ -1,6 +1,6 @@
 """Growable arrays, for kernels that do not know how much they will write.
 
-Header only. A vector of int32 is valid when zeroed; whoever owns it calls ``free_ints``.
+Header only. A vector is valid when zeroed; whoever owns it frees it.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -23,6 +23,26 @@ cdef inline void* grown(
             raise MemoryError(f"no memory for {items} {what.decode()}")
     capacity[0] = items
     return memory
+
+
+cdef struct Vector:
+    # Records of one type, which whoever uses it knows.
+    void* data
+    int64_t size  # records
+    int64_t capacity
+
+
+cdef inline void* reserve(Vector* vector, int64_t extra, int64_t record, const char* what) except NULL nogil:
+    """Make room for ``extra`` more records of ``record`` bytes; return where the first of them goes."""
+    vector.data = grown(vector.data, &vector.capacity, vector.size + extra, record, what)
+    return <char*>vector.data + vector.size * record
+
+
+cdef inline void free_vector(Vector* vector) noexcept nogil:
+    free(vector.data)
+    vector.data = NULL
+    vector.size = 0
+    vector.capacity = 0
 
 
 cdef struct Ints:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.label import HELD_DTYPE
 from ..kernels.split import Splitter
 from .rules import SplitRules
 from .window import RowWindow
@@ -23,7 +24,7 @@ TASK_PIXELS = 100_000
 
 _KINDS = {"uint8": 1, "uint16": 2, "float32": 3}
 _Result = tuple[
-    NDArray[np.void], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], int, int
+    NDArray[np.void], NDArray[np.float64], NDArray[np.int32], NDArray[np.void], NDArray[np.void], int, int
 ]
 
 
@@ -42,7 +43,7 @@ class Batch:
     cells: NDArray[np.void]
     intensity: NDArray[np.float64]
     outline: NDArray[np.int32]
-    runs: NDArray[np.int32]
+    runs: NDArray[np.void]
     numbers: NDArray[np.int32]
 
 
@@ -51,7 +52,7 @@ class Outcome:
     """What became of some components: cells, and pixels held back (empty without limits)."""
 
     batches: list[Batch]
-    held: NDArray[np.int32]
+    held: NDArray[np.void]
     dropped: int
     filled: int
 
@@ -82,9 +83,9 @@ class SplitPool:
 
     def split(
         self,
-        components: NDArray[np.int32],
-        runs: NDArray[np.int32],
-        limits: NDArray[np.int32] | None,
+        components: NDArray[np.void],
+        runs: NDArray[np.void],
+        limits: NDArray[np.void] | None,
         window: RowWindow,
         image_dtype: np.dtype[np.generic] | None,
     ) -> Outcome:
@@ -130,20 +131,21 @@ class SplitPool:
                 pass
         return _collect(cuts, (result for result in results if result is not None))
 
-    def _cuts(self, components: NDArray[np.int32]) -> list[int]:
+    def _cuts(self, components: NDArray[np.void]) -> list[int]:
         """Return the borders of the tasks: about equal work, several for each thread."""
         n = len(components)
         if self._executor is None or n < 2:
             return [0, n] if n else [0]
-        box = components.astype(np.int64)
-        work = np.cumsum((box[:, 4] - box[:, 2] + 2) * (box[:, 5] - box[:, 3] + 2) + 100)
+        height = (components["y1"] - components["y0"]).astype(np.int64)
+        width = components["x1"] - components["x0"]
+        work = np.cumsum((height + 2) * (width + 2) + 100)
         n_tasks = min(n, 4 * len(self._splitters), max(1, int(work[-1] // TASK_PIXELS)))
         wanted = work[-1] * np.arange(1, n_tasks) // n_tasks
         return sorted({0, n, *(int(i) for i in np.searchsorted(work, wanted))})
 
 
 def _collect(cuts: list[int], results: Iterable[_Result]) -> Outcome:
-    batches, held = [], [np.empty((0, 5), np.int32)]
+    batches, held = [], [np.empty(0, HELD_DTYPE)]
     dropped = filled = 0
     for begin, (cells, intensity, outline, runs, kept_back, n_dropped, n_filled) in zip(
         cuts[:-1], results, strict=True
@@ -151,7 +153,7 @@ def _collect(cuts: list[int], results: Iterable[_Result]) -> Outcome:
         if len(cells):
             batches.append(Batch(cells, intensity, outline, runs, np.zeros(len(cells), np.int32)))
         if len(kept_back):
-            kept_back[:, 0] += begin
+            kept_back["component"] += begin
             held.append(kept_back)
         dropped += n_dropped
         filled += n_filled

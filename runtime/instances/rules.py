@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..kernels.split import Splitter
-from ..model.spec import Head, HeadName, JoinRule, ScoreRule, SplitSettings
+from ..model.spec import Head, HeadName, SplitSettings
 
 #: Planes in the order of the kernel.
 PLANES: tuple[HeadName, ...] = ("mask", "boundary", "density")
@@ -134,19 +134,7 @@ class SplitRules:
             min_area=settings.min_area,
             max_hole_area=settings.max_hole_area,
             hole_connectivity=4 if self.connectivity == 8 else 8,
-            join=None if settings.join is None else _join_weights(settings.join),
-            score=None if settings.score is None else _score_weights(settings.score),
+            join=settings.join,
+            score=settings.score,
+            planes=PLANES,
         )
-
-
-def _by_plane(weights: Mapping[HeadName, float]) -> list[float]:
-    return [weights.get(name, 0.0) for name in PLANES]
-
-
-def _join_weights(rule: JoinRule) -> NDArray[np.float64]:
-    sizes = [rule.smaller, rule.larger, rule.length]
-    return np.array([rule.constant, *_by_plane(rule.contact), *_by_plane(rule.inside), *sizes])
-
-
-def _score_weights(rule: ScoreRule) -> NDArray[np.float64]:
-    return np.array([rule.constant, *_by_plane(rule.inside), rule.area, rule.minimum])

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from ..common.buffers import Recycler
 from ..common.closing import Closing
 from ..errors import UsageError
-from ..kernels.label import RunLabeler, paint
+from ..kernels.label import COMPONENT_DTYPE, HELD_DTYPE, RUN_DTYPE, RunLabeler
 from ..kernels.measure import take_rings
-from ..kernels.split import NO_LIMITS
+from ..kernels.paint import paint
+from ..kernels.split import LIMITS_DTYPE, NO_LIMITS
 from ..model.spec import Head, SplitSettings
 from .cells import Cells, Strip, column_types
 from .pool import Batch, SplitPool
@@ -220,12 +221,17 @@ class InstanceStream(Closing):
             raise UsageError(f"image of {image.dtype} after one of {self._dtype}; keep to one type")
         self._dtype = image.dtype
 
-    def _split(self, components: NDArray[np.int32], runs: NDArray[np.int32]) -> None:
+    def _split(self, components: NDArray[np.void], runs: NDArray[np.void]) -> None:
         """Split finished components."""
-        wide = components[:, 5] - components[:, 3] > self._max_columns
+        wide = self._wide(components)
         self._run(components[~wide] if wide.any() else components, runs, None)
         for component in components[wide]:
             self._split_wide(component, runs, _FAR, _NEVER)
+
+    def _wide(self, components: NDArray[np.void]) -> NDArray[np.bool_]:
+        """Return which components are worked off from left to right."""
+        wide: NDArray[np.bool_] = components["x1"] - components["x0"] > self._max_columns
+        return wide
 
     def _relieve(self, y: int) -> None:
         """Take the final cells out of the components that have been open for ``max_rows`` at ``y``."""
@@ -233,48 +239,53 @@ class InstanceStream(Closing):
         if not len(components):
             return
         limit, floor = y - self._margin, y - self._max_rows
-        wide = components[:, 5] - components[:, 3] > self._max_columns
-        self.stats.giant += int((~wide).sum())
-        limits = np.tile(np.array([limit, floor, _FAR, _NEVER], np.int32), (int((~wide).sum()), 1))
-        held = self._run(components[~wide], runs, limits)[:, :4]
-        held[:, 0] = np.flatnonzero(~wide)[held[:, 0]]
+        wide = self._wide(components)
+        narrow = np.flatnonzero(~wide)
+        self.stats.giant += len(narrow)
+        limits = np.full(len(narrow), np.array((limit, floor, _FAR, _NEVER), LIMITS_DTYPE))
+        held = self._run(components[narrow], runs, limits)
+        held["component"] = narrow[held["component"]]
         parts = [held]
         for index in np.flatnonzero(wide):
             rest = self._split_wide(components[index], runs, limit, floor)
-            parts.append(np.column_stack([np.full(len(rest), index, np.int32), rest]))
-        self._labeler.give_back(np.ascontiguousarray(np.concatenate(parts), np.int32))
+            rest["component"] = index
+            parts.append(rest)
+        self._labeler.give_back(np.concatenate(parts))
 
     def _split_wide(
-        self, component: NDArray[np.int32], runs: NDArray[np.int32], limit: int, floor: int
-    ) -> NDArray[np.int32]:
+        self, component: np.void, runs: NDArray[np.void], limit: int, floor: int
+    ) -> NDArray[np.void]:
         """Work off one wide component from left to right.
 
         Returns
         -------
-        ndarray of int32, shape (m, 3)
-            Runs of the cells held back by the row ``limit``.
+        ndarray of HELD_DTYPE, shape (m,)
+            Runs of the cells held back by the row ``limit``; their component is not said.
         """
         self.stats.giant += 1
-        rest = runs[component[0] : component[1]]
-        held_rows = [np.empty((0, 3), np.int32)]
-        end = int(component[5])
+        rest = runs[component["run_begin"] : component["run_end"]]
+        held_rows = [np.empty(0, HELD_DTYPE)]
+        begin, end = int(component["x0"]), int(component["x1"])
         step = self._max_columns
-        for stop in [*range((int(component[3]) // step + 1) * step, end, step), end]:
-            here = rest[rest[:, 1] < stop]
-            beyond = rest[rest[:, 2] > stop].copy()
-            here[:, 2] = np.minimum(here[:, 2], stop)
-            beyond[:, 1] = np.maximum(beyond[:, 1], stop)
+        for stop in [*range((begin // step + 1) * step, end, step), end]:
+            here = rest[rest["x0"] < stop]
+            beyond = rest[rest["x1"] > stop].copy()
+            here["x1"] = np.minimum(here["x1"], stop)
+            beyond["x0"] = np.maximum(beyond["x0"], stop)
             columns = (_FAR, _NEVER) if stop == end else (stop - self._margin, stop - step)
-            limits = np.array([[limit, floor, *columns]], np.int32)
+            limits = np.array([(limit, floor, *columns)], LIMITS_DTYPE)
             held = self._run(_component_of(here), here, limits)
-            by_column = held[:, 4] == 1
-            held_rows.append(held[~by_column, 1:4])
-            rest = np.concatenate([held[by_column, 1:4], beyond])
+            by_column = held["by_column"] == 1
+            held_rows.append(held[~by_column])
+            back = np.empty(int(by_column.sum()), RUN_DTYPE)
+            for name in RUN_DTYPE.names or ():
+                back[name] = held[name][by_column]
+            rest = np.concatenate([back, beyond])
         return np.concatenate(held_rows)
 
     def _run(
-        self, components: NDArray[np.int32], runs: NDArray[np.int32], limits: NDArray[np.int32] | None
-    ) -> NDArray[np.int32]:
+        self, components: NDArray[np.void], runs: NDArray[np.void], limits: NDArray[np.void] | None
+    ) -> NDArray[np.void]:
         """Split components, keep their cells for :meth:`_emit`, and return what is held back."""
         outcome = self._pool.split(components, runs, limits, self._window, self._dtype)
         self._batches += outcome.batches
@@ -292,7 +303,7 @@ class InstanceStream(Closing):
         kept = []
         for batch in self._batches:
             paint(labels, self._emitted, batch.runs, batch.numbers)
-            batch.runs = batch.runs[batch.runs[:, 0] >= frontier]
+            batch.runs = batch.runs[batch.runs["y"] >= frontier]
             if len(batch.runs):
                 kept.append(batch)
         self._batches = kept
@@ -354,13 +365,12 @@ class InstanceStream(Closing):
         return columns
 
 
-def _component_of(runs: NDArray[np.int32]) -> NDArray[np.int32]:
+def _component_of(runs: NDArray[np.void]) -> NDArray[np.void]:
     """Return the table of components for runs that shall be one component, with unknown holes."""
     if not len(runs):
-        return np.empty((0, 7), np.int32)
-    y0, x0 = runs[:, 0].min(), runs[:, 1].min()
-    y1, x1 = runs[:, 0].max() + 1, runs[:, 2].max()
-    return np.array([[0, len(runs), y0, x0, y1, x1, -1]], np.int32)
+        return np.empty(0, COMPONENT_DTYPE)
+    box = runs["y"].min(), runs["x0"].min(), runs["y"].max() + 1, runs["x1"].max()
+    return np.array([(0, len(runs), *box, -1)], COMPONENT_DTYPE)
 
 
 def split_planes(

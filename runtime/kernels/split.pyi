@@ -1,6 +1,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ..model.spec import JoinRule, ScoreRule
+
+CELL_RUN_DTYPE: np.dtype[np.void]
+LIMITS_DTYPE: np.dtype[np.void]
 NO_LIMITS: tuple[int, int, int, int]
 
 class Splitter:
@@ -20,14 +24,15 @@ class Splitter:
         min_area: int,
         max_hole_area: int,
         hole_connectivity: int,
-        join: NDArray[np.float64] | None,
-        score: NDArray[np.float64] | None,
+        join: JoinRule | None,
+        score: ScoreRule | None,
+        planes: tuple[str, ...],
     ) -> None: ...
     def process(
         self,
-        components: NDArray[np.int32],
-        runs: NDArray[np.int32],
-        limits: NDArray[np.int32] | None,
+        components: NDArray[np.void],
+        runs: NDArray[np.void],
+        limits: NDArray[np.void] | None,
         row0: int,
         mask_rows: NDArray[np.uintp],
         boundary_rows: NDArray[np.uintp] | None,
@@ -39,8 +44,8 @@ class Splitter:
         NDArray[np.void],
         NDArray[np.float64],
         NDArray[np.int32],
-        NDArray[np.int32],
-        NDArray[np.int32],
+        NDArray[np.void],
+        NDArray[np.void],
         int,
         int,
     ]: ...

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from cellseg.runtime.kernels.label import COMPONENT_FIELDS, RunLabeler, label_image, paint
+from cellseg.runtime.kernels.label import HELD_DTYPE, RunLabeler
+from cellseg.runtime.kernels.paint import label_image
 
 SQUARE = np.ones((3, 3), int)
 
@@ -62,20 +63,19 @@ def test_streaming_hands_out_each_component_once_it_is_finished(mask, connectivi
         y += rows
         components, runs = labeler.take(y == len(mask))
         for component in components:
-            fields = dict(zip(COMPONENT_FIELDS, component.tolist(), strict=True))
-            own = runs[fields["run_begin"] : fields["run_end"]]
+            own = runs[component["run_begin"] : component["run_end"]]
             found += 1
             for row, x0, x1 in own:
                 assert (seen[row, x0:x1] == 0).all()
                 seen[row, x0:x1] = found
-            number = wanted[own[0, 0], own[0, 1]]
+            number = wanted[own[0]["y"], own[0]["x0"]]
             box = boxes[number - 1]
-            assert [fields[k] for k in ("y0", "x0", "y1", "x1")] == [
+            assert [component[k] for k in ("y0", "x0", "y1", "x1")] == [
                 box[0].start, box[1].start, box[0].stop, box[1].stop,
             ]  # fmt: skip
             background = np.pad(wanted[box] != number, 1, constant_values=True)
             _, regions = ndimage.label(background, None if connectivity == 8 else SQUARE)
-            assert fields["holes"] == regions - 1
+            assert component["holes"] == regions - 1
         open_rows = [box[0].start for box in boxes if box[0].start < y <= box[0].stop and y < len(mask)]
         assert labeler.oldest == min(open_rows, default=y)
     assert found == count
@@ -95,12 +95,12 @@ def test_borrowed_components_come_back_smaller():
     assert len(components) == 2
     assert len(runs) == 8
     # the first keeps its last row only, the second nothing
-    labeler.give_back(np.array([[0, 3, 1, 4]], np.int32))
+    labeler.give_back(np.array([(0, 3, 1, 4, 0)], HELD_DTYPE))
     assert labeler.oldest == 3
     labeler.push(addresses(mask[4:]))
     components, runs = labeler.take(True)
-    assert components[:, 2:].tolist() == [[3, 1, 6, 4, -1], [4, 6, 6, 8, -1]]
-    assert runs.tolist() == [[3, 1, 4], [4, 1, 4], [5, 1, 4], [4, 6, 8], [5, 6, 8]]
+    assert components.tolist() == [(0, 3, 3, 1, 6, 4, -1), (3, 5, 4, 6, 6, 8, -1)]
+    assert runs.tolist() == [(3, 1, 4), (4, 1, 4), (5, 1, 4), (4, 6, 8), (5, 6, 8)]
 
 
 def test_a_long_stream_forgets_what_is_finished():
@@ -114,13 +114,6 @@ def test_a_long_stream_forgets_what_is_finished():
     for y in range(0, 3000, 10):
         labeler.push(addresses(mask[y : y + 10]))
         components, runs = labeler.take(y == 2990)
-        total += int((runs[:, 2] - runs[:, 1]).sum())
-        assert len(runs) == (components[:, 1] - components[:, 0]).sum()
+        total += int((runs["x1"] - runs["x0"]).sum())
+        assert len(runs) == (components["run_end"] - components["run_begin"]).sum()
     assert total == mask.sum()
-
-
-def test_paint_writes_numbers_inside_the_rows_only():
-    labels = np.zeros((2, 5), np.int32)
-    runs = np.array([[4, 0, 5, 0], [5, 1, 3, 1], [6, 4, 5, 0], [7, 0, 5, 1]], np.int32)
-    paint(labels, 5, runs, np.array([7, 9], np.int32))
-    assert labels.tolist() == [[0, 9, 9, 0, 0], [0, 0, 0, 0, 7]]
