@@ -345,6 +345,11 @@ def _notes(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, 
             f"{covered.part:.1%} of the image was looked at, {len(setup.grid) - covered.count} of "
             f"{len(setup.grid)} tiles were skipped"
         )
+    if setup.regions is not None and setup.regions.n_empty:
+        total = setup.regions.n_empty + len(setup.regions.polygons)
+        notes.append(
+            f"{setup.regions.n_empty} of the {total} regions of interest are empty and were left out"
+        )
     if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
     return tuple(notes)

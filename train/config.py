@@ -8,7 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cellseg.runtime.common.bounded import brief, plain, read_bytes
 from cellseg.runtime.errors import ConfigError
+
+#: Bytes of a configuration; its levels of nesting, and its values where every alias is written out.
+LONGEST, DEEPEST, MOST_VALUES = 1 << 20, 16, 100_000
 
 ModelName = Literal[
     "MCUNET",
@@ -23,15 +27,15 @@ ModelName = Literal[
 ]
 HeadName = Literal["mask", "boundary", "density"]
 #: Strict, so that `true` is no number.
-Count = Annotated[int, Field(ge=0, strict=True)]
-Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+Positive = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 Weight = Annotated[float, Field(ge=0.0)]
 
 
 class TrainConfig(BaseModel):
     """One training run. Keys in the first block are the original project's, with its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     model: ModelName = "MCUNET"
     in_channels: Literal[1, 3] = 3
@@ -178,7 +182,7 @@ def _positive(value: Any) -> bool:
     """Whether a raw value is a positive number; anything else is reported by the field itself."""
     try:
         return float(value) > 0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
@@ -195,14 +199,15 @@ def parse(values: dict[str, Any], source: str) -> TrainConfig:
         if key not in TrainConfig.model_fields:
             near = difflib.get_close_matches(str(key), TrainConfig.model_fields, n=1, cutoff=0.5)
             hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"{source}: unknown key '{key}'{hint}")
+            name = key if isinstance(key, str) and len(key) <= 80 else brief(key)
+            raise ConfigError(f"{source}: unknown key '{name}'{hint}")
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         first: Any = error.errors()[0]
         text = first["msg"].removeprefix("Value error, ")
         if first["loc"]:  # a union adds the name of its branch, which says nothing to a user
-            text = f"{first['loc'][0]}: found {first['input']!r}; {text}"
+            text = f"{first['loc'][0]}: found {brief(first['input'])}; {text}"
         raise ConfigError(f"{source}: {text}") from None
 
 
@@ -214,15 +219,12 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
     ConfigError
         The file cannot be read, or :func:`parse` refuses it.
     """
-    import yaml
-
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(read_bytes(path, LONGEST).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path}: cannot be read as YAML: {line}") from None
+    except (OSError, EOFError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {plain(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: found {type(values).__name__}, wanted `key: value` lines")
     for override in overrides:
@@ -230,7 +232,59 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
         if not separator:
             raise ConfigError(f"--set {override}: wanted key=value")
         try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override}: the value is no YAML") from None
+            values[key.strip()] = read_yaml(text)
+        except ValueError as error:
+            given = override if len(override) <= 80 else f"{override[:77]}…"
+            raise ConfigError(f"--set {given}: the value is no YAML: {plain(error)}") from None
     return parse(values, str(path))
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML from strangers.
+
+    Raises
+    ------
+    ValueError
+        It is no YAML, nested too deeply, or a few aliases in it stand for very many values.
+    """
+    import yaml
+
+    try:
+        _weigh(text)
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    except (ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        # What its constructors raise on dates, numbers and tags that are none.
+        raise ValueError(f"a value is not what its form or tag says ({error})") from None
+
+
+def _weigh(text: str) -> None:
+    """Go through the events of a text, which takes no memory, and refuse what would unfold to too much."""
+    import yaml
+
+    anchors: dict[str, int] = {}
+    # Name and values of each list or table that is open, the innermost last.
+    levels: list[tuple[str | None, int]] = [(None, 0)]
+
+    def add(count: int) -> None:
+        levels[-1] = levels[-1][0], levels[-1][1] + count
+        if levels[-1][1] > MOST_VALUES:
+            raise ValueError(f"it stands for more than {MOST_VALUES:,} values")
+
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(levels) > DEEPEST:
+                raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+            levels.append((event.anchor, 1))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, count = levels.pop()
+            if anchor is not None:
+                anchors[anchor] = count
+            add(count)
+        elif isinstance(event, yaml.ScalarEvent):
+            if event.anchor is not None:
+                anchors[event.anchor] = 1
+            add(1)
+        elif isinstance(event, yaml.AliasEvent):
+            add(anchors.get(event.anchor or "", 1))

@@ -6,7 +6,6 @@ does not read pictures, and knows nothing of models or figures.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import tifffile
 
+from ..common.bounded import read_table
 from ..errors import DataError
 from ..writers.folder import result_name
 from .contingency import Labels
@@ -155,6 +155,8 @@ def read_labels(path: Path) -> Labels:
             f"{path}: found {labels.dtype} of shape {shape}; wanted one integer channel with 0 for "
             "background and one number per cell, such as a 16-bit PNG"
         )
+    if not labels.size:  # OpenCV ends the process over these
+        raise DataError(f"{path}: holds {labels.shape[0]}×{labels.shape[1]} pixels; replace the file")
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
 
 
@@ -197,11 +199,10 @@ def read_groups(path: Path, by: str) -> dict[str, str]:
         The file cannot be read, or has no such column.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        columns, lines = read_table(path)
+        rows = [row for _, row in lines]
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error}); wanted a table with a header") from error
-    columns = list(rows[0]) if rows else []
     if by not in columns:
         raise DataError(f"{path}: no column {by!r}; found {', '.join(map(str, columns)) or 'no rows'}")
-    return {result_name(row[columns[0]]): row[by] for row in rows}
+    return {result_name(row[columns[0]]): row.get(by, "") for row in rows}

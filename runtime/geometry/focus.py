@@ -7,12 +7,10 @@ of tiles or models.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from ..readers import SlideReader
+from .geojson import FURTHEST, read_areas
 from .tiling import Region
 
 Ring = npt.NDArray[np.float64]
@@ -69,14 +68,20 @@ class Polygons(Focus):
     ----------
     polygons
         Each a list of rings, shape (n, 2): x and y in pixels, from the image's corner. A point is
-        inside where it lies within an odd number of a polygon's rings.
+        inside where it lies within an odd number of a polygon's rings. One without rings is left out.
     source
         The file they come from.
+
+    Attributes
+    ----------
+    n_empty
+        How many were left out.
     """
 
     def __init__(self, polygons: Sequence[Sequence[Ring]], source: str | None = None) -> None:
         self.source = source
-        self.polygons = tuple(tuple(rings) for rings in polygons)
+        self.polygons = tuple(tuple(rings) for rings in polygons if len(rings))
+        self.n_empty = len(polygons) - len(self.polygons)
         # Edges from every vertex to the next, as rows of (x0, y0, x1, y1).
         self._edges = [
             np.concatenate([np.hstack([ring, np.roll(ring, -1, axis=0)]) for ring in rings])
@@ -134,25 +139,19 @@ class Polygons(Focus):
         UsageError
             The file cannot be read, holds no polygon, or none inside the image.
         """
-        path = Path(path)
-        try:
-            data = path.read_bytes()
-            record = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-            polygons = list(_polygons(record))
-        except (OSError, EOFError, ValueError, TypeError, KeyError, RecursionError) as error:
-            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise UsageError(f"{path}: cannot be read as GeoJSON: {text}") from None
+        polygons = read_areas(Path(path))
         return cls._checked(polygons, str(path), height, width)
 
     @classmethod
     def _checked(cls, polygons: list[list[Ring]], source: str | None, height: int, width: int) -> Polygons:
         name = source or "roi"
-        if not polygons:
-            raise UsageError(f"{name}: holds no polygon; draw an area and export it as GeoJSON")
         made = cls(polygons, source)
+        if not made.polygons:
+            what = f"its {made.n_empty} polygons are empty" if made.n_empty else "holds no polygon"
+            raise UsageError(f"{name}: {what}; draw an area and export it as GeoJSON")
         if not made.touches(Region(0, 0, height, width)):
             raise UsageError(
-                f"{name}: none of its {len(polygons)} areas lies inside the image of {height}×{width} "
+                f"{name}: none of its {len(made.polygons)} areas lies inside the image of {height}×{width} "
                 "pixels; are they in full-resolution pixels?"
             )
         return made
@@ -191,11 +190,16 @@ def _rings(polygon: Any) -> list[Ring]:
     try:
         one = np.asarray(polygon, np.float64)
     except ValueError:  # rings of different lengths
-        one = np.empty(0)
+        one = np.empty(1)
+    if not one.size:
+        return []
     rings = [one] if one.ndim == 2 else [np.asarray(ring, np.float64) for ring in polygon]
     for ring in rings:
-        if ring.ndim != 2 or ring.shape[0] < 3 or ring.shape[1] != 2 or not np.isfinite(ring).all():
-            raise ValueError(f"found an array of shape {ring.shape}, wanted (3 or more, 2) finite numbers")
+        # Not a number is not at most anything.
+        if ring.ndim != 2 or len(ring) < 3 or ring.shape[1] != 2 or not (np.abs(ring) <= FURTHEST).all():
+            raise ValueError(
+                f"found an array of shape {ring.shape}, wanted (3 or more, 2) numbers of at most {FURTHEST:g}"
+            )
     return rings
 
 
@@ -238,29 +242,6 @@ def _fill(edges: npt.NDArray[np.float64], region: Region) -> npt.NDArray[np.bool
         column = np.clip(np.ceil(x - 0.5).astype(np.int64) - region.x, 0, region.width)
         turns[y - region.y, column] += 1
     return np.asarray(np.cumsum(turns[:, :-1], axis=1) & 1, np.bool_)
-
-
-def _polygons(record: Any) -> Iterator[list[Ring]]:
-    """Yield the polygons of any GeoJSON object as lists of rings."""
-    if isinstance(record, list):
-        for item in record:
-            yield from _polygons(item)
-        return
-    kind = record["type"]
-    if kind == "FeatureCollection":
-        yield from _polygons(record["features"])
-    elif kind == "Feature":
-        if record.get("geometry"):
-            yield from _polygons(record["geometry"])
-    elif kind == "GeometryCollection":
-        yield from _polygons(record["geometries"])
-    elif kind in ("Polygon", "MultiPolygon"):
-        parts = [record["coordinates"]] if kind == "Polygon" else record["coordinates"]
-        for rings in parts:
-            made = [np.array([point[:2] for point in ring], np.float64) for ring in rings]
-            if any(ring.shape[0] < 3 or not np.isfinite(ring).all() for ring in made):
-                raise ValueError("a polygon has fewer than three corners or one that is no number")
-            yield made
 
 
 class Tissue(Focus):

@@ -46,6 +46,8 @@ DOT = 1
 REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
 #: Fractions of a pixel in the coordinates of regions, as a power of two.
 _SHIFT = 4
+#: Largest coordinate in those parts.
+_FURTHEST = 1 << 30
 
 
 def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -168,7 +170,9 @@ class Overview(Writer):
         lay_over(drawn, self._cover, self._colour, palette)
         if self._regions is not None:
             rings = [ring for rings in self._regions.polygons for ring in rings]
-            scaled = [np.rint((ring * self._scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for ring in rings]
+            scaled = [np.rint((ring * self._scale - 0.5) * (1 << _SHIFT)) for ring in rings]
+            # A corner may lie far outside of the picture, but not of OpenCV's numbers.
+            scaled = [np.clip(ring, -_FURTHEST, _FURTHEST).astype(np.int32) for ring in scaled]
             for colour, width in REGION_LINES:
                 cv2.polylines(drawn, scaled, True, colour, width, cv2.LINE_AA, _SHIFT)
         found, data = cv2.imencode(".png", drawn)

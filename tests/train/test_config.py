@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,50 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str, wor
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yml: no such configuration file"):
         load(tmp_path / "nothing.yml")
+
+
+BOMB = "a: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (BOMB, "stands for more than 100,000 values"),
+        ("iters: " + "9" * 6000, "a number of thousands of digits"),
+        ("iters: 0x" + "f" * 6000, "iters: found a number of 24,000 bits"),
+        ("use_corner: 1" + "0" * 4000, "use_corner: found a number of"),
+        ("learning_rate: .inf", "learning_rate: found inf"),
+        ("heads: " + "[" * 20_000, "nested more than 16 levels deep"),
+        ("heads: &h [mask, *h]", "YAML|heads"),
+        ("randseed: 2001-99-99", "YAML"),
+        ("iters: !!int ''", "YAML"),
+        ("compile: !!bool 17", "YAML"),
+        ("? [a, b]\n: 1", "unknown key|YAML"),
+        (f"{'k' * 900}: 1", "unknown key"),
+        ("x: " + "a" * (1 << 20), "at most 1,048,576 are read"),
+    ],
+)
+def test_hostile_text_is_one_short_line(tmp_path: Path, text: str, word: str) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=word) as error:
+        load(path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 300
+    if len(text) < 10_000 and not text.startswith(("?", "k")):
+        with pytest.raises(ConfigError):
+            load(SHIPPED / "fast.yml", (f"iters={text.partition(': ')[2]}",))
+
+
+def test_aliases_may_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "c.yml"
+    path.write_text("epochs: &n 7\npatience: *n\nheads: [mask]\nuse_corner: 0\n")
+    assert load(path).patience == 7
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.yml")
+    with pytest.raises(ConfigError, match="it is a pipe, wanted a file"):
+        load(tmp_path / "c.yml")

@@ -1,5 +1,6 @@
 """Folders of label images: what is read, what is refused and how."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -137,4 +138,32 @@ def test_groups(tmp_path: Path) -> None:
         read_groups(tmp_path / "absent.csv", "modality")
     table.write_bytes(b"")
     with pytest.raises(DataError, match="found no rows"):
+        read_groups(table, "modality")
+
+
+@pytest.mark.parametrize("shape", [(0, 64), (64, 0), (0, 0)])
+def test_an_image_without_rows_or_columns(shape: tuple[int, int], tmp_path: Path) -> None:
+    """OpenCV's components of nothing end the process with a signal: nothing may get there."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint16), tile=(32, 32))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        tags = file.pages[0].tags
+        for name, size in zip(("ImageLength", "ImageWidth"), shape, strict=True):
+            tags[name].overwrite(size)
+    with pytest.raises(
+        DataError, match=r"a\.tif: holds \d+×\d+ pixels; replace the file|a\.tif: cannot be read"
+    ):
+        LabelFolder.open(tmp_path)
+
+
+def test_groups_that_are_no_table(tmp_path: Path) -> None:
+    table = tmp_path / "index.csv"
+    table.write_text("id,modality\na,fluo,more\n")
+    with pytest.raises(DataError, match="line 2 has 3 cells, the first line 2"):
+        read_groups(table, "modality")
+    table.write_text("id,modality\na\n")
+    assert read_groups(table, "modality") == {"a": ""}
+    table.unlink()
+    os.mkfifo(table)
+    with pytest.raises(DataError, match="it is a pipe, wanted a file"):
         read_groups(table, "modality")
