@@ -259,7 +259,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 #: The command, keeping every band, and slow enough to be killed somewhere in the middle.
 SLOW = """
 import sys, time
-from cellseg.runtime import journal
+from cellseg.runtime.streaming import journal
 from cellseg.runtime.cli import infer
 from cellseg.runtime.backends import base
 journal.WORTH = journal.AFTER = 0.0
