@@ -1,6 +1,7 @@
 """The TIFF family: plain, BigTIFF, OME, ImageJ, SVS, QPTIFF; strips or tiles, planar or interleaved.
 
-Finds the wanted planes of the wanted series at every resolution; :mod:`.tiff_pages` decodes them.
+Finds the wanted planes of the wanted image (:mod:`.tiff_stack`) at every resolution; :mod:`.tiff_pages`
+decodes them.
 """
 
 from __future__ import annotations
@@ -13,22 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import DirectReader, Level, Pixels, choose_channels, default_channel_names, readable
-from .blocks import SKIP, BlockCache, ByteSource, Workers, reason
+from .blocks import SKIP, BlockCache, Workers, reason
 from .tiff_metadata import channel_names, pixel_size
-from .tiff_pages import (
-    MissingCodecError,
-    Page,
-    as_levels,
-    check_codec,
-    check_page,
-    palette_of,
-    read_segment,
-)
+from .tiff_pages import MissingCodecError, Page, as_levels, check_codec, check_page, read_segment
+from .tiff_stack import Files, MissingPlaneError, Stack, choose_stack
 
 # Its complaints about damaged files reach the user as our errors; a program that sets up logging
 # still gets them.
@@ -38,7 +31,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 MAX_UNNAMED_CHANNELS = 4
 #: Photometric interpretations whose samples are grey levels, colours or indices.
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
-_RGB, _YCBCR, _REDUCED = 2, 6, 1
+_RGB, _YCBCR = 2, 6
 #: Aperio's YCbCr variant of JPEG 2000 is converted by OpenSlide only; 33005, the RGB one, is read here.
 _APERIO_YCBCR = 33003
 
@@ -105,13 +98,12 @@ class TiffReader(DirectReader):
         threads: int | None = None,
         skip_bad_tiles: bool = False,
     ) -> None:
-        self._files: dict[Path, ByteSource] = {}
         self._workers = Workers(threads)
         self._cache = BlockCache()
         self._skip = skip_bad_tiles
         self._bad: dict[str, None] = {}
         self._notes: list[str] = []
-        self._tiff: Any = None
+        self._files: Files | None = None
         try:
             self._open(path, series, {"page": page, "z": z, "t": t}, channels)
         except (ImageError, UsageError):
@@ -130,81 +122,61 @@ class TiffReader(DirectReader):
         planes: dict[str, int | None],
         channels: Sequence[int | str] | None,
     ) -> None:
-        self._files[path] = ByteSource(path)
-        self._tiff = tifffile.TiffFile(path)
-        number = self._choose_series(path, series)
-        chosen = self._tiff.series[number]
-        frame = chosen.keyframe
+        self._files = Files(path)
+        tiff = self._files.tiff(path)
+        stack, notes = choose_stack(self._files, series)
+        self._notes += notes
+        frame = stack.frame
         _check_colours(path, frame)
         check_codec(path, frame)
-        picked = self._choose_planes(path, chosen, planes)
-        sources = self._sources(path, chosen, picked)
-        stored = as_levels(sources[0].page, np.zeros((1, 1, sources[0].page.interleaved), frame.dtype))
+        picked = self._choose_planes(path, stack, planes)
+        sources, missing = self._sources(stack, picked)
+        first = sources[min(sources)].page
+        stored = as_levels(first, np.zeros((1, 1, first.interleaved), frame.dtype))
         dtype = readable(stored.dtype, path)
         # The channel axis of a palette is made while reading.
-        colour = sources[0].page.palette is not None
-        pages = list({id(s.page): s.page for s in sources}.values())
-        count = 3 if colour else len(sources)
-        named = channel_names(self._tiff, number, [p.keyframe for p in pages]) if not colour else []
+        colour = first.palette is not None
+        pages = list({id(s.page): s.page for s in sources.values()}.values())
+        count = 3 if colour else len(sources) + len(missing)
+        named = [] if colour else channel_names(tiff, stack, [p.keyframe for p in pages])
         is_rgb = colour or int(frame.photometric) in (_RGB, _YCBCR)
         names = named if len(named) == count else default_channel_names(count, colour=is_rgb)
-        self._selection = choose_channels(names, channels, path)
+        self._selection = self._select(path, names, channels, missing)
         self._levels = [sources]
-        sizes = [Level(pages[0].height, pages[0].width, 1.0)]
-        for other in self._smaller(chosen, number):
+        sizes = [Level(first.height, first.width, 1.0)]
+        for number in range(1, stack.levels):
             try:
-                level = self._sources(path, other, picked)
+                level, lacking = self._sources(stack, picked, number)
             except ImageError:
                 break  # the full resolution is sound; a damaged reduction is only slower
-            first = level[0].page
-            ratio = (sizes[0].height / first.height + sizes[0].width / first.width) / 2
-            if len(level) != len(sources) or ratio <= sizes[-1].downsample:
+            smaller = level[min(level)].page
+            ratio = (sizes[0].height / smaller.height + sizes[0].width / smaller.width) / 2
+            if lacking.keys() != missing.keys() or ratio <= sizes[-1].downsample:
                 break
             self._levels.append(level)
-            sizes.append(Level(first.height, first.width, ratio))
+            sizes.append(Level(smaller.height, smaller.width, ratio))
+        self._files.close_others()
         super().__init__(
             path,
             dtype=dtype,
             channel_names=[names[i] for i in self._selection],
             levels=sizes,
-            pixel_size=pixel_size(self._tiff, number, frame),
+            pixel_size=pixel_size(tiff, stack),
             notes=self._notes,
         )
-        widest = (
-            max(p.block_bytes * p.grid[1] * p.planes for p in pages if not p.raw)
-            if any(not p.raw for p in pages)
-            else 0
-        )
-        self._cache.capacity = max(self._cache.capacity, 3 * widest * len(pages) // 2)
+        coded = [p.block_bytes * p.grid[1] * p.planes for p in pages if not p.raw]
+        self._cache.capacity = max(self._cache.capacity, 3 * max(coded, default=0) * len(pages) // 2)
 
-    def _choose_series(self, path: Path, series: int | None) -> int:
-        every = self._tiff.series
-        if not every:
-            raise ImageError(
-                f"{path}: no image is found in the TIFF: it is cut short or damaged; copy or save it again"
-            )
-        if series is not None:
-            if not 0 <= series < len(every):
-                raise UsageError(f"{path}: there is no series {series}; it has 0 to {len(every) - 1}")
-            return series
-        areas = [s.keyframe.imagelength * s.keyframe.imagewidth for s in every]
-        number = int(np.argmax(areas))
-        alike = [i for i, s in enumerate(every) if areas[i] == areas[number]]
-        if len(alike) > 1:
-            self._notes.append(f"series {number} of {len(every)} (choose another with --series)")
-        return number
-
-    def _choose_planes(self, path: Path, series: Any, wanted: dict[str, int | None]) -> dict[str, int | None]:
+    def _choose_planes(
+        self, path: Path, stack: Stack, wanted: dict[str, int | None]
+    ) -> dict[str, int | None]:
         """Return the index along each leading axis; ``None`` for the axis whose planes are channels."""
-        lead = series.axes[: len(series.axes) - len(series.keyframe.axes)]
-        if series.axes[len(lead) :] != series.keyframe.axes or "Y" in lead or "X" in lead:
-            raise ImageError(f"{path}: TIFF axes {series.axes} are not supported; save one picture per page")
         picked: dict[str, int | None] = {}
         unused = {name for name, value in wanted.items() if value is not None}
-        for axis, length in zip(lead, series.shape, strict=False):
+        for axis, length, here in zip(stack.axes, stack.shape, stack.here, strict=True):
             option = {"Z": "z", "T": "t"}.get(axis, "page")
             value = wanted[option]
-            unnamed = axis in "QI" and "C" not in lead and "S" not in series.keyframe.axes
+            unnamed = axis in "QI" and "C" not in stack.axes and "S" not in stack.frame.axes
             if axis == "C":
                 picked[axis] = None
                 continue
@@ -212,90 +184,73 @@ class TiffReader(DirectReader):
                 picked[axis] = None
                 self._notes.append(f"its {length} pages are taken for channels (choose one with --page)")
                 continue
-            unused.discard(option)
+            if length > 1 or not value:
+                unused.discard(option)
+            else:
+                continue  # named below
             if value is not None and not 0 <= value < length:
                 raise UsageError(f"{path}: there is no --{option} {value}; it has 0 to {length - 1}")
             if value is None and length > 1:
-                self._notes.append(f"{option} 0 of {length} (choose another with --{option})")
-            picked[axis] = value or 0
+                where = ", the first in this file" if here else ""
+                self._notes.append(f"{option} {here} of {length}{where} (choose another with --{option})")
+            picked[axis] = here if value is None else value
         wrong = sorted(name for name in unused if wanted[name] != 0)
         if wrong:
-            raise UsageError(f"{path}: there is only one plane along --{wrong[0]} (axes {series.axes})")
+            raise UsageError(
+                f"{path}: there is only one plane along --{wrong[0]} (axes {stack.axes}{stack.frame.axes})"
+            )
         return picked
 
-    def _sources(self, path: Path, series: Any, picked: dict[str, int | None]) -> list[_Source]:
-        """Return where each channel of a series comes from, its pages checked."""
-        lead = series.axes[: len(series.axes) - len(series.keyframe.axes)]
-        shape = series.shape[: len(lead)]
-        axes = zip(lead, shape, strict=True)
-        ranges = [range(n) if (at := picked.get(axis, 0)) is None else range(at, at + 1) for axis, n in axes]
-        sources = []
-        for place in itertools.product(*ranges):
-            index = int(np.ravel_multi_index(place, shape)) if lead else 0
-            page = self._page(path, series, index)
-            check_page(page)
-            samples = range(page.interleaved)
-            sources += [_Source(page, p, s) for p in range(page.planes) for s in samples]
-        alpha = _alpha(series.keyframe)
-        return [s for i, s in enumerate(sources) if not alpha or i % (alpha + 1) != alpha]
-
-    def _page(self, path: Path, series: Any, index: int) -> Page:
-        frame = series.keyframe
-        start = series.dataoffset
-        if start is not None and frame.compression == 1 and not frame.is_tiled and frame.fillorder == 1:
-            # Contiguous, possibly with one page standing for all, as ImageJ writes beyond 4 GB.
-            strip = frame.rowsperstrip * frame.imagewidth * frame.shaped[4] * np.dtype(frame.dtype).itemsize
-            plane = frame.imagelength * frame.imagewidth * frame.shaped[4] * np.dtype(frame.dtype).itemsize
-            strips = -(-frame.imagelength // max(1, frame.rowsperstrip))
-            starts = [
-                start + (index * frame.shaped[0] + p) * plane + i * strip
-                for p in range(frame.shaped[0])
-                for i in range(strips)
-            ]
-            counts = [min(strip, plane - i * strip) for _ in range(frame.shaped[0]) for i in range(strips)]
-            return Page(self._source(path, frame), frame, starts, counts, None, palette_of(frame))
-        page = series[index]
-        if page is None:
-            raise ImageError(f"{path}: plane {index} of its series is missing")
-        frame = page.keyframe
-        frame.decode  # noqa: B018 -- builds the decoder once, before threads ask for it
-        return Page(
-            self._source(path, page),
-            frame,
-            tuple(page.dataoffsets),
-            tuple(page.databytecounts),
-            page.jpegtables,
-            palette_of(frame),
-        )
-
-    def _source(self, path: Path, page: Any) -> ByteSource:
-        """Return the file a page lies in; OME images may be spread over several files of one folder."""
-        other = path.parent / page.parent.filehandle.name
-        if page.parent is self._tiff or other == path:
-            return self._files[path]
-        if Path(page.parent.filehandle.dirname).resolve() != path.parent.resolve():
-            raise ImageError(
-                f"{path}: refers to {other.name!r} outside its own folder; move all parts into one"
-            )
-        if other not in self._files:
-            self._files[other] = ByteSource(other)
-        return self._files[other]
-
-    def _smaller(self, series: Any, number: int) -> list[Any]:
-        """Return the reduced versions of a series, largest first."""
-        if len(series.levels) > 1:
-            return list(series.levels[1:])
-        # Plain pyramids keep each reduction as a page of its own.
-        aspect = series.keyframe.imagewidth / series.keyframe.imagelength
-        found = [
-            s
-            for s in self._tiff.series[number + 1 :]
-            if s.keyframe.subfiletype & _REDUCED
-            and s.axes == series.axes
-            and s.dtype == series.dtype
-            and abs(s.keyframe.imagewidth / s.keyframe.imagelength / aspect - 1) < 0.02
+    def _sources(
+        self, stack: Stack, picked: dict[str, int | None], level: int = 0
+    ) -> tuple[dict[int, _Source], dict[int, MissingPlaneError]]:
+        """Return where each channel comes from, its pages checked, and what is wrong with the others."""
+        ranges = [
+            range(n) if (at := picked.get(axis, 0)) is None else range(at, at + 1)
+            for axis, n in zip(stack.axes, stack.shape, strict=True)
         ]
-        return sorted(found, key=lambda s: -int(s.keyframe.imagelength))
+        alpha = _alpha(stack.frame)
+        samples = int(stack.frame.shaped[0]) * int(stack.frame.shaped[4])
+        kept = [i for i in range(samples) if not alpha or i != alpha]
+        sources: dict[int, _Source] = {}
+        missing: dict[int, MissingPlaneError] = {}
+        for number, place in enumerate(itertools.product(*ranges)):
+            channels = range(number * len(kept), (number + 1) * len(kept))
+            try:
+                page = stack.page(place, level)
+            except MissingPlaneError as error:
+                missing |= dict.fromkeys(channels, error)
+                continue
+            check_page(page)
+            if page.planes * page.interleaved != samples:
+                raise ImageError(f"{page.source.path}: its planes differ in their samples a pixel")
+            sources |= {
+                c: _Source(page, i // page.interleaved, i % page.interleaved)
+                for c, i in zip(channels, kept, strict=True)
+            }
+        if not sources:
+            raise next(iter(missing.values()))
+        first = sources[min(sources)].page
+        if any((s.page.height, s.page.width) != (first.height, first.width) for s in sources.values()):
+            raise ImageError(f"{first.source.path}: its channels have different sizes; save one a file")
+        return sources, missing
+
+    def _select(
+        self,
+        path: Path,
+        names: Sequence[str],
+        channels: Sequence[int | str] | None,
+        missing: dict[int, MissingPlaneError],
+    ) -> tuple[int, ...]:
+        """Return the channels to read: those that were asked for, or all that are there."""
+        chosen = choose_channels(names, channels, path)
+        lacking = [i for i in chosen if i in missing]
+        if channels is not None and lacking:
+            raise missing[lacking[0]]
+        for what in dict.fromkeys(missing[i].what for i in lacking):
+            left = ", ".join(repr(names[i]) for i in lacking if missing[i].what == what)
+            self._notes.append(f"{what}: read without {left}")
+        return tuple(i for i in chosen if i not in missing)
 
     @property
     def bad_blocks(self) -> tuple[str, ...]:
@@ -304,7 +259,7 @@ class TiffReader(DirectReader):
 
     def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         sources = self._levels[level]
-        palette = sources[0].page.palette is not None
+        palette = sources[min(sources)].page.palette is not None
         # One job a segment; a segment of interleaved samples serves several channels.
         jobs: dict[tuple[int, int], tuple[Page, int, list[tuple[int, int]]]] = {}
         for channel, stored in enumerate(self._selection):
@@ -343,10 +298,8 @@ class TiffReader(DirectReader):
         """Close the files and end the threads."""
         self._workers.close()
         self._cache.clear()
-        if self._tiff is not None:
-            self._tiff.close()
-        for source in self._files.values():
-            source.close()
+        if self._files is not None:
+            self._files.close()
 
 
 def _check_colours(path: Path, frame: Any) -> None:

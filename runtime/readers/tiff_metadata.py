@@ -7,6 +7,8 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
+from .tiff_stack import Stack
+
 #: Micrometres in a unit, by its common spellings.
 MICRONS = {
     "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "å": 1e-4, "pm": 1e-6, "inch": 25400.0, "in": 25400.0,
@@ -26,23 +28,19 @@ def to_microns(value: float, unit: str) -> float | None:
     return value * factor
 
 
-def pixel_size(tiff: Any, series: int, frame: Any) -> float | None:
-    """Return micrometres a pixel of a series, or ``None`` where the file does not say.
+def pixel_size(tiff: Any, stack: Stack) -> float | None:
+    """Return micrometres a pixel of an image, or ``None`` where the file does not say.
 
     Parameters
     ----------
     tiff
         The open ``tifffile.TiffFile``.
-    series
-        Number of the series.
-    frame
-        Its first page.
+    stack
+        The image.
     """
-    if tiff.is_ome:
-        pixels = _ome_pixels(tiff, series)
-        size = None if pixels is None else pixels.get("PhysicalSizeX")
-        if pixels is not None and size is not None:
-            return to_microns(float(size), pixels.get("PhysicalSizeXUnit", "µm"))
+    frame = stack.frame
+    if stack.ome is not None and (size := stack.ome.attributes.get("PhysicalSizeX")) is not None:
+        return to_microns(float(size), stack.ome.attributes.get("PhysicalSizeXUnit", "µm"))
     description = str(frame.description or "")
     if tiff.is_svs:
         found = re.search(r"\bMPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
@@ -59,20 +57,18 @@ def pixel_size(tiff: Any, series: int, frame: Any) -> float | None:
     return factor / per_unit
 
 
-def channel_names(tiff: Any, series: int, frames: list[Any]) -> list[str]:
+def channel_names(tiff: Any, stack: Stack, frames: list[Any]) -> list[str]:
     """Return the names that the file gives its channels, in order; empty where it gives none.
 
     Parameters
     ----------
-    tiff, series
+    tiff, stack
         As in :func:`pixel_size`.
     frames
         The first page of each channel.
     """
-    if tiff.is_ome:
-        pixels = _ome_pixels(tiff, series)
-        found = [] if pixels is None else [e for e in pixels if _local(e) == "Channel"]
-        names = [e.get("Name") or "" for e in found]
+    if stack.ome is not None:
+        names = [channel.name for channel in stack.ome.channels]
         return names if all(names) else []
     if tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels") or []
@@ -82,16 +78,6 @@ def channel_names(tiff: Any, series: int, frames: list[Any]) -> list[str]:
     return []
 
 
-def _ome_pixels(tiff: Any, series: int) -> ElementTree.Element | None:
-    """Return the Pixels element of the n-th image of the OME record."""
-    try:
-        root = ElementTree.fromstring(tiff.ome_metadata or "")
-    except (ElementTree.ParseError, ValueError):
-        return None
-    found = [e for e in root.iter() if _local(e) == "Pixels"]
-    return found[series] if series < len(found) else None
-
-
 def _qptiff_name(frame: Any) -> str:
     """Return the Name (or Biomarker) in a QPTIFF page's description; empty where there is none."""
     try:
@@ -99,8 +85,3 @@ def _qptiff_name(frame: Any) -> str:
     except (ElementTree.ParseError, ValueError):
         return ""
     return (root.findtext("Biomarker") or root.findtext("Name") or "").strip()
-
-
-def _local(element: ElementTree.Element) -> str:
-    """Return an element's name without its namespace."""
-    return element.tag.rpartition("}")[2]
