@@ -45,6 +45,8 @@ def pixel_size(tiff: Any, stack: Stack) -> float | None:
     if tiff.is_svs:
         found = re.search(r"\bMPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
         return to_microns(float(found[1]), "µm") if found else None
+    if (written := _summary(tiff).get("PixelSize_um")) and (known := to_microns(float(written), "µm")):
+        return known
     per_unit = float(frame.resolution[0])
     if not math.isfinite(per_unit) or per_unit <= 0:
         return None
@@ -70,12 +72,21 @@ def channel_names(tiff: Any, stack: Stack, frames: list[Any]) -> list[str]:
     if stack.ome is not None:
         names = [channel.name for channel in stack.ome.channels]
         return names if all(names) else []
+    if listed := _summary(tiff).get("ChNames"):
+        return [str(name) for name in listed]
     if tiff.is_imagej:
         labels = (tiff.imagej_metadata or {}).get("Labels") or []
         return [str(label) for label in labels]
     if tiff.is_qpi:
         return [name for frame in frames if (name := _qptiff_name(frame))]
     return []
+
+
+def _summary(tiff: Any) -> dict[str, Any]:
+    """Return what Micro-Manager says of an acquisition, empty for other files."""
+    found = tiff.micromanager_metadata if tiff.is_mmstack or tiff.is_ndtiff else None
+    summary = (found or {}).get("Summary")
+    return summary if isinstance(summary, dict) else {}
 
 
 def _qptiff_name(frame: Any) -> str:
