@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import click
 import numpy as np
@@ -45,7 +45,8 @@ from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.common.heap import steady_heap
 from cellseg.runtime.geometry.tiling import Region, TileGrid
 from cellseg.runtime.model.spec import Head, ModelSpec
-from cellseg.runtime.pipeline import SegmentOptions, segment
+from cellseg.runtime.options import SegmentOptions
+from cellseg.runtime.pipeline import segment
 from cellseg.runtime.readers import DirectReader, Level
 from cellseg.runtime.results.target import Result
 
@@ -157,8 +158,8 @@ def run_host(height: int, width: int, folder: Path) -> tuple[float, float, Resul
         result, _, cpu = timed(
             lambda: segment(reader, engine, output=folder, overwrite=True, tile=NULL_SPEC.tile)
         )
-    seconds, megapixels = result.record["seconds"], height * width / 1e6
-    return megapixels / (seconds["run"] + seconds["finish"]), megapixels / cpu, result
+    seconds, megapixels = result.record.seconds, height * width / 1e6
+    return megapixels / (seconds.run + seconds.finish), megapixels / cpu, result
 
 
 def make_slide(height: int, width: int, path: Path) -> None:
@@ -169,17 +170,17 @@ def make_slide(height: int, width: int, path: Path) -> None:
 
 def figures_of(result: Result, backend: Backend) -> dict[str, Any]:
     """Return what a run through an engine took; opening is not counted."""
-    seconds, settings = result.record["seconds"], result.record["settings"]
+    seconds, settings = result.record.seconds, result.record.settings
     return {
         "engine": backend.description,
         "model": backend.spec.name,
-        "tile": settings["tile"],
-        "batch": settings["batch"],
-        "useful_fraction": settings["useful_fraction"],
+        "tile": settings.tile,
+        "batch": settings.batch,
+        "useful_fraction": settings.useful_fraction,
         "cells": result.count,
-        "end_to_end_mpx_s": result.height * result.width / 1e6 / (seconds["run"] + seconds["finish"]),
-        "seconds": seconds,
-        "stages": result.record["stages"],
+        "end_to_end_mpx_s": result.height * result.width / 1e6 / (seconds.run + seconds.finish),
+        "seconds": result.record.to_dict()["seconds"],
+        "stages": result.record.to_dict()["stages"],
     }
 
 
@@ -188,18 +189,18 @@ def run_engine(
     backend: Backend,
     output: Path,
     during: AbstractContextManager[object] | None = None,
-    **options: Unpack[SegmentOptions],
+    options: SegmentOptions | None = None,
 ) -> dict[str, Any]:
     """Run a slide through an engine, and the engine alone before and after.
 
-    ``during`` is entered while the slide runs; ``options`` are :func:`segment`'s.
+    ``during`` is entered while the slide runs; ``options`` go to :func:`segment`.
     """
-    warm = segment(slide, backend, **options)  # first use: memory, threads, compilation
-    settings = warm.record["settings"]
-    batches = -(-warm.record["counts"]["tiles"] // settings["batch"])
+    warm = segment(slide, backend, options=options)  # first use: memory, threads, compilation
+    settings = warm.record.settings
+    batches = -(-warm.record.counts.tiles // settings.batch)
     _, before, cpu_before = timed(lambda: engine_alone(backend, batches))
     with during or nullcontext():
-        result, _, cpu = timed(lambda: segment(slide, backend, output=output, **options))
+        result, _, cpu = timed(lambda: segment(slide, backend, output=output, options=options))
     _, after, cpu_after = timed(lambda: engine_alone(backend, batches))
     found = figures_of(result, backend)
     alone = (before + after) / 2
@@ -300,13 +301,13 @@ def main(
                 found |= run_engine(folder / "slide.tif", backend, folder / "out")
         if not once:
             found["host_mpx_s"], found["host_cpu_mpx_s"], host = run_host(height, width, folder / "host")
-            found["host_stages"] = host.record["stages"]
+            found["host_stages"] = host.record.to_dict()["stages"]
     if null_engine:
         found |= {
             "cells": host.count,
-            "useful_fraction": host.record["settings"]["useful_fraction"],
-            "seconds": host.record["seconds"],
-            "stages": host.record["stages"],
+            "useful_fraction": host.record.settings.useful_fraction,
+            "seconds": host.record.to_dict()["seconds"],
+            "stages": host.record.to_dict()["stages"],
         }
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}

@@ -56,7 +56,7 @@ def run(height: int, folder: Path | None) -> dict[str, Any]:
         cpu, wall = time.process_time(), time.perf_counter()
         if folder is not None:
             result = segment(reader, engine, output=folder, tile=NULL_SPEC.tile, batch=NULL_SPEC.batch)
-            cells, stages = result.count, result.record["stages"]
+            cells, stages = result.count, result.record.to_dict()["stages"]
         else:
             engine.prepare(NULL_SPEC.tile, NULL_SPEC.batch)
             setup = Setup(

@@ -39,7 +39,8 @@ from cellseg.runtime.backends.gpus import list_gpus
 from cellseg.runtime.common.heap import steady_heap
 from cellseg.runtime.errors import CellsegError
 from cellseg.runtime.model.spec import ModelSpec
-from cellseg.runtime.results.target import PACKAGES
+from cellseg.runtime.options import SegmentOptions
+from cellseg.runtime.results.report import PACKAGES
 
 TORCH = tuple(f"torch-{how}-{dtype}" for how in ("eager", "compiled") for dtype in ("fp16", "bf16", "fp32"))
 WAYS = ("tensorrt", "onnxruntime", *TORCH)
@@ -276,7 +277,9 @@ def run(
     try:
         with open_way(way, path, device, folder) as backend:
             apart = difference(backend, path)
-            found = run_engine(slide, backend, folder / f"{way}_cells", watch, tile=tile, batch=batch)
+            found = run_engine(
+                slide, backend, folder / f"{way}_cells", watch, SegmentOptions(tile=tile, batch=batch)
+            )
     except CellsegError as error:
         raise click.ClickException(str(error)) from None
     finally:

@@ -190,6 +190,11 @@ class Backend(Closing):
             self._close()
 
     @property
+    def precision(self) -> str:
+        """In what the engine computes, for example ``fp32`` or ``bf16``; known before :meth:`prepare`."""
+        return self.spec.precision
+
+    @property
     def description(self) -> str:
         """One line about how the model runs, for reports: precision, threads, streams."""
         return f"{self.name} on {self.device}"

@@ -72,6 +72,13 @@ class OpenVino(Backend):
         self._compiled: Any = None
 
     @property
+    def precision(self) -> str:
+        """In what OpenVINO computes here."""
+        asked = self._options.get("INFERENCE_PRECISION_HINT")
+        kind = str(asked or CORE.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name())
+        return {"f32": "fp32", "f16": "fp16"}.get(kind, kind)
+
+    @property
     def description(self) -> str:
         """One line about how the model runs."""
         if self._compiled is None:

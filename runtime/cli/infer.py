@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ..errors import CellsegError, UsageError
+from ..options import SegmentOptions
 from . import common
+from .options import chosen, segment_options
 
 if TYPE_CHECKING:
     from ..backends import Backend
-    from ..pipeline import SegmentOptions
     from ..results.target import Result
-    from .inputs import Input
 
 PROGRAM = "cellseg-infer"
 
@@ -32,51 +32,7 @@ PROGRAM = "cellseg-infer"
     show_default=True,
     help="Results go into DIR/<image name>/.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace earlier results.")
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on where a stopped run was: skip finished images, keep finished bands of the others.",
-)
-@click.option("--csv", is_flag=True, help="Write the table as cells.csv too.")
-@click.option(
-    "--labels",
-    type=click.Choice(["zarr", "tiff", "png"]),
-    default="zarr",
-    show_default=True,
-    help="Format of the label image.",
-)
-@click.option("--probabilities", is_flag=True, help="Write planes.ome.zarr too: the network's planes.")
-@click.option("--channels", metavar="LIST", help="Channels to read, by name or number: DAPI or 0,2.")
-@click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Micrometres a pixel.")
-@click.option(
-    "--no-rescale", is_flag=True, help="Take pixels as they are, whatever scale the model was trained at."
-)
-@click.option("--levels", nargs=2, type=float, metavar="BLACK WHITE", help="Raw values of black and white.")
-@click.option(
-    "--roi",
-    metavar="FILE",
-    help="Look only inside the areas of a GeoJSON file, as from QuPath; cells are cut at their edge.",
-)
-@click.option(
-    "--tissue",
-    type=click.Choice(["auto", "none"]),
-    default="none",
-    show_default=True,
-    help="auto skips the empty glass of large stained slides; none looks everywhere.",
-)
-@click.option(
-    "--min-score",
-    type=click.FloatRange(0, 1),
-    help="Drop cells of a lower score: less finds more cells, and more false ones.",
-)
-@click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
-@click.option("--page", type=click.IntRange(0), help="Which page of a stack.")
-@click.option("--z", type=click.IntRange(0), help="Which depth.")
-@click.option("--t", type=click.IntRange(0), help="Which time.")
-@click.option("--skip-bad-tiles", is_flag=True, help="Read damaged tiles as black and list them.")
-@click.option("--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu or cuda:N.")
-@click.option("--backend", metavar="NAME", help="Insist on an engine, see --devices.")
+@segment_options
 @click.option(
     "--fallback",
     type=click.Choice(["auto", "none"]),
@@ -85,16 +41,6 @@ PROGRAM = "cellseg-infer"
     help="Where a TensorRT plan does not fit: build it anew or run its ONNX file, or stop.",
 )
 @click.option("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
-@click.option("--tile", type=click.IntRange(1), help="Edge of a tile in pixels, halo included.")
-@click.option("--batch", type=click.IntRange(1), help="Tiles in a batch.")
-@click.option(
-    "--blend",
-    type=click.Choice(["none", "hann", "gaussian"]),
-    default="none",
-    show_default=True,
-    help="Average overlapping tiles, for models that are no good near a tile's border.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Threads that split and measure cells.")
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @common.version_option()
@@ -103,8 +49,6 @@ def main(
     engine: Path | None,
     model: str | None,
     output: Path,
-    device: str,
-    backend: str | None,
     fallback: Literal["auto", "none"],
     trust_plan: bool,
     devices: bool,
@@ -133,104 +77,96 @@ def main(
 
     inputs = expand(images)
     names = result_names(inputs)
-    options = segment_options(choices)
+    options = chosen(choices)
 
     from ..backends import Options, open_backend
 
     running = Options(fallback=fallback, trust_plan=trust_plan, rebuilding=None if quiet else _rebuilding)
-    failed = 0
-    with open_backend(engine or model, device, engine=backend, options=running) as opened:
+    failed: list[CellsegError] = []
+    with open_backend(engine or model, options.device, engine=options.engine, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):
             try:
-                if options["resume"] and not options["overwrite"] and is_done(item, output / name, opened):
+                folder, own = output / name, options.but(**item.options)
+                if own.resume and not own.overwrite and is_done(item.image, folder, opened, own):
                     if not quiet:
-                        click.echo(f"{item.image}: done already, in {output / name}")
+                        click.echo(f"{item.image}: done already, in {folder}")
                     continue
-                result = run_one(item, output / name, opened, options, quiet)
+                result = run_one(item.image, folder, opened, own, quiet)
             except CellsegError as error:
                 if len(inputs) == 1:
                     raise
-                failed += 1
+                failed.append(error)
                 click.echo(f"{PROGRAM}: error: {' '.join(str(error).split())}", err=True)
             else:
                 if not quiet:
                     click.echo(summary(result))
     if failed:
-        raise CellsegError(f"{failed} of {len(inputs)} images failed; the others are done")
+        done = "none is done" if len(failed) == len(inputs) else "the others are done"
+        # A command that could not be right for any of them is wrong itself.
+        wrong = all(isinstance(error, UsageError) for error in failed)
+        raise (UsageError if wrong else CellsegError)(f"{len(failed)} of {len(inputs)} images failed; {done}")
 
 
-def segment_options(choices: dict[str, Any]) -> SegmentOptions:
-    """Return the options of :func:`~cellseg.runtime.segment` that were given on the command line."""
-    options = {name: value for name, value in choices.items() if value is not None}
-    options["rescale"] = not options.pop("no_rescale")
-    if "mpp" in options:
-        options["pixel_size"] = options.pop("mpp")
-    if "channels" in options:
-        options["channels"] = [item.strip() for item in options["channels"].split(",")]
-    return options  # type: ignore[return-value]  # the names are those of the command's parameters
-
-
-def is_done(item: Input, folder: Path, backend: Backend) -> bool:
-    """Whether ``folder`` holds the finished results of this image by this model.
+def is_done(image: str, folder: Path, backend: Backend, options: SegmentOptions) -> bool:
+    """Whether ``folder`` holds the finished results of this image, by this model and with these options.
 
     Raises
     ------
     UsageError
-        It holds those of another image or model.
+        It holds others; the message names what differs.
     """
-    import json
-
+    from ..results.identity import Identity
+    from ..results.record import RunRecord
     from ..writers.folder import RECORD
 
+    advice = "replace it with --overwrite or choose another folder with -o"
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        was = str(record["image"]["path"]), str(record["model"]["weights_sha256"])
+        text = (folder / RECORD).read_text(encoding="utf-8")
+        record = RunRecord.from_json(text, folder / RECORD)
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"{folder}: its {RECORD} cannot be read; replace it with --overwrite") from None
-    now = str(item.image), str(backend.spec.weights_sha256)
-    if Path(was[0]).resolve() == Path(now[0]).resolve() and was[1] == now[1]:
-        return True
-    raise UsageError(
-        f"{folder}: holds results of {was[0]}, of another image or model than these; replace them with "
-        "--overwrite or choose another folder with -o"
-    )
+    except UnicodeDecodeError:
+        raise UsageError(f"{folder / RECORD}: is no record of a run; {advice}") from None
+    except CellsegError as error:
+        raise UsageError(f"{error}; {advice}") from None
+    except OSError as error:
+        raise UsageError(f"{folder / RECORD}: cannot be read ({error.strerror}); {advice}") from None
+    wanted = Identity.of(image, backend, options)
+    if difference := record.identity().difference(wanted, options):
+        raise UsageError(f"{folder}: holds other results: {difference}; {advice.replace('it', 'them', 1)}")
+    return True
 
 
 def _rebuilding(done: float, phase: str) -> None:
     click.echo(f"\rbuilding the plan anew: {done:4.0%}", nl=done >= 1, err=True)
 
 
-def run_one(item: Input, folder: Path, backend: Any, options: SegmentOptions, quiet: bool) -> Result:
+def run_one(image: str, folder: Path, backend: Backend, options: SegmentOptions, quiet: bool) -> Result:
     """Segment one image, with a progress bar where someone is looking."""
     from ..pipeline import segment
     from .progress import ProgressBar
 
-    own: Any = {name: value for name, value in item.options.items() if name not in ("name", "mpp")}
-    if "mpp" in item.options:
-        own["pixel_size"] = item.options["mpp"]
-    merged: SegmentOptions = {**options, **own}
     console = common.console(stderr=True)
     if quiet or not console.is_terminal:
-        return segment(item.image, backend, output=folder, **merged)
-    with ProgressBar(Path(item.image).name, console) as bar:
-        return segment(item.image, backend, output=folder, progress=bar.update, **merged)
+        return segment(image, backend, output=folder, options=options)
+    with ProgressBar(Path(image).name, console) as bar:
+        return segment(image, backend, output=folder, progress=bar.update, options=options)
 
 
 def summary(result: Result) -> str:
     """Return what is printed of a finished image: cells, folder, where the time went, notes."""
-    seconds, progress = result.record["seconds"], result.progress
+    record, progress = result.record, result.progress
+    seconds = record.seconds
     megapixels = result.height * result.width / 1e6
     files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
     stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
     lines = [
-        f"{result.record['image']['path']}: {result.count:,} cells in {result.folder}",
+        f"{record.image.path}: {result.count:,} cells in {result.folder}",
         f"  files    {files}",
-        f"  seconds  {seconds['total']:.1f} in all: open {seconds['open']:.1f}, run {seconds['run']:.1f}, "
-        f"finish {seconds['finish']:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",
+        f"  seconds  {seconds.total:.1f} in all: open {seconds.open:.1f}, run {seconds.run:.1f}, "
+        f"finish {seconds.finish:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",
         f"  busy     {stages}  (side by side; {progress.bottleneck} sets the pace)",
-        f"  engine   {result.record['engine']['description']}, model {result.record['model']['name']}",
+        f"  engine   {record.engine.description}, model {record.model.name}",
         *(f"  note     {note}" for note in result.notes),
     ]
     return "\n".join(lines)

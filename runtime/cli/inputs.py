@@ -10,13 +10,15 @@ import difflib
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..options import OPTIONS
 from ..writers.folder import result_name
+from .options import flag
 
 #: Endings of files that are taken from a folder.
 SUFFIXES = {
@@ -29,35 +31,8 @@ ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 MANIFESTS = {".csv": ",", ".tsv": "\t"}
 
 
-def _floats(text: str) -> tuple[float, float]:
-    low, high = text.replace(";", " ").replace(",", " ").split()
-    return float(low), float(high)
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.replace(";", ",").split(",")]
-
-
-def _choice(text: str) -> str:
-    if text not in ("auto", "none"):
-        raise ValueError
-    return text
-
-
-#: Columns of a manifest beside ``image``: how each is read, and what a message wants.
-COLUMNS: dict[str, tuple[Callable[[str], Any], str]] = {
-    "mpp": (float, "a number"),
-    "channels": (_names, "names or numbers"),
-    "levels": (_floats, "two numbers, black and white"),
-    "series": (int, "a whole number"),
-    "page": (int, "a whole number"),
-    "z": (int, "a whole number"),
-    "t": (int, "a whole number"),
-    "roi": (str, "a path"),
-    "tissue": (_choice, "auto or none"),
-    "min_score": (float, "a number from 0 to 1"),
-    "name": (str, "a name"),
-}
+#: Options that may be columns of a manifest, by the column's name.
+COLUMNS = {flag(name, option): (name, option.kind) for name, option in OPTIONS.items() if option.column}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +41,10 @@ class Input:
 
     #: A path or URL.
     image: str
-    #: What a manifest says of it: some of :data:`COLUMNS`.
+    #: What a manifest says of it, by the names of :class:`~cellseg.runtime.options.SegmentOptions`.
     options: dict[str, Any] = field(default_factory=dict)
+    #: What a manifest calls its folder of results.
+    name: str = ""
 
 
 def expand(arguments: Sequence[str | Path]) -> list[Input]:
@@ -79,8 +56,8 @@ def expand(arguments: Sequence[str | Path]) -> list[Input]:
         * a file or an OME-Zarr folder: itself, whether it can be read or not;
         * another folder: the images directly in it, by name; hidden files are left out;
         * a pattern with ``*``, ``?``, ``[`` or ``**`` that is no existing path: what it matches;
-        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image`` and optionally those of
-          :data:`COLUMNS`, which stand for the options of the same names; paths are relative to the
+        * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image``, and optionally ``name`` and
+          those of :data:`COLUMNS`, which stand for the options of the same names; paths are relative to the
           manifest, and an empty place leaves the option as it is;
         * a URL: itself.
 
@@ -94,7 +71,8 @@ def expand(arguments: Sequence[str | Path]) -> list[Input]:
         for item in _expand_one(str(argument)):
             # The same image twice, as by a folder and a file of it, is segmented once.
             key = item.image if "://" in item.image else os.path.realpath(item.image)
-            found.setdefault(key if not item.options else f"{key}\0{sorted(item.options.items())}", item)
+            also = f"\0{item.name}\0{sorted(item.options.items())}" if item.name or item.options else ""
+            found.setdefault(key + also, item)
     return list(found.values())
 
 
@@ -145,7 +123,7 @@ def _manifest(path: Path) -> list[Input]:
             f"{path}: a manifest needs a first line that names its columns, one of them 'image', and at "
             f"least one row; found {', '.join(map(str, header)) or 'nothing'}"
         )
-    known = ["image", *COLUMNS]
+    known = ["image", *COLUMNS, "name"]
     for name in header:
         if name not in known:
             near = difflib.get_close_matches(str(name).strip().lower(), known, 1, 0.6)
@@ -160,17 +138,18 @@ def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
     if not image:
         raise UsageError(f"{path}, line {number}: names no image")
     options: dict[str, Any] = {}
-    for name, (read, wanted) in COLUMNS.items():
-        text = (row.get(name) or "").strip()
+    for column, (name, kind) in COLUMNS.items():
+        text = (row.get(column) or "").strip()
         if not text:
             continue
         try:
-            options[name] = read(text)
+            options[name] = kind.read(text)
         except ValueError:
-            raise UsageError(f"{path}, line {number}: {name} is '{text}', wanted {wanted}") from None
+            raise UsageError(f"{path}, line {number}: {column} is '{text}', wanted {kind.wanted}") from None
     if "roi" in options:
         options["roi"] = str(path.parent / options["roi"])
-    return Input(image if "://" in image else str(path.parent / image), options)
+    place = image if "://" in image else str(path.parent / image)
+    return Input(place, options, (row.get("name") or "").strip())
 
 
 def result_names(inputs: Sequence[Input]) -> list[str]:
@@ -183,7 +162,7 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
     UsageError
         The names cannot be told apart.
     """
-    names = [result_name(item.options.get("name", item.image)) for item in inputs]
+    names = [result_name(item.name or item.image) for item in inputs]
     for refine in (_with_folder, _with_suffix):
         counts = Counter(name.casefold() for name in names)
         names = [

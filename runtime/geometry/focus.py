@@ -19,13 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..options import RegionsLike
 from ..readers import SlideReader
 from .geojson import FURTHEST, read_areas
 from .tiling import Region
 
 Ring = npt.NDArray[np.float64]
-#: A file of polygons; or polygons, each a ring of shape (n, 2) or a list of rings.
-RegionsLike = str | os.PathLike[str] | Sequence[Any]
 #: Longer edge of the overview that tissue is looked for in, in pixels.
 TISSUE_EDGE = 2048
 #: Median brightness (of 255) from which on a picture counts as bright field.

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 
 #: Key of the specification in the ONNX ``metadata_props``.
 METADATA_KEY = "cellseg.spec"
@@ -212,6 +212,24 @@ class ModelSpec(Record):
     def head_names(self) -> tuple[str, ...]:
         """Names of the output planes, in the order of the graph."""
         return tuple(head.name for head in self.heads)
+
+    def split_at(self, min_score: float | None) -> SplitSettings:
+        """Return how planes become cells, with another smallest score than the model's where one is given.
+
+        Raises
+        ------
+        UsageError
+            One is given, and the model does not score cells.
+        """
+        if min_score is None:
+            return self.split
+        if self.split.score is None:
+            raise UsageError(
+                f"model '{self.name}' has not learned to score cells; cellseg-tune teaches it from "
+                "pictures with known cells"
+            )
+        rule = self.split.score.model_copy(update={"minimum": float(min_score)})
+        return self.split.model_copy(update={"score": rule})
 
     def to_json(self) -> str:
         """Return the record as indented JSON."""

@@ -36,9 +36,9 @@ def layers(result: Result, *, outlines: bool = True) -> list[Layer]:
     outlines
         Whether to make the shapes; napari draws tens of thousands of them slowly.
     """
-    name = Path(result.record["image"]["path"]).name
-    size = result.record["image"]["pixel_size_um"] or 1.0
-    common: dict[str, Any] = {"scale": (size, size), "metadata": {"cellseg": result.record}}
+    name = Path(result.record.image.path).name
+    size = result.record.image.pixel_size_um or 1.0
+    common: dict[str, Any] = {"scale": (size, size), "metadata": {"cellseg": result.record.to_dict()}}
     data, multiscale = _labels(result)
     features, rings = _cells(result, outlines)
     centres = np.stack([features["centroid_y"], features["centroid_x"]], axis=1).astype(np.float64)

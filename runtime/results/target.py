@@ -3,115 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import functools
-import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..instances import Cells, Stats, Strip
-from ..streaming.journal import Journal, file_identity
+from ..instances import Cells, Strip
+from ..options import SegmentOptions
+from ..streaming.journal import Journal
 from ..streaming.stages import Progress, Setup, Sink
+from .identity import Source
+from .record import RunRecord
+from .report import Report
 
 if TYPE_CHECKING:
     from ..writers.planes import PlanesZarr
     from .layers import Layer
-
-LabelFormat = Literal["zarr", "tiff", "png"]
-#: Packages whose versions stand in the record, where they are installed.
-PACKAGES = (
-    "cellseg", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
-    "tifffile", "imagecodecs", "zarr", "pyarrow", "openslide-python",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How a run went."""
-
-    setup: Setup
-    #: The last state of the stages.
-    progress: Progress
-    #: Counts of the instance stage.
-    stats: Stats
-    #: Seconds to open image and model, to run, and to finish the files.
-    seconds: dict[str, float]
-    #: What the user should know.
-    notes: tuple[str, ...]
-
-    def record(self) -> dict[str, Any]:
-        """Return all of it as plain values, as in ``run.json``."""
-        setup, stats = self.setup, self.stats
-        slide, backend, grid = setup.slide, setup.backend, setup.grid
-        covered, regions = setup.covered, setup.regions
-        return {
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "image": {
-                "path": slide.location,
-                "height": slide.height,
-                "width": slide.width,
-                "channels": list(slide.channel_names),
-                "dtype": slide.dtype.name,
-                "pixel_size_um": setup.pixel_size,
-                "bad_blocks": list(slide.bad_blocks),
-            },
-            "model": {
-                "name": backend.spec.name,
-                "architecture": backend.spec.architecture,
-                "heads": list(backend.spec.head_names),
-                "precision": backend.spec.precision,
-                "weights_sha256": backend.spec.weights_sha256,
-            },
-            "engine": {"name": backend.name, "device": backend.device, "description": backend.description},
-            "settings": {
-                "tile": grid.tile,
-                "halo": grid.halo,
-                "batch": backend.batch,
-                "useful_fraction": grid.useful_fraction,
-                "blend": setup.blend,
-                "scaled_to": [grid.height, grid.width] if setup.unscaled else None,
-                "black": setup.mapping.low,
-                "white": setup.mapping.high,
-                "input_channels": list(setup.choice.pick),
-                "workers": setup.workers,
-                "split": setup.split.model_dump(),
-            },
-            "focus": {
-                "roi": None if regions is None else regions.source,
-                "regions": 0 if regions is None else len(regions.polygons),
-                "tissue_part": None if setup.tissue is None else setup.tissue.part,
-                "looked_at_part": covered.part,
-                "tiles_skipped": len(grid) - covered.count,
-                "skipped_part": 1 - covered.count / len(grid),
-            },
-            "counts": {
-                "cells": stats.cells,
-                "components": stats.components,
-                "dropped": stats.dropped,
-                "holes_filled": stats.holes,
-                "cut_components": stats.giant,
-                "tiles": len(grid),
-            },
-            "seconds": self.seconds | {"total": sum(self.seconds.values())},
-            "stages": {
-                name: {"busy": busy, "wait": wait} for name, (busy, wait) in self.progress.stages.items()
-            },
-            "resumed_pixels": self.progress.resumed,
-            "mpx_s": self.progress.mpx_s,
-            "bottleneck": self.progress.bottleneck,
-            "notes": list(self.notes),
-            "versions": dict(versions()),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +47,7 @@ class Result:
     #: What the user should know: choices made for them, damaged tiles.
     notes: tuple[str, ...]
     #: All of ``run.json``.
-    record: dict[str, Any] = field(repr=False)
+    record: RunRecord = field(repr=False)
     _labels: NDArray[np.int32] | None = field(default=None, repr=False)
     _cells: Cells | None = field(default=None, repr=False)
 
@@ -250,16 +165,10 @@ class ResultFolder(Target):
     ----------
     path
         The folder to make.
-    overwrite
-        Replace earlier results there.
-    csv
-        Write ``cells.csv`` too.
-    labels
-        Format of the label image.
-    resume
-        Go on from the bands that a stopped run left there, and leave those of this one if it fails.
-    probabilities
-        Write ``planes.ome.zarr`` too, at the scale of the model.
+    options
+        Which files, and whether to replace or to go on from earlier ones.
+    source
+        The state of the image, to which kept bands belong.
 
     Raises
     ------
@@ -267,22 +176,15 @@ class ResultFolder(Target):
         The folder exists or cannot be made.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        overwrite: bool = False,
-        csv: bool = False,
-        labels: LabelFormat = "zarr",
-        resume: bool = False,
-        probabilities: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, options: SegmentOptions, source: Source) -> None:
         from ..writers import OutputFolder, Writer
         from ..writers.report import Summary
 
         self._stack = contextlib.ExitStack()
-        self._folder = self._stack.enter_context(OutputFolder(path, overwrite=overwrite, resume=resume))
-        self._csv, self._format, self._probabilities = csv, labels, probabilities
+        self._folder = self._stack.enter_context(
+            OutputFolder(path, overwrite=options.overwrite, resume=options.resume)
+        )
+        self._options, self._source = options, source
         self._summary = Summary()
         self._writers: list[Writer] = []
         self._planes: PlanesZarr | None = None
@@ -299,7 +201,7 @@ class ResultFolder(Target):
         self._scale = scale
         # With one band there is nothing to go on from; blended, a band needs the tiles of its neighbours.
         if setup.grid.rows > 1 and setup.blend == "none":
-            self.journal = Journal(path / JOURNAL, planes_identity(setup))
+            self.journal = Journal(path / JOURNAL, planes_identity(setup, self._source))
         self._overview = Overview(path / "overview.png", self._picture(setup), *size, regions=setup.regions)
         self._density = DensityMap(path / "density.png", *size, pixel_size=scale)
         writers: list[Writer] = [
@@ -310,10 +212,10 @@ class ResultFolder(Target):
             self._density,
             self._summary,
         ]
-        if self._csv:
+        if self._options.csv:
             writers.append(CellTable(path / "cells.csv", channel_names=names, pixel_size=scale))
         self._writers = [self._stack.enter_context(writer) for writer in writers]
-        if self._probabilities:
+        if self._options.probabilities:
             self._planes = self._stack.enter_context(self._open_planes(setup))
             self.show = self._planes.push
         return self._writers
@@ -362,7 +264,7 @@ class ResultFolder(Target):
         with ThreadPoolExecutor(len(commits), "cellseg-finish") as pool:
             for done in [pool.submit(commit) for commit in commits]:
                 done.result()
-        convert_labels(self._folder.path, self._format, pixel_size=self._scale)
+        convert_labels(self._folder.path, self._options.labels, pixel_size=self._scale)
 
     def commit(self, report: Report) -> Result:
         """Write the record and give the folder its name."""
@@ -371,10 +273,10 @@ class ResultFolder(Target):
         from ..writers.report import write_report
 
         result = make_result(report, self._folder.final, None, None)
-        write_record(self._folder.path / RECORD, result.record)
+        write_record(self._folder.path / RECORD, result.record.to_dict())
         write_report(
             self._folder.path / "report.html",
-            result.record,
+            result.record.to_dict(),
             self._summary,
             overview=self._overview.jpeg,
             density=self._density.png,
@@ -388,13 +290,13 @@ class ResultFolder(Target):
         self._stack.__exit__(kind, error, trace)
 
 
-def planes_identity(setup: Setup) -> dict[str, Any]:
+def planes_identity(setup: Setup, source: Source) -> dict[str, Any]:
     """Return all that the network's planes of a slide depend on, as plain values."""
     slide, backend, grid = setup.slide, setup.backend, setup.grid
     spec = backend.spec
     return {
         "version": metadata.version("cellseg"),
-        "image": file_identity(slide.path),
+        "image": source.model_dump(exclude_none=True),
         "size": [slide.height, slide.width],
         "model": spec.weights_sha256 or spec.name,
         "heads": list(spec.head_names),
@@ -427,13 +329,3 @@ def make_result(
         labels,
         cells,
     )
-
-
-@functools.cache
-def versions() -> Mapping[str, str]:
-    """Return the versions of Python, the system and every installed package that had a part."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return MappingProxyType(found)

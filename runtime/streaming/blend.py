@@ -16,32 +16,16 @@ another average.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import UsageError
 from ..geometry.tiling import Band, Region, Tile, TileGrid
 from ..kernels.stitch import finish_rows, keep
+from ..options import Blend
 
-#: How the planes of overlapping tiles are joined; ``none`` keeps the cores.
-Blend = Literal["none", "hann", "gaussian"]
 #: What the weights of a row or column sum to over the tiles that cover it.
 WHOLE = 256
-
-
-def check_blend(name: str) -> Blend:
-    """Return the name of a way to join tiles, as given by a user.
-
-    Raises
-    ------
-    UsageError
-        There is none of this name.
-    """
-    if name not in get_args(Blend):
-        raise UsageError(f"blend '{name}' is unknown; choose {', '.join(get_args(Blend))}")
-    return name  # type: ignore[return-value]  # just checked
 
 
 def blend_weights(size: int, tile: int, halo: int, kind: Blend) -> NDArray[np.uint16]:

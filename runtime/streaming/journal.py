@@ -113,18 +113,6 @@ class Journal:
         return self._folder / f"band-{band:06d}.planes"
 
 
-def file_identity(path: Path) -> dict[str, Any]:
-    """Return what tells one state of a file from the next: place, size in bytes, time of change in ns.
-
-    For something that is no local file, as an array or a URL, only what it is called.
-    """
-    try:
-        state = path.stat()
-    except (OSError, ValueError):
-        return {"path": str(path)}
-    return {"path": str(path.resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns}
-
-
 def _write(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all, whenever this process ends."""
     partial = path.with_suffix(".part")

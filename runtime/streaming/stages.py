@@ -36,9 +36,10 @@ from ..instances.full_resolution import FullResolution
 from ..intensity.channels import ChannelChoice
 from ..intensity.normalization import Normalization
 from ..model.spec import SplitSettings
+from ..options import Blend
 from ..readers import SlideReader
 from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
-from .blend import Blend, Blender
+from .blend import Blender
 from .journal import Journal
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being

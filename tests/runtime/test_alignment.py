@@ -171,7 +171,7 @@ def test_cells_are_where_they_are(tmp_path, store, scale, monkeypatch):
         assert reader.pixel_size == (None if plain else pytest.approx(PIXEL_SIZE))
         given = {"pixel_size": PIXEL_SIZE} if plain else {}
         result = segment(reader, engine, output=folder, csv=True, probabilities=True, **given)
-    assert (result.record["settings"]["scaled_to"] is None) == (scale == PIXEL_SIZE)
+    assert (result.record.settings.scaled_to is None) == (scale == PIXEL_SIZE)
     # Half a pixel of the model's scale, in slide pixels; the strided reduction of as_zarr adds as much.
     slack = 0.6 * max(1, scale / PIXEL_SIZE)
     labels = result.labels

@@ -62,18 +62,18 @@ def test_any_size(shape: tuple[int, ...], engine: LocalEngine) -> None:
 
 def test_the_mapping_is_the_slides(image: np.ndarray, engine: LocalEngine) -> None:
     wanted = measure(image)
-    settings = segment(image, engine).record["settings"]
-    assert (settings["black"], settings["white"]) == (wanted.low, wanted.high)
-    settings = segment(image, engine, levels=(3, 99)).record["settings"]
-    assert (settings["black"], settings["white"]) == (3, 99)
+    settings = segment(image, engine).record.settings
+    assert (settings.black, settings.white) == (wanted.low, wanted.high)
+    settings = segment(image, engine, levels=(3, 99)).record.settings
+    assert (settings.black, settings.white) == (3, 99)
     bright = segment(image.astype(np.uint16) * 200, engine)
     assert (bright.labels == segment(image, engine).labels).mean() > 0.99
 
 
 def test_small_images_get_small_tiles_and_batches(image: np.ndarray, engine: LocalEngine) -> None:
-    settings = segment(image[:20, :20], engine).record["settings"]
-    assert (settings["tile"], settings["batch"]) == (32, 1)
-    assert segment(image, engine, tile=20, batch=5).record["settings"]["batch"] == 5
+    settings = segment(image[:20, :20], engine).record.settings
+    assert (settings.tile, settings.batch) == (32, 1)
+    assert segment(image, engine, tile=20, batch=5).record.settings.batch == 5
 
 
 def test_channels(image: np.ndarray, engine: LocalEngine) -> None:
@@ -90,7 +90,12 @@ def test_channels(image: np.ndarray, engine: LocalEngine) -> None:
         (np.zeros((0, 4)), {}, ImageError, "no pixels"),
         (np.zeros((4, 4), np.complex64), {}, ImageError, "not grey levels"),
         ([[1, 2]], {}, UsageError, "not list"),
-        (np.zeros((4, 4)), {"tyle": 3}, UsageError, "no option 'tyle'; it has device, engine, tile"),
+        (
+            np.zeros((4, 4)),
+            {"tyle": 3},
+            UsageError,
+            "no option 'tyle'; did you mean 'tile'. it has overwrite",
+        ),
         (np.zeros((4, 4)), {"tile": 3}, UsageError, "leaves no core"),
         ("none.tif", {}, ImageError, "no such file"),
         (np.full((4, 4), np.nan), {}, ImageError, "^array: the image holds no finite pixel .* --levels$"),
@@ -156,11 +161,11 @@ def test_the_overview_is_the_same_with_and_without_a_pyramid(tmp_path: Path) -> 
 def test_blending_is_recorded_and_named_wrongly_refused(image: np.ndarray, engine: LocalEngine) -> None:
     plain = segment(image, engine)
     found = segment(image, engine, blend="gaussian")
-    assert plain.record["settings"]["blend"] == "none"
-    assert found.record["settings"]["blend"] == "gaussian"
+    assert plain.record.settings.blend == "none"
+    assert found.record.settings.blend == "gaussian"
     assert found.labels.shape == plain.labels.shape
     assert abs(found.count - plain.count) <= 2 + plain.count // 10
-    with pytest.raises(UsageError, match="blend 'mean' is unknown; choose none, hann, gaussian"):
+    with pytest.raises(UsageError, match="blend is 'mean'; wanted none, hann or gaussian"):
         segment(image, engine, blend="mean")
 
 
@@ -189,17 +194,17 @@ def test_images_are_brought_to_the_models_scale(
     """Cells keep their places when the same scene comes at twice the resolution."""
     trained = LocalEngine(engine.spec.model_copy(update={"pixel_size": 0.5}), 2)
     plain = segment(image, trained, pixel_size=0.5)
-    assert plain.record["settings"]["scaled_to"] is None
+    assert plain.record.settings.scaled_to is None
     fine = np.repeat(np.repeat(image, 2, axis=0), 2, axis=1)
     scaled = segment(fine, trained, pixel_size=0.25, output=tmp_path / "out")
-    assert scaled.record["settings"]["scaled_to"] == [150, 170]
+    assert scaled.record.settings.scaled_to == (150, 170)
     assert "brought to the model's 0.5" in scaled.notes[0]
     assert scaled.labels.shape == fine.shape == (scaled.height, scaled.width)
     agree = (scaled.labels > 0) == np.repeat(np.repeat(plain.labels > 0, 2, axis=0), 2, axis=1)
     assert agree.mean() > 0.99
     assert abs(scaled.count - plain.count) <= 1
     untouched = segment(fine, trained, pixel_size=0.25, rescale=False)
-    assert untouched.record["settings"]["scaled_to"] is None
+    assert untouched.record.settings.scaled_to is None
 
 
 def test_regions_of_interest_are_in_pixels_of_the_slide(
@@ -225,7 +230,7 @@ def test_regions_of_interest_are_in_pixels_of_the_slide(
     with open_slide(tmp_path / "o" / "planes.ome.zarr") as planes:
         assert (planes.height, planes.width, planes.pixel_size) == (150, 170, 0.5)
         assert not planes.read(Region(0, 0, 30, 170)).any()
-    assert scaled.record["focus"]["looked_at_part"] == pytest.approx(80 * 100 / 150 / 170)
+    assert scaled.record.focus.looked_at_part == pytest.approx(80 * 100 / 150 / 170)
     for wrong, message in (
         ([[[1, 2], [3, 4]]], "wanted a path or polygons"),
         ([], "holds no polygon"),
@@ -248,7 +253,7 @@ def test_cells_of_low_score_are_dropped_on_request(image: np.ndarray, engine: Lo
         assert some.cells.columns["score"].tolist() == scores[scores >= 0.75].tolist()
         assert ((some.labels > 0) == np.append(False, scores >= 0.75)[every.labels]).all()
         assert segment(image, scoring).count == (scores >= 0.3).sum()
-        with pytest.raises(UsageError, match="min_score is 2; wanted 0 to 1"):
+        with pytest.raises(UsageError, match="min_score is 2; wanted a number from 0 to 1"):
             segment(image, scoring, min_score=2)
     with pytest.raises(UsageError, match=r"'local' has not learned to score cells.*cellseg-tune teaches it"):
         segment(image, engine, min_score=0.5)
@@ -260,13 +265,13 @@ def test_glass_is_skipped_on_request(tmp_path: Path) -> None:
     spec = local_spec(2, channels=3)
     with LocalEngine(spec, 2) as rgb:
         found = segment(slide, rgb, tissue="auto", output=tmp_path / "out")
-        assert found.record["focus"]["skipped_part"] > 0.5
-        assert 0.01 < found.record["focus"]["tissue_part"] < 0.2
+        assert found.record.focus.skipped_part > 0.5
+        assert 0.01 < found.record.focus.tissue_part < 0.2
         assert "tiles were skipped" in found.notes[-1]
         small = segment(slide[:, :300], rgb, tissue="auto")
-        assert small.record["focus"]["skipped_part"] == 0
+        assert small.record.focus.skipped_part == 0
         assert any("glass is looked for on large" in note for note in small.notes)
-        with pytest.raises(UsageError, match="wanted 'auto' or 'none'"):
+        with pytest.raises(UsageError, match="wanted auto or none"):
             segment(slide, rgb, tissue="yes")
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,11 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from cellseg.runtime.cli import infer
+from cellseg.runtime.model.onnx_metadata import load_spec, respecify
+from cellseg.runtime.model.spec import ScoreRule
 from cellseg.runtime.writers.formats import read_labels
+
+from .conftest import refused
 
 FILES = [
     "cells.geojson.gz",
@@ -317,10 +322,128 @@ def test_resume_takes_no_other_results_for_its_own(slide: Path, bright_model: Pa
     other.parent.mkdir()
     cv2.imwrite(str(other), picture())
     result = run(other, "--engine", bright_model, "-o", out, "--resume")
-    assert result.exit_code == 2
-    assert f"{out / slide.stem}: holds results of {slide}, of another image or model" in result.stderr
-    (out / slide.stem / "run.json").write_text("[]")
-    result = run(slide, "--engine", bright_model, "-o", out, "--resume")
-    assert result.exit_code == 2
-    assert "run.json cannot be read; replace it with --overwrite" in result.stderr
+    folder = out / slide.stem
+    refused("cellseg-infer", result, f"{folder}: holds other results: they are of {slide}, not of", code=2)
+    record = folder / "run.json"
+    kept = json.loads(record.read_text())
+    for text, message in (
+        ("[]", "is no record of a run"),
+        ("{", "is no record of a run"),
+        (json.dumps({k: v for k, v in kept.items() if k != "format"}), "written by a release before 0.2"),
+        (json.dumps(kept | {"format": 99}), "has format 99, and this release reads 1 to 1"),
+        (json.dumps(kept | {"counts": {"cells": "many"}}), "is damaged: counts.cells"),
+    ):
+        record.write_text(text)
+        result = run(slide, "--engine", bright_model, "-o", out, "--resume")
+        refused("cellseg-infer", result, str(record), message, "--overwrite or choose", code=2)
     assert run(slide, "--engine", bright_model, "-o", out, "--resume", "--overwrite").exit_code == 0
+
+
+REGION = {
+    "type": "Polygon",
+    "coordinates": [[[0, 0], [0, 150], [150, 150], [150, 0], [0, 0]]],
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "difference"),
+    [
+        ([], ["--mpp", 0.4], "mpp was not given, now 0.4"),
+        (["--mpp", 0.4], ["--mpp", 0.5], "mpp was 0.4, now 0.5"),
+        (["--levels", 0, 200], ["--levels", 0, 250], "levels was 0 200, now 0 250"),
+        ([], ["--tissue", "auto"], "tissue was none, now auto"),
+        ([], ["--channels", "0"], "channels was not given, now 0"),
+        ([], ["--page", 0], "page was not given, now 0"),
+        ([], ["--no-rescale"], "rescale was on, now off"),
+        (["--labels", "tiff"], ["--labels", "png"], "labels was tiff, now png"),
+        (["--csv"], [], "csv was on, now off"),
+        ([], ["--probabilities"], "probabilities was off, now on"),
+        ([], ["--blend", "hann"], "blend was none, now hann"),
+        (["--blend", "hann", "--tile", 40], ["--blend", "hann", "--tile", 48], "tile was 40, now 48"),
+        (["--roi", "ROI"], [], "roi was .*roi.geojson .*, now not given"),
+        # Nothing of this changes what is found.
+        (["--tile", 40], ["--tile", 64, "--batch", 1, "--workers", 1, "--device", "cpu"], None),
+        (["--channels", "0"], ["--channels", " 0"], None),
+        ([], ["--skip-bad-tiles"], None),
+    ],
+)
+def test_resume_names_the_option_that_differs(
+    slide: Path, bright_model: Path, tmp_path: Path, before: list[object], now: list[object], difference: str
+) -> None:
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps(REGION))
+    out = tmp_path / "out"
+    before, now = ([roi if item == "ROI" else item for item in each] for each in (before, now))
+    assert run(slide, "--engine", bright_model, "-o", out, *before).exit_code == 0
+    done = everything(out)
+    assert "done already" in run(slide, "--engine", bright_model, "-o", out, "--resume", *before).stdout
+    result = run(slide, "--engine", bright_model, "-o", out, "--resume", *now)
+    if difference is None:
+        assert "done already" in result.stdout, result.output
+    else:
+        refused("cellseg-infer", result, "holds other results", "--overwrite", code=2)
+        assert re.search(difference, result.stderr), result.stderr
+    assert everything(out) == done
+
+
+def test_resume_sees_that_an_image_was_replaced(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = (slide, "--engine", bright_model, "-o", out, "--resume")
+    assert run(*command).exit_code == 0
+    state = slide.stat()
+    tifffile.imwrite(slide, picture(7), tile=(64, 64))  # of the same size
+    assert slide.stat().st_size == state.st_size
+    refused("cellseg-infer", run(*command), "the image has changed: it was", "bytes of 2", code=2)
+    assert "7 cells" in run(*command, "--overwrite").stdout
+    os.utime(slide, ns=(state.st_atime_ns, slide.stat().st_mtime_ns + 1))
+    refused("cellseg-infer", run(*command), "the image has changed", code=2)
+
+
+def test_resume_sees_that_regions_were_drawn_again(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    roi = tmp_path / "roi.geojson"
+    roi.write_text(json.dumps(REGION))
+    command = (slide, "--engine", bright_model, "-o", tmp_path / "out", "--resume", "--roi")
+    assert run(*command, roi).exit_code == 0
+    copy = tmp_path / "copy.geojson"
+    copy.write_bytes(roi.read_bytes())
+    assert "done already" in run(*command, copy).stdout
+    roi.write_text(json.dumps(REGION).replace("150", "120"))
+    refused("cellseg-infer", run(*command, roi), "roi was", code=2)
+
+
+def test_resume_sees_that_a_model_was_tuned(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    spec = load_spec(bright_model)
+    score = ScoreRule(constant=3.0, inside={"mask": 0.0}, area=0.0, minimum=0.3)
+    model = tmp_path / "tuned.onnx"
+
+    def tune(**settings: object) -> None:
+        split = spec.split.model_copy(update={"score": score, **settings})
+        respecify(bright_model, model, spec.model_copy(update={"split": split}))
+
+    tune()
+    command = (slide, "--engine", model, "-o", tmp_path / "out", "--resume")
+    assert run(*command).exit_code == 0
+    assert "done already" in run(*command, "--min-score", 0.3).stdout  # the same, said aloud
+    refused("cellseg-infer", run(*command, "--min-score", 0.5), "min_score was 0.3, now 0.5", code=2)
+    tune(min_area=21)
+    refused("cellseg-infer", run(*command), "the splitter's min_area was 20, now 21", code=2)
+    tune(score=score.model_copy(update={"constant": 2.5}))
+    refused("cellseg-infer", run(*command), "the splitter's score.constant was 3, now 2.5", code=2)
+    tune(score=None)
+    refused("cellseg-infer", run(*command), "score.constant was 3, now not given", code=2)
+
+
+def test_a_batch_of_results_that_differ_is_a_wrong_command(bright_model: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        tifffile.imwrite(tmp_path / f"s{number}.tif", picture())
+    command = (tmp_path, "--engine", bright_model, "-o", tmp_path / "out", "--resume")
+    assert run(*command).exit_code == 0
+    result = run(*command, "--csv")
+    assert result.exit_code == 2
+    assert result.stderr.count("csv was off, now on") == 2
+    assert "2 of 2 images failed; none is done" in result.stderr
+    (tmp_path / "out" / "s1" / "run.json").unlink()
+    (tmp_path / "out" / "s1").rename(tmp_path / "gone")
+    result = run(*command, "--csv")
+    assert result.exit_code == 2
+    assert "1 of 2 images failed; the others are done" in result.stderr

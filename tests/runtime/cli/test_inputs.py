@@ -55,8 +55,8 @@ def test_manifest(tree):
     first, second = expand([tree / "m.csv"])
     assert first.image == str(tree / "b.tif")
     assert first.options == {
-        "mpp": 0.25,
-        "channels": ["DAPI", "CD3"],
+        "pixel_size": 0.25,
+        "channels": ("DAPI", "CD3"),
         "levels": (10, 200.5),
         "z": 2,
         "roi": str(tree / "r.geojson"),
@@ -76,9 +76,10 @@ def test_manifest(tree):
         ("image\n", "at least one row"),
         ("image,channel\na,b\n", "column 'channel' is not known; did you mean 'channels'"),
         ("image,tisue\na,b\n", "column 'tisue' is not known; did you mean 'tissue'"),
-        ("image,patient\na,b\n", "column 'patient' is not known; known are image, mpp, channels, levels"),
+        ("image,patient\na,b\n", "column 'patient' is not known; known are image, channels, mpp, levels"),
         ("image,levels\na.tif,1 2 3\n", "line 2: levels is '1 2 3', wanted two numbers, black and white"),
         ("image,tissue\na.tif,yes\n", "line 2: tissue is 'yes', wanted auto or none"),
+        ("image,min_score\na.tif,2\n", "line 2: min_score is '2', wanted a number from 0 to 1"),
         ("image,min_score\na.tif,low\n", "line 2: min_score is 'low', wanted a number from 0 to 1"),
         ("image,mpp\na.tif,fine\n", "line 2: mpp is 'fine', wanted a number"),
         ("image,z\na.tif,1\nb.tif,1.5\n", "line 3: z is '1.5', wanted a whole number"),
@@ -99,7 +100,7 @@ def test_result_names():
     assert names("x/a.tif", "x/b.ome.tif") == ["a", "b"]
     assert names("x/a.tif", "y/a.tif", "b.tif") == ["x_a", "y_a", "b"]
     assert names("x/a.tif", "x/A.png") == ["x_a_tif", "x_A_png"]
-    assert result_names([Input("a.tif", {"name": "one"}), Input("a.tif", {"z": 1, "name": "two"})]) == [
+    assert result_names([Input("a.tif", name="one"), Input("a.tif", {"z": 1}, "two")]) == [
         "one",
         "two",
     ]

@@ -110,4 +110,4 @@ def test_a_region_far_beyond_the_image_is_the_whole_image(tmp_path):
     picture = np.zeros((64, 64), np.uint8)
     path = write(tmp_path / "a.geojson", geometry("Polygon", [far]))
     result = segment(picture, LocalEngine(local_spec()), roi=path, output=tmp_path / "out")
-    assert result.record["focus"]["looked_at_part"] == 1
+    assert result.record.focus.looked_at_part == 1

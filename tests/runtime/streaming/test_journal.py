@@ -10,7 +10,7 @@ import pytest
 from cellseg.runtime import segment
 from cellseg.runtime.errors import BackendError, CellsegError, OutputError, UsageError
 from cellseg.runtime.streaming import journal as journals
-from cellseg.runtime.streaming.journal import Journal, file_identity
+from cellseg.runtime.streaming.journal import Journal
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 
@@ -89,16 +89,6 @@ def test_nothing_is_kept_of_short_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(journals, "AFTER", 1e9)
     Journal(tmp_path / "journal", {}).keep(0, planes())
     assert Journal(tmp_path / "journal", {}).bands == frozenset()
-
-
-def test_files_have_an_identity(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    path.write_bytes(b"123")
-    before = file_identity(path)
-    assert before["bytes"] == 3
-    path.write_bytes(b"1234")
-    assert file_identity(path) != before
-    assert file_identity(Path("array")) == {"path": "array"}
 
 
 # -- through the pipeline ----------------------------------------------------------------------

@@ -1,0 +1,157 @@
+"""How a run went, and the record that is made of it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from types import MappingProxyType
+
+from ..instances import Stats
+from ..options import SegmentOptions
+from ..streaming.stages import Progress, Setup
+from .identity import Source, described
+from .record import (
+    CountsRecord,
+    EngineRecord,
+    FocusRecord,
+    ImageRecord,
+    ModelRecord,
+    RunRecord,
+    SecondsRecord,
+    SettingsRecord,
+    StageRecord,
+)
+
+#: Packages whose versions stand in the record, where they are installed.
+PACKAGES = (
+    "cellseg", "numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx",
+    "tifffile", "imagecodecs", "zarr", "pyarrow", "openslide-python",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a run went."""
+
+    setup: Setup
+    #: The state of the image before it was read.
+    source: Source
+    #: What the user asked for.
+    options: SegmentOptions
+    #: The last state of the stages.
+    progress: Progress
+    #: Counts of the instance stage.
+    stats: Stats
+    #: Seconds to open image and model, to run, and to finish the files.
+    seconds: Mapping[str, float]
+    #: What the user should know.
+    notes: tuple[str, ...]
+
+    def record(self) -> RunRecord:
+        """Return all of it, as in ``run.json``."""
+        progress = self.progress
+        return RunRecord(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            image=self._image(),
+            model=self._model(),
+            engine=self._engine(),
+            options=described(self.options),
+            settings=self._settings(),
+            focus=self._focus(),
+            counts=self._counts(),
+            seconds=SecondsRecord(**self.seconds, total=sum(self.seconds.values())),
+            stages={
+                name: StageRecord(busy=busy, wait=wait) for name, (busy, wait) in progress.stages.items()
+            },
+            resumed_pixels=progress.resumed,
+            mpx_s=progress.mpx_s,
+            bottleneck=progress.bottleneck,
+            notes=self.notes,
+            versions=dict(versions()),
+        )
+
+    def _image(self) -> ImageRecord:
+        slide = self.setup.slide
+        return ImageRecord(
+            path=slide.location,
+            height=slide.height,
+            width=slide.width,
+            channels=tuple(slide.channel_names),
+            dtype=slide.dtype.name,
+            pixel_size_um=self.setup.pixel_size,
+            bad_blocks=tuple(slide.bad_blocks),
+            source=self.source,
+        )
+
+    def _model(self) -> ModelRecord:
+        spec = self.setup.backend.spec
+        return ModelRecord(
+            name=spec.name,
+            architecture=spec.architecture,
+            heads=spec.head_names,
+            precision=spec.precision,
+            weights_sha256=spec.weights_sha256,
+        )
+
+    def _engine(self) -> EngineRecord:
+        backend = self.setup.backend
+        return EngineRecord(
+            name=backend.name,
+            device=backend.device,
+            precision=backend.precision,
+            description=backend.description,
+        )
+
+    def _settings(self) -> SettingsRecord:
+        setup, grid = self.setup, self.setup.grid
+        return SettingsRecord(
+            tile=grid.tile,
+            halo=grid.halo,
+            batch=setup.backend.batch,
+            useful_fraction=grid.useful_fraction,
+            blend=setup.blend,
+            scaled_to=(grid.height, grid.width) if setup.unscaled else None,
+            black=float(setup.mapping.low),
+            white=float(setup.mapping.high),
+            input_channels=tuple(int(channel) for channel in setup.choice.pick),
+            workers=setup.workers,
+            split=setup.split,
+        )
+
+    def _focus(self) -> FocusRecord:
+        setup, covered, regions = self.setup, self.setup.covered, self.setup.regions
+        tiles = len(setup.grid)
+        return FocusRecord(
+            roi=None if regions is None else regions.source,
+            regions=0 if regions is None else len(regions.polygons),
+            tissue_part=None if setup.tissue is None else setup.tissue.part,
+            looked_at_part=covered.part,
+            tiles_skipped=tiles - covered.count,
+            skipped_part=1 - covered.count / tiles,
+        )
+
+    def _counts(self) -> CountsRecord:
+        stats = self.stats
+        return CountsRecord(
+            cells=stats.cells,
+            components=stats.components,
+            dropped=stats.dropped,
+            holes_filled=stats.holes,
+            cut_components=stats.giant,
+            tiles=len(self.setup.grid),
+        )
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Return the versions of Python, the system and every installed package that had a part."""
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return MappingProxyType(found)
