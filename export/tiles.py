@@ -87,9 +87,10 @@ def validation_folder(config: TrainConfig, near: Path | None = None) -> Path | N
     if near is not None:  # work_dirs/NAME/best.pt was written from the folder above work_dirs
         bases += near.resolve().parents[:4]
     for base in bases:
-        folder = base / config.dataset_path / "val" / "image"
-        if folder.is_dir():
-            return folder
+        for each in config.data_sets:
+            folder = base / each.path / "val" / "image"
+            if folder.is_dir():
+                return folder
     return None
 
 

@@ -17,20 +17,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .stains import STAINS, draw_stains, render
+from .stains import STAINS, draw_stains, move_stains, render
 
 # Where a look has what: exponents of the three channels for bright pictures and one for dark ones, a colour
 # matrix row by row, an offset, sigmas of blur and noise, the seed of noise and textures, the stains.
 EXPONENTS, GAMMA, MATRIX, OFFSET = slice(0, 3), 3, slice(4, 13), 13
 BLUR, NOISE, SEED, STAINED = 14, 15, 16, slice(17, 17 + STAINS)
+# Which optical densities become which, of pictures with a bright ground; row by row.
+DENSITIES = slice(STAINED.stop, STAINED.stop + 9)
 #: Entries of a look.
-LOOK = STAINED.stop
+LOOK = DENSITIES.stop
 #: Half the width of the blur's kernel in pixels.
 REACH = 3
 
 
 def draw_look(
-    rng: np.random.Generator, strength: float, channels: int, stained: float = 0.0
+    rng: np.random.Generator, strength: float, channels: int, stained: float = 0.0, jitter: float = 0.0
 ) -> NDArray[np.float64]:
     """Draw how one crop is to look.
 
@@ -44,6 +46,8 @@ def draw_look(
         1 or 3; only colour pictures get stain, hue and saturation changes.
     stained
         Chance that the crop is rendered as stained tissue; for fluorescence of three channels only.
+    jitter
+        How far the stains of a bright picture of three channels move: 0 leaves them.
 
     Returns
     -------
@@ -70,7 +74,10 @@ def draw_look(
         offset = brightness - 0.5 * contrast  # contrast turns about middle grey
     blur, noise = blur * use_blur, noise * use_noise
     stains = draw_stains(rng, stained)
-    return np.concatenate([gamma * stain, [gamma], matrix.ravel(), [offset, blur, noise, seed], stains])
+    densities = move_stains(rng, jitter) if jitter and channels == 3 else np.eye(3)
+    return np.concatenate(
+        [gamma * stain, [gamma], matrix.ravel(), [offset, blur, noise, seed], stains, densities.ravel()]
+    )
 
 
 def _color_matrix(hue: float, saturation: float) -> NDArray[np.float64]:
@@ -112,6 +119,12 @@ def photometric(image: Tensor, look: Tensor) -> Tensor:
     stained = (x.mean(dim=(1, 2, 3)) > 0.5)[:, None] if channels == 3 else torch.zeros_like(values[:, :1]) > 0
     exponent = torch.where(stained, values[:, EXPONENTS][:, :channels], values[:, GAMMA, None])  # (N, C)
     x = x.pow(exponent[:, :, None, None])
+    moved = (look[:, DENSITIES] != torch.eye(3).flatten()).any(dim=1).to(x.device)[:, None] & stained
+    if channels == 3 and bool(moved.any()):
+        density = -torch.log(x.clamp(min=1 / 255))
+        matrices = values[:, DENSITIES].view(n, 3, 3)
+        other = torch.exp(-torch.einsum("nij,njhw->nihw", matrices, density).clamp_min(0))
+        x = torch.where(moved[:, :, None, None], other, x)
     if channels == 3:
         x = torch.einsum("nij,njhw->nihw", values[:, MATRIX].view(n, 3, 3), x)
     else:

@@ -32,6 +32,16 @@ Positive = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 Weight = Annotated[float, Field(ge=0.0)]
 
 
+class DataShare(BaseModel):
+    """One of several data sets, and how often its pictures are drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    #: In proportion to the others' shares; 0 leaves its training images out.
+    share: float = Field(default=1.0, ge=0.0, lt=float("inf"))
+
+
 class TrainConfig(BaseModel):
     """One training run. Keys in the first block are the original project's, with its meaning."""
 
@@ -72,8 +82,9 @@ class TrainConfig(BaseModel):
     init_channel_number: Positive = 64
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     M_R: Literal[0, 1] = 0
-    #: Folder with train/ and val/, each holding image/, label/ and optionally corner/ and density/.
-    dataset_path: str = "datasets/cells"
+    #: Folder with train/ and val/, each holding image/, label/ and optionally corner/ and density/, or a
+    #: list of such folders, each alone or as ``{path: FOLDER, share: NUMBER}``. One of them needs a val/.
+    dataset_path: str | list[str | DataShare] = "datasets/cells"
     #: Folder of the run; ``work_dirs/<configuration's name>`` where it is not given.
     work_dir: str | None = None
     #: Folder for label images of the validation images, predicted at the end; empty for none.
@@ -132,6 +143,15 @@ class TrainConfig(BaseModel):
     #: Share of crops that, where they are fluorescence and the network has three channels, are rendered
     #: as stained tissue.
     stained: float = Field(default=0.0, ge=0.0, le=1.0)
+    #: Share of crops of fluorescence of three channels that are drawn anew as sections: their nuclei in
+    #: immunostained tissue or in H&E, of other sizes and shapes, among things that are no nuclei.
+    tissue: float = Field(default=0.0, ge=0.0, le=1.0)
+    #: Crops are enlarged and shrunk by up to this factor, beyond what ``augment`` does; 1 for not at all.
+    zoom: float = Field(default=1.0, ge=1.0, le=8.0)
+    #: How far the colours and amounts of the stains of pictures with a bright ground move; 0: not at all.
+    stain_jitter: float = Field(default=0.0, ge=0.0, le=2.0)
+    #: Label of pixels of which nothing is known: they count in no loss.
+    ignore_label: Positive | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
@@ -145,6 +165,24 @@ class TrainConfig(BaseModel):
     @classmethod
     def _no_value(cls, value: Any) -> Any:
         return False if value is None or value == "" else value  # the original writes `resume: null`
+
+    @field_validator("dataset_path", mode="before")
+    @classmethod
+    def _data_sets(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            if not value:
+                raise ValueError("the list is empty; wanted a folder, or several")
+            for each in value:
+                if not isinstance(each, str | dict | DataShare):
+                    raise ValueError(f"{each!r} is neither a folder nor {{path: FOLDER, share: NUMBER}}")
+        return value
+
+    @field_validator("dataset_path")
+    @classmethod
+    def _drawn(cls, value: str | list[str | DataShare]) -> str | list[str | DataShare]:
+        if not isinstance(value, str) and not sum(each.share for each in _with_shares(value)):
+            raise ValueError("the shares sum to nothing; give one folder a share above 0")
+        return value
 
     @field_validator("pred_result", mode="before")
     @classmethod
@@ -167,11 +205,23 @@ class TrainConfig(BaseModel):
         for head in self.heads[1:]:
             if not getattr(self, WEIGHTS[head]):
                 raise ValueError(f"head {head} would learn nothing with {WEIGHTS[head]}: 0; give it a weight")
+        if self.tissue and self.in_channels != 3:
+            raise ValueError("tissue draws pictures in colour; set in_channels: 3, or tissue: 0")
         if self.crop % 2**self.model_deep:
             raise ValueError(
                 f"crop {self.crop} must be a multiple of {2**self.model_deep}, two to the power of model_deep"
             )
         return self
+
+    @property
+    def data_sets(self) -> list[DataShare]:
+        """The folders of ``dataset_path`` and their shares."""
+        return _with_shares(self.dataset_path)
+
+
+def _with_shares(value: str | list[str | DataShare]) -> list[DataShare]:
+    several = [value] if isinstance(value, str) else value
+    return [DataShare(path=each) if isinstance(each, str) else each for each in several]
 
 
 #: The loss weight that belongs to each auxiliary head.

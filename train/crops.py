@@ -18,13 +18,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import targets
+from cellseg.runtime.errors import DataError
+
+from . import targets, tissue
 from .augment import draw_look
 from .config import TrainConfig
 from .data import Sample
 from .stains import is_fluorescence
 
 Plane = NDArray[Any]
+#: Labels are smoothed where crops are enlarged by more.
+SMOOTHED = 1.6
+#: Pictures are enlarged and shrunk to a section's size by this factor at most.
+FAR = 3.5
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What becomes of the cells' size and shape: enlarged by `zoom`, and `stretch` times as long as wide."""
+
+    zoom: float = 1.0
+    stretch: float = 1.0
+    #: Direction in which they are stretched, radians.
+    along: float = 0.0
+
+    def matrix(self) -> NDArray[np.float64]:
+        """Return the (2, 2) map from stretched to unstretched positions; it keeps areas."""
+        cos, sin = math.cos(self.along), math.sin(self.along)
+        turn = np.array([[cos, -sin], [sin, cos]])
+        root = math.sqrt(self.stretch)
+        out: NDArray[np.float64] = turn @ np.diag([1 / root, root]) @ turn.T
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +62,24 @@ class Placement:
     scale: float
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, height: int, width: int, size: int, strength: float) -> Placement:
+    def draw(
+        cls,
+        rng: np.random.Generator,
+        height: int,
+        width: int,
+        size: int,
+        strength: float,
+        form: Form | None = None,
+    ) -> Placement:
         """Draw place, flip, quarter turns and, in 7 of 10 crops at full strength, scale and rotation.
 
         The window lies inside the image where the image is large enough, and around its middle otherwise.
+        `form` comes on top.
         """
-        scale, angle = 1.0, 0.0
+        form = form or Form()
+        scale, angle = form.zoom, 0.0
         if strength and rng.random() < 0.7:
-            scale = float(np.exp(rng.uniform(-0.35, 0.45) * strength))
+            scale *= float(np.exp(rng.uniform(-0.35, 0.45) * strength))
             angle = float(rng.uniform(-180, 180)) if rng.random() < 0.5 else 0.0
         turned = angle != 0.0
         angle += 90.0 * rng.integers(4)
@@ -57,8 +91,11 @@ class Placement:
         radians = math.radians(angle)
         cos, sin = math.cos(radians) / scale, math.sin(radians) / scale
         matrix = np.array([[flip * cos, -sin, cx - 0.5], [flip * sin, cos, cy - 0.5]])
+        matrix[:, :2] @= form.matrix()
         matrix[:, 2] -= matrix[:, :2] @ np.full(2, (size - 1) / 2)
-        if scale == 1.0 and not turned:  # whole pixels, so that nothing is interpolated
+        if (
+            scale == 1.0 and not turned and form.stretch == 1.0
+        ):  # whole pixels, so that nothing is interpolated
             matrix = np.round(matrix)
         return cls(matrix, size, scale)
 
@@ -117,6 +154,20 @@ def shares(samples: list[Sample], balance: float, crowding: float) -> NDArray[np
     return np.asarray(weight / weight.sum(), np.float64)
 
 
+def shares_of_sets(samples: list[Sample], cfg: TrainConfig) -> NDArray[np.float64]:
+    """Return each sample's chance where several data sets have shares; within one :func:`shares` tells."""
+    chances = np.zeros(len(samples))
+    origins = np.array([sample.origin for sample in samples])
+    for origin, each in enumerate(cfg.data_sets):
+        own = np.flatnonzero(origins == origin)
+        if len(own) and each.share:
+            chances[own] = each.share * shares([samples[at] for at in own], cfg.balance, cfg.crowding)
+    if not chances.any():
+        raise DataError("dataset_path: every folder with training images has a share of 0; give one a share")
+    even: NDArray[np.float64] = chances / chances.sum()
+    return even
+
+
 @dataclass(frozen=True)
 class CropSource:
     """Draws augmented crops from samples; crop `index` is always the same."""
@@ -128,6 +179,8 @@ class CropSource:
     def chances(self) -> NDArray[np.float64] | None:
         """Each sample's chance to be drawn; none where every one is to be visited once an epoch."""
         cfg = self.config
+        if len(cfg.data_sets) > 1:
+            return shares_of_sets(self.samples, cfg)
         return shares(self.samples, cfg.balance, cfg.crowding) if cfg.balance or cfg.crowding else None
 
     def sample_of(self, index: int) -> Sample:
@@ -158,7 +211,8 @@ class CropSource:
         cfg, sample = self.config, self.sample_of(index)
         height, width = sample.labels.shape
         rng = np.random.default_rng([cfg.randseed, 2, index])
-        place = Placement.draw(rng, height, width, cfg.crop, self.strength(sample))
+        form = self.form(sample, index)
+        place = Placement.draw(rng, height, width, cfg.crop, self.strength(sample), form)
         y0, x0, y1, x1 = place.window(height, width)
 
         def cut(plane: Plane, smooth: bool = False) -> Plane:
@@ -168,19 +222,62 @@ class CropSource:
             return place.warp(part, smooth=smooth, origin=(y0, x0))
 
         labels = cut(sample.labels).astype(np.int32)
+        if place.scale > SMOOTHED and labels.max(initial=0) < 2**16:  # or pixels of the image show as steps
+            labels = cv2.medianBlur(labels.astype(np.uint16), 5).astype(np.int32)
+        valid = place.inside(height, width)
+        if sample.ignored is not None:
+            valid &= cut(sample.ignored.astype(np.uint8)) == 0
         density = None
         if sample.density is not None:  # mass is kept under scaling: divide by the area factor
             density = cut(sample.density, smooth=True) / np.float32(place.scale**2)
         planes = make_targets(
             labels,
-            place.inside(height, width),
+            valid,
             cfg,
             _areas(sample, cfg) * place.scale**2,
             None if sample.boundary is None else cut(sample.boundary),
             density,
         )
-        image = cut(sample.image, smooth=True).reshape(cfg.crop, cfg.crop, -1)
+        image = cut(_before_shrinking(sample.image, form), smooth=True).reshape(cfg.crop, cfg.crop, -1)
+        if self.redraws(sample, index) and labels.any():
+            rng = np.random.default_rng([cfg.randseed, 5, index])
+            image = tissue.draw(labels, image[..., 0], _diameter(sample) * place.scale, rng)
         return {"image": image, "labels": labels, **planes}
+
+    def redraws(self, sample: Sample, index: int) -> bool:
+        """Whether crop `index` is drawn anew as a section."""
+        share = self.config.tissue
+        if not share or not is_fluorescence(sample.image) or not sample.labels.any():
+            return False
+        return bool(np.random.default_rng([self.config.randseed, 4, index, 0]).random() < share)
+
+    def form(self, sample: Sample, index: int) -> Form:
+        """Return how cells of crop `index` are enlarged and stretched."""
+        rng = np.random.default_rng([self.config.randseed, 4, index, 1])
+        if self.redraws(sample, index):
+            low, high = np.log(tissue.DIAMETERS)
+            zoom = float(np.clip(np.exp(rng.uniform(low, high)) / _diameter(sample), 1 / FAR, FAR))
+            stretch = float(np.exp(max(0.0, rng.uniform(-0.7, 0.9))))
+            return Form(zoom, stretch, float(rng.uniform(0, np.pi)))
+        if self.config.zoom == 1:
+            return Form()
+        # Half of the crops stay about as they are: most pictures have the usual size.
+        reach = np.log(self.config.zoom) * (rng.random() < 0.5)
+        return Form(float(np.exp(rng.uniform(-reach, reach))))
+
+
+def _diameter(sample: Sample) -> float:
+    """Median diameter of a sample's cells as circles of their areas, pixels."""
+    areas = np.bincount(sample.labels.ravel())[1:]
+    return float(2 * np.sqrt(np.median(areas[areas > 0]) / np.pi))
+
+
+def _before_shrinking(image: Plane, form: Form) -> Plane:
+    """Blur an image that is to become much smaller, so that no fine grain turns into a coarse one."""
+    if form.zoom > 0.7:
+        return image
+    out: Plane = cv2.GaussianBlur(image, (0, 0), 0.4 / form.zoom)
+    return out.reshape(image.shape)
 
 
 def _areas(sample: Sample, cfg: TrainConfig) -> Plane:
@@ -256,7 +353,7 @@ def padded_targets(
 
     planes = make_targets(
         pad(sample.labels).astype(np.int32),
-        np.pad(np.ones((height, width), np.bool_), edges),
+        np.pad(np.ones((height, width), np.bool_) if sample.ignored is None else ~sample.ignored, edges),
         config,
         _areas(sample, config),
         None if sample.boundary is None else pad(sample.boundary),
@@ -277,8 +374,11 @@ class Crops(torch.utils.data.Dataset[dict[str, Tensor]]):
         stained = cfg.stained if is_fluorescence(crop["image"]) else 0.0
         image = torch.from_numpy(np.ascontiguousarray(crop.pop("image"))).permute(2, 0, 1)
         rng = np.random.default_rng([cfg.randseed, 3, index])
-        strength = self.source.strength(self.source.sample_of(index))
-        look = draw_look(rng, strength, cfg.in_channels, stained)
+        sample = self.source.sample_of(index)
+        strength = self.source.strength(sample)
+        if self.source.redraws(sample, index):  # its stains were drawn from afar already
+            strength = min(cfg.augment_bright or 0.0, 0.5)
+        look = draw_look(rng, strength, cfg.in_channels, stained, cfg.stain_jitter)
         del crop["labels"]
         planes = {name: torch.from_numpy(plane) for name, plane in crop.items()}
         return {"image": image, "look": torch.from_numpy(look), "index": torch.tensor(index), **planes}

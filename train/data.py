@@ -13,7 +13,9 @@ Nothing on disk is ever changed. This module knows nothing of crops, tensors or 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import DataError, ImageError
 from cellseg.runtime.evaluation.folders import LabelFolder, check_partners, list_files
 from cellseg.runtime.geometry.tiling import Region
@@ -33,6 +36,8 @@ from .config import TrainConfig
 
 log = logging.getLogger("cellseg.train")
 
+#: Seconds of reading between two lines of the log.
+PATIENCE = 5.0
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -49,6 +54,10 @@ class Sample:
     boundary: NDArray[np.uint8] | None = None
     #: (H, W) float32 in cells per pixel, or None where no head learns it.
     density: NDArray[np.float32] | None = None
+    #: (H, W) bool, true where nothing is known, or None where all is.
+    ignored: NDArray[np.bool_] | None = None
+    #: Which of several data sets it is from, by its place in the list.
+    origin: int = 0
     #: What it looks like, see :func:`kind_of`.
     kind: str = field(init=False)
 
@@ -79,21 +88,32 @@ def read_dataset(config: TrainConfig) -> tuple[list[Sample], list[Sample]]:
         A folder or a partner file is missing, sizes differ, a file cannot be read, there is no cell to
         learn from, or a re-split asks for images that are not there.
     """
-    root = Path(config.dataset_path)
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder; set dataset_path to one that holds train/ and val/, each with image/ "
-            "and label/"
-        )
+    splits: dict[str, list[Sample]] = {"train": [], "val": []}
+    for origin, each in enumerate(config.data_sets):
+        root = Path(each.path)
+        if not root.is_dir():
+            raise DataError(
+                f"{root}: no such folder; set dataset_path to one that holds train/ and val/, each with "
+                "image/ and label/"
+            )
+        alone = len(config.data_sets) == 1 and not config.resample
+        for split, samples in splits.items():
+            if alone or (root / split).is_dir():
+                samples += read_split(root / split, config, origin)
+    training, validation = splits.values()
     if config.resample:
-        folders = [root / split for split in ("train", "val") if (root / split).is_dir()]
-        pool = [sample for folder in folders for sample in read_split(folder, config)]
-        training, validation = resample(pool, config)
-    else:
-        training, validation = (read_split(root / split, config) for split in ("train", "val"))
-    if not any(sample.labels.any() for sample in training):
-        raise DataError(f"{root / 'train' / 'label'}: no cell in any label image; nothing can be learned")
+        training, validation = resample(training + validation, config)
+    source = _source(config)
+    if not training or not validation:
+        split = "val" if training else "train"
+        raise DataError(f"{source}: none of these folders holds {split}/; one at least must")
+    if not any((sample.labels > 0).any() for sample in training):
+        raise DataError(f"{source}: no cell in any label image of train/; nothing can be learned")
     return training, validation
+
+
+def _source(config: TrainConfig) -> str:
+    return ", ".join(each.path for each in config.data_sets)
 
 
 def resample(pool: list[Sample], config: TrainConfig) -> tuple[list[Sample], list[Sample]]:
@@ -106,12 +126,12 @@ def resample(pool: list[Sample], config: TrainConfig) -> tuple[list[Sample], lis
     names = [sample.name for sample in pool]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{config.dataset_path}: {twice} is in train/ and in val/; rename one to re-split")
+        raise DataError(f"{_source(config)}: {twice} is there twice; rename one to re-split")
     if config.resample_by_manual is not False:
         chosen = _manual(config.resample_by_manual)
         missing = sorted(chosen - set(names))
         if missing:
-            raise DataError(f"resample_by_manual: {config.dataset_path} holds no image named {missing[0]}")
+            raise DataError(f"resample_by_manual: {_source(config)} holds no image named {missing[0]}")
     else:
         if config.resample_num >= len(pool):
             raise DataError(
@@ -139,8 +159,10 @@ def _manual(names: list[str | int] | str) -> set[str]:
     return {Path(str(name)).stem if str(name).endswith(SUFFIXES) else str(name) for name in names}
 
 
-def read_split(folder: Path, config: TrainConfig) -> list[Sample]:
+def read_split(folder: Path, config: TrainConfig, origin: int = 0) -> list[Sample]:
     """Read ``image/``, ``label/`` and, where present, ``corner/`` and ``density/`` of one split.
+
+    Several at a time; a line in the log tells how far it is where it takes long.
 
     Raises
     ------
@@ -161,9 +183,23 @@ def read_split(folder: Path, config: TrainConfig) -> list[Sample]:
         )
     corner = _maps(folder / "corner", images, config) if "boundary" in config.heads else {}
     density = _maps(folder / "density", images, config) if "density" in config.heads else {}
-    return [
-        _sample(images[name], labels, corner.get(name), density.get(name), config) for name in sorted(images)
-    ]
+
+    def read(name: str) -> Sample:
+        return _sample(images[name], labels, corner.get(name), density.get(name), config, origin)
+
+    samples, told = [], time.monotonic()
+    with ThreadPoolExecutor(max(1, min(8, cores()))) as pool:  # decoding and OpenCV let go of the interpreter
+        waiting = [pool.submit(read, name) for name in sorted(images)]
+        try:
+            for done in waiting:
+                samples.append(done.result())
+                if time.monotonic() - told > PATIENCE:
+                    told = time.monotonic()
+                    log.info("%s: %d of %d images read", folder, len(samples), len(images))
+        finally:
+            for each in waiting:
+                each.cancel()
+    return samples
 
 
 #: Keys of the configuration that say how a map is derived, by the folder that makes them idle.
@@ -186,9 +222,17 @@ def _maps(folder: Path, images: dict[str, Path], config: TrainConfig) -> dict[st
 
 
 def _sample(
-    image: Path, folder: LabelFolder, corner: Path | None, density: Path | None, config: TrainConfig
+    image: Path,
+    folder: LabelFolder,
+    corner: Path | None,
+    density: Path | None,
+    config: TrainConfig,
+    origin: int,
 ) -> Sample:
-    labels = _numbered(folder.read(image.stem), folder.files[image.stem])
+    labels, ignored = folder.read(image.stem), None
+    if config.ignore_label is not None and (unknown := labels == config.ignore_label).any():
+        labels, ignored = np.where(unknown, 0, labels), unknown
+    labels = _numbered(labels, folder.files[image.stem])
     try:
         with open_slide(image) as reader:
             pixels = reader.read(Region(0, 0, reader.height, reader.width))
@@ -211,7 +255,7 @@ def _sample(
             mass *= len(np.unique(labels[labels > 0])) / mass.sum(dtype=np.float64)
     elif "density" in config.heads:
         mass = targets.density_map(labels, config.density_spread, config.density_sigma, config.density_shape)
-    return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass)
+    return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass, ignored, origin)
 
 
 def _numbered(labels: NDArray[np.integer], path: Path) -> NDArray[np.int32]:

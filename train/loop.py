@@ -67,142 +67,188 @@ def train(config: TrainConfig, folder: Path, *, overwrite: bool = False) -> Path
     KeyboardInterrupt, SystemExit
         SIGINT or SIGTERM came; ``last.pt`` holds the step that was reached.
     """
-    last_path, best_path = folder / "last.pt", folder / "best.pt"
     saved = starting_point(folder, config, overwrite)
     training, validation = read_dataset(config)
     fabric = open_fabric(config)
     log.setLevel(config.log_level if fabric.is_global_zero else logging.ERROR)
     torch.manual_seed(config.randseed)
-    model = build_model(config)
-    source = CropSource(training, config)
-    new_heads = None
-    if config.weights and saved is None:
-        new_heads = adopt(model, config, lambda: examples(source))
-    if fabric.is_global_zero:  # only now: weights that cannot be used must not cost an earlier run
-        prepare(folder, config, fresh=saved is None)
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model = share_norms(model, fabric)
-    optimizer = make_optimizer(model, config)
-    compiled = cast(nn.Module, torch.compile(model)) if config.compile else model
-    net, fabric_optimizer = fabric.setup(compiled, optimizer)
-    average = Ema(model, config.ema) if config.ema else None
-    tested = model if average is None else average.model
-
-    whole_batch = config.batch_size * fabric.world_size
-    epoch_steps = max(1, len(training) // whole_batch)
-    steps = min(config.iters, config.epochs * epoch_steps)
-    interval = config.val_interval or epoch_steps
-    schedule, meter, step = Schedule(config, steps), Meter(source, last_path), 0
-
-    def state() -> dict[str, Any]:
-        return {
-            "config": config.model_dump(),
-            "model": model.state_dict(),
-            "ema": None if average is None else average.model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "schedule": schedule.state(),
-            "step": step,
-            "best": -schedule.best,
-            "meter": meter.state(),
-            "precision": fabric.strategy.precision.state_dict(),
-        }
-
+    run = _Training(config, folder, fabric, CropSource(training, config), validation, fresh=saved is None)
     if saved is not None:
-        try:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            if average is not None:
-                average.model.load_state_dict(checkpoint.weights(saved))
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise ModelError(
-                f"{folder}: its network is not the one that the configuration names ({reason}); set the "
-                "configuration as it was, or start over with --overwrite"
-            ) from None
-        schedule.load(saved["schedule"])
-        step = saved["step"]
-        if "meter" in saved:
-            meter.load(saved["meter"], fabric.device)
-            fabric.strategy.precision.load_state_dict(saved["precision"])
-
-    end = step if schedule.exhausted else steps  # patience had run out when it was saved
-    loader = DataLoader(
-        Crops(source),
-        batch_sampler=StepSampler(step, end, config.batch_size, fabric.global_rank, fabric.world_size),
-        num_workers=loader_workers(config),
-        worker_init_fn=start_worker,
-        pin_memory=fabric.device.type == "cuda",
-    )
-    loss_of = JointLoss.of(config, total_over(fabric))
+        run.restore(saved)
+    end = run.step if run.schedule.exhausted else run.steps  # patience had run out when it was saved
     with (
-        Report(folder, step, steps, whole_batch, active=fabric.is_global_zero) as report,
+        Report(folder, run.step, run.steps, run.whole_batch, active=fabric.is_global_zero) as report,
         Interrupt() as interrupt,
     ):
-        log.info("%d training and %d validation images", len(training), len(validation))
-        count = sum(parameter.numel() for parameter in model.parameters())
-        log.info("%s: %.2f M parameters, steps %d to %d", config.model, count / 1e6, step, steps)
-        if new_heads is not None:
-            log.info("weights from %s, new heads: %s", config.weights, ", ".join(new_heads) or "none")
-        meter.resume()
-        for batch in loader:
-            meter.waited()
-            rate = schedule.rate(step)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            look, index = batch.pop("look"), batch.pop("index")
-            batch = {name: plane.to(fabric.device, non_blocking=True) for name, plane in batch.items()}
-            image = photometric(batch.pop("image"), look)
-            if config.channels_last:
-                image = image.contiguous(memory_format=torch.channels_last)
-
-            loss, parts = loss_of(net(image), batch)
-            fabric.backward(loss)
-            norm = fabric.clip_gradients(net, fabric_optimizer, max_norm=5.0, error_if_nonfinite=False)
-            fabric_optimizer.step()
-            fabric_optimizer.zero_grad()
-            if average is not None:
-                average.update(step)
-            if config.precision == "fp16":
-                norm = None  # its scaling deals with overflows itself
-            meter.add(step, {"loss": loss.detach(), **parts}, norm, index)
-            step += 1
-            report.progress(step, meter.losses)
-
-            if step % interval == 0 or step == steps:
-                meter.settle()
-                meter.clock()
-                row: dict[str, float] = {"step": step, "epoch": step / epoch_steps, "lr": rate}
-                row |= meter.row(step, whole_batch)
-                figures = evaluate(tested, validation, config, fabric)
-                row |= {f"val_{name}": value for name, value in figures.items()}
-                if not np.isfinite(figures["loss"]):
-                    meter.fail(f"the validation loss after step {step - 1} is {figures['loss']}")
-                better = schedule.observe(score(figures, config))
-                meter.reset(step)
-                if fabric.is_global_zero:
-                    # `last` comes last: once it is there, these steps will not be done again.
-                    report.record(row)
-                    if due(config, step, interval, steps):
-                        report.picture("overlays", step, show(tested, validation, config, fabric))
-                    if better:
-                        checkpoint.save(best_path, state())
-                    checkpoint.save(last_path, state())
-                if schedule.exhausted:
+        run.introduce()
+        run.meter.resume()
+        for batch in run.loader(end):
+            run.learn(batch)
+            report.progress(run.step, run.meter.losses)
+            if run.step % run.interval == 0 or run.step == run.steps:
+                run.judge(report)
+                if run.schedule.exhausted:
                     log.info("no better validation in %d: stopping", config.patience)
                     break
             else:
-                meter.clock()
-            if signal := agree(interrupt.received, step, fabric):
-                meter.settle()
-                if fabric.is_global_zero:
-                    checkpoint.save(last_path, state())
-                log.info("interrupted: %s holds step %d; go on with --resume", last_path, step)
+                run.meter.clock()
+            if signal := agree(interrupt.received, run.step, fabric):
+                run.meter.settle()
+                run.save()
+                log.info("interrupted: %s holds step %d; go on with --resume", run.last_path, run.step)
                 interrupt.stop(signal)
-            meter.resume()
+            run.meter.resume()
     if config.pred_result and fabric.is_global_zero:
-        predict_best(best_path, model, validation, config, fabric)
-    return best_path
+        predict_best(run.best_path, run.model, validation, config, fabric)
+    return run.best_path
+
+
+class _Training:
+    """One run between its steps: the network, its optimiser and average, and how far it has come."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        fabric: lf.Fabric,
+        source: CropSource,
+        validation: list[Sample],
+        *,
+        fresh: bool,
+    ) -> None:
+        self.config, self.folder, self.fabric = config, folder, fabric
+        self.source, self.validation = source, validation
+        self.last_path, self.best_path = folder / "last.pt", folder / "best.pt"
+        model = build_model(config)
+        self.new_heads: list[str] | None = None
+        if config.weights and fresh:
+            self.new_heads = adopt(model, config, lambda: examples(source))
+        if fabric.is_global_zero:  # only now: weights that cannot be used must not cost an earlier run
+            prepare(folder, config, fresh=fresh)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = share_norms(model, fabric)
+        self.optimizer = make_optimizer(self.model, config)
+        compiled = cast(nn.Module, torch.compile(self.model)) if config.compile else self.model
+        self.net, self.fabric_optimizer = fabric.setup(compiled, self.optimizer)
+        self.average = Ema(self.model, config.ema) if config.ema else None
+        self.tested = self.model if self.average is None else self.average.model
+
+        self.whole_batch = config.batch_size * fabric.world_size
+        self.epoch_steps = max(1, len(source.samples) // self.whole_batch)
+        self.steps = min(config.iters, config.epochs * self.epoch_steps)
+        self.interval = config.val_interval or self.epoch_steps
+        self.schedule, self.meter, self.step = Schedule(config, self.steps), Meter(source, self.last_path), 0
+        self.loss_of = JointLoss.of(config, total_over(fabric))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the next steps depend on."""
+        return {
+            "config": self.config.model_dump(),
+            "model": self.model.state_dict(),
+            "ema": None if self.average is None else self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state(),
+            "step": self.step,
+            "best": -self.schedule.best,
+            "meter": self.meter.state(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on where a checkpoint was saved."""
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            if self.average is not None:
+                self.average.model.load_state_dict(checkpoint.weights(saved))
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ModelError(
+                f"{self.folder}: its network is not the one that the configuration names ({reason}); set the "
+                "configuration as it was, or start over with --overwrite"
+            ) from None
+        self.schedule.load(saved["schedule"])
+        self.step = saved["step"]
+        if "meter" in saved:
+            self.meter.load(saved["meter"], self.fabric.device)
+            self.fabric.strategy.precision.load_state_dict(saved["precision"])
+
+    def loader(self, end: int) -> DataLoader[dict[str, Tensor]]:
+        """Return the batches of the steps up to `end`."""
+        fabric, config = self.fabric, self.config
+        return DataLoader(
+            Crops(self.source),
+            batch_sampler=StepSampler(
+                self.step, end, config.batch_size, fabric.global_rank, fabric.world_size
+            ),
+            num_workers=loader_workers(config),
+            worker_init_fn=start_worker,
+            pin_memory=fabric.device.type == "cuda",
+        )
+
+    def introduce(self) -> None:
+        """Log what is trained on what."""
+        log.info("%d training and %d validation images", len(self.source.samples), len(self.validation))
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        name = self.config.model
+        log.info("%s: %.2f M parameters, steps %d to %d", name, count / 1e6, self.step, self.steps)
+        if self.new_heads is not None:
+            added = ", ".join(self.new_heads) or "none"
+            log.info("weights from %s, new heads: %s", self.config.weights, added)
+
+    def learn(self, batch: dict[str, Tensor]) -> None:
+        """Take one step."""
+        config, fabric = self.config, self.fabric
+        self.meter.waited()
+        self.rate = self.schedule.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        look, index = batch.pop("look"), batch.pop("index")
+        batch = {name: plane.to(fabric.device, non_blocking=True) for name, plane in batch.items()}
+        image = photometric(batch.pop("image"), look)
+        if config.channels_last:
+            image = image.contiguous(memory_format=torch.channels_last)
+
+        loss, parts = self.loss_of(self.net(image), batch)
+        fabric.backward(loss)
+        norm = fabric.clip_gradients(self.net, self.fabric_optimizer, max_norm=5.0, error_if_nonfinite=False)
+        self.fabric_optimizer.step()
+        self.fabric_optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.step)
+        if config.precision == "fp16":
+            norm = None  # its scaling deals with overflows itself
+        self.meter.add(self.step, {"loss": loss.detach(), **parts}, norm, index)
+        self.step += 1
+
+    def judge(self, report: Report) -> None:
+        """Validate, and save the state; as the best one where it is."""
+        config, step = self.config, self.step
+        self.meter.settle()
+        self.meter.clock()
+        row: dict[str, float] = {"step": step, "epoch": step / self.epoch_steps, "lr": self.rate}
+        row |= self.meter.row(step, self.whole_batch)
+        figures = evaluate(self.tested, self.validation, config, self.fabric)
+        row |= {f"val_{name}": value for name, value in figures.items()}
+        if not np.isfinite(figures["loss"]):
+            self.meter.fail(f"the validation loss after step {step - 1} is {figures['loss']}")
+        better = self.schedule.observe(score(figures, config))
+        self.meter.reset(step)
+        if not self.fabric.is_global_zero:
+            return
+        report.record(row)
+        if due(config, step, self.interval, self.steps):
+            picture = show(self.tested, self.validation, config, self.fabric)
+            report.picture("overlays", step, picture)
+        if better:
+            checkpoint.save(self.best_path, self.state())
+        self.save()  # `last` comes last: once it is there, these steps will not be done again
+
+    def save(self) -> None:
+        """Save the state as the last one."""
+        if self.fabric.is_global_zero:
+            checkpoint.save(self.last_path, self.state())
 
 
 def examples(source: CropSource) -> Tensor:

@@ -23,9 +23,10 @@ from torch import Tensor
 #: and of what lies about nuclei, and how far that reaches in pixels.
 STAINS = 1 + 3 + 3 + 1 + 3 + 2 + 1 + 1
 
-_HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
-_EOSIN = np.array([0.07, 0.99, 0.11])
-_DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
+#: Optical densities in red, green and blue.
+HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
+EOSIN = np.array([0.07, 0.99, 0.11])
+DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
 #: The ground of fluorescence is darker.
 DARK = 100
 #: Pixels between the nodes of the other stain's textures: cytoplasm and fibres, tissue.
@@ -53,9 +54,9 @@ def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:
     (STAINS,) float64, see :data:`STAINS`.
     """
     used = rng.random() < share
-    nuclear = _HAEMATOXYLIN if rng.random() < 0.8 else _DIAMINOBENZIDINE
+    nuclear = HAEMATOXYLIN if rng.random() < 0.8 else DIAMINOBENZIDINE
     mix = rng.random()
-    other = mix * _EOSIN + (1 - mix) * _DIAMINOBENZIDINE
+    other = mix * EOSIN + (1 - mix) * DIAMINOBENZIDINE
     nuclear, other = (np.clip(v + rng.normal(0, 0.12, 3), 0.02, None) for v in (nuclear, other))
     nuclear = nuclear / np.linalg.norm(nuclear) * rng.uniform(0.3, 1.8)
     other = other / np.linalg.norm(other) * 1.6 * rng.random() ** 1.5
@@ -63,6 +64,25 @@ def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:
     light = rng.uniform(0.8, 1.0) * (1 - rng.uniform(0, 0.08, 3))
     textures, about, reach = rng.random(2), rng.random(), rng.integers(2, 8)
     return np.concatenate([[used], nuclear, other, [keeps_out], light, textures, [about, reach]])
+
+
+def move_stains(rng: np.random.Generator, strength: float) -> NDArray[np.float64]:
+    """Draw how a stained picture's optical densities change where its stains are others.
+
+    They are taken apart into haematoxylin, eosin and diaminobenzidine, each made stronger or weaker, and put
+    together again with stains of slightly other colours (Tellez et al., "Whole-slide mitosis detection in H&E
+    breast histology using PHH3 as a reference", 2018, change the concentrations likewise).
+
+    Returns
+    -------
+    (3, 3) float64: new densities = matrix @ old ones.
+    """
+    own = np.stack([v / np.linalg.norm(v) for v in (HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE)], axis=1)
+    amounts = np.exp(rng.uniform(-0.5, 0.5, 3) * strength)
+    other = np.clip(own + rng.normal(0, 0.05 * strength, (3, 3)), 0.01, None)
+    other = other / np.linalg.norm(other, axis=0)
+    out: NDArray[np.float64] = other @ np.diag(amounts) @ np.linalg.inv(own)
+    return out
 
 
 def render(image: Tensor, stains: Tensor, generator: torch.Generator) -> Tensor:

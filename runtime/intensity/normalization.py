@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +27,16 @@ LOW_PERCENTILE, HIGH_PERCENTILE = 0.5, 99.8
 MINIMUM_SPAN = 8 / 255
 #: The narrowest span of a 16-bit slide in grey levels: below it lies camera noise.
 MINIMUM_SPAN_16 = 64.0
+#: A percentile lies in the ground where it is less than this many times as far from the median as the
+#: percentile on the other side: of noise alone the 99.8th is 1.1 times as far as the 0.5th.
+IN_THE_GROUND = 2.0
+#: What stands out of the ground is this many times as far from the median, where most of the pixels about it
+#: do so too: hot pixels have no company.
+STANDS_OUT = 3.0
+#: Fewest values that stand out: those of one small nucleus.
+FEWEST = 40
+#: Percentile of what stands out that takes the place of the one that lies in the ground.
+WITHIN = 90.0
 #: Red, green and blue parts of luma (ITU-R BT.601), in 1/65536; they sum to 65536.
 LUMA = (19595, 38470, 7471)
 
@@ -133,7 +144,8 @@ def measure(sample: NDArray[Any]) -> Normalization:
 
     The channels are taken jointly: the ratio between them is the hue of a stain, which must survive.
     A span too narrow to hold a picture is widened, so that an empty slide stays dark instead of
-    becoming noise.
+    becoming noise. Where cells are so few that a percentile lies in the ground's noise, it is taken from
+    what stands out of the ground, so that cells look the same however large the empty field about them is.
 
     Parameters
     ----------
@@ -151,12 +163,18 @@ def measure(sample: NDArray[Any]) -> Normalization:
         values = sample[np.isfinite(sample)]
         if not values.size:
             raise ImageError("the image holds no finite pixel value (all are NaN or infinite)")
-        low, high = (float(v) for v in np.percentile(values, (LOW_PERCENTILE, HIGH_PERCENTILE)))
+        percentiles = np.percentile(values, (LOW_PERCENTILE, 50, HIGH_PERCENTILE))
+        low, middle, high = (float(v) for v in percentiles)
+        span = MINIMUM_SPAN * max(abs(low), abs(high))
+        low, high = _outstanding(sample, low, middle, high, span / 8)
         span = max(MINIMUM_SPAN * max(abs(low), abs(high)), float(np.finfo(np.float32).tiny) * 256)
         return Normalization(low, max(high, low + span), sample.dtype.name)
     if not sample.size:
         raise ImageError(f"image of shape {sample.shape} holds no pixel")
-    low, high = _percentiles(sample)
+    low, middle, high = _percentiles(sample)
+    low, high = _outstanding(
+        sample, low, middle, high, 1.0 if sample.dtype == np.uint8 else MINIMUM_SPAN_16 / 8
+    )
     top = float(np.iinfo(sample.dtype).max)
     span = MINIMUM_SPAN * top if sample.dtype == np.uint8 else max(MINIMUM_SPAN_16, MINIMUM_SPAN * high)
     high = min(max(high, low + np.ceil(span)), top)
@@ -214,13 +232,40 @@ def luma(array: NDArray[Any]) -> NDArray[Any]:
     return grey.astype(array.dtype)[:, :, None]
 
 
-def _percentiles(sample: NDArray[Any]) -> tuple[float, float]:
-    """Return both percentiles of an integer array from its histogram: smallest value at that rank."""
+def _outstanding(
+    sample: NDArray[Any], low: float, middle: float, high: float, least: float
+) -> tuple[float, float]:
+    """Return both ends of the mapping, found among what stands out where a percentile lies in the ground.
+
+    `least` is the smallest distance from the median that counts as noise.
+    """
+    below, above = max(middle - low, least), max(high - middle, least)
+    if high - middle < IN_THE_GROUND * below:
+        high = max(high, _end(sample, sample > middle + STANDS_OUT * below, WITHIN, high))
+    if middle - low < IN_THE_GROUND * above:
+        low = min(low, _end(sample, sample < middle - STANDS_OUT * above, 100 - WITHIN, low))
+    return low, high
+
+
+def _end(sample: NDArray[Any], outside: NDArray[np.bool_], percentile: float, otherwise: float) -> float:
+    """Return a percentile of the values that are `outside` together with most of their 3×3 neighbours."""
+    if np.count_nonzero(outside) < FEWEST:
+        return otherwise
+    share = cv2.boxFilter(outside.astype(np.float32), -1, (3, 3)).reshape(outside.shape)
+    values = sample[outside & (share > 0.5)]
+    values = values[np.isfinite(values)] if sample.dtype.kind == "f" else values
+    if values.size < FEWEST:
+        return otherwise
+    return float(np.percentile(values, percentile, method="nearest"))
+
+
+def _percentiles(sample: NDArray[Any]) -> tuple[float, float, float]:
+    """Return both percentiles and the median of an integer array: smallest value at that rank."""
     histogram = np.bincount(sample.reshape(-1), minlength=np.iinfo(sample.dtype).max + 1)
     below = np.cumsum(histogram)
-    ranks = (LOW_PERCENTILE / 100 * sample.size, HIGH_PERCENTILE / 100 * sample.size)
-    low, high = (int(np.searchsorted(below, rank, side="left")) for rank in ranks)
-    return float(low), float(high)
+    ranks = (part / 100 * sample.size for part in (LOW_PERCENTILE, 50, HIGH_PERCENTILE))
+    low, middle, high = (int(np.searchsorted(below, rank, side="left")) for rank in ranks)
+    return float(low), float(middle), float(high)
 
 
 def _check_dtype(dtype: np.dtype[Any]) -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellseg.train.augment import BLUR, LOOK, NOISE, STAINED, draw_look, photometric
+from cellseg.train.augment import BLUR, DENSITIES, LOOK, NOISE, STAINED, draw_look, photometric
 
 
 def looks(count: int, strength: float = 1.0, channels: int = 3) -> Tensor:
@@ -84,3 +84,18 @@ def test_the_share_of_stained_crops_changes_no_other_draw() -> None:
     assert 30 < int(some[:, flag].sum()) < 90
     none[:, flag] = some[:, flag] = 0
     torch.testing.assert_close(none, some)
+
+
+def test_stains_move_in_bright_pictures_alone_and_change_no_other_draw() -> None:
+    def draw(jitter: float) -> Tensor:
+        looks = [draw_look(np.random.default_rng([0, i]), 0.0, 3, 0.0, jitter) for i in range(4)]
+        return torch.from_numpy(np.stack(looks))
+
+    still, moved = draw(0.0), draw(1.0)
+    torch.testing.assert_close(still[:, : DENSITIES.start], moved[:, : DENSITIES.start])
+    bright = 255 - pictures(4, 3) // 4
+    dark = pictures(4, 3) // 4
+    torch.testing.assert_close(photometric(dark, moved), photometric(dark, still))
+    change = (photometric(bright, moved) - photometric(bright, still)).abs()
+    assert float(change.mean(dim=(1, 2, 3)).min()) > 0.004
+    torch.testing.assert_close(photometric(bright, still), bright / 255)

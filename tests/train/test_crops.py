@@ -15,11 +15,13 @@ from cellseg.train.config import TrainConfig
 from cellseg.train.crops import (
     Crops,
     CropSource,
+    Form,
     Placement,
     StepSampler,
     make_targets,
     padded_targets,
     shares,
+    shares_of_sets,
 )
 from cellseg.train.data import Sample
 
@@ -117,6 +119,73 @@ def test_a_share_of_the_fluorescence_is_to_look_stained(configure: Configure) ->
         grey = np.repeat(base.image // level, 3, axis=2)  # a third of the brightness is dark
         crops = Crops(CropSource([replace(base, image=grey)], configure(in_channels=3, stained=0.5)))
         assert sum(bool(crops[i]["look"][STAINED.start]) for i in range(60)) in wanted
+
+
+def fluorescence(size: int = 64) -> Sample:
+    """Three channels of grey, two bright squares on a dark ground."""
+    labels = np.zeros((size, size), np.int32)
+    labels[8:20, 8:20], labels[36:50, 30:44] = 1, 2
+    image = np.repeat(np.where(labels > 0, 160, 12).astype(np.uint8)[..., None], 3, axis=2)
+    return Sample("f", image, labels)
+
+
+def test_a_share_of_the_fluorescence_is_drawn_anew_as_sections(configure: Configure) -> None:
+    grey = fluorescence()
+    source = CropSource([grey], configure(in_channels=3, tissue=0.5, crop=64, use_density=0.0))
+    redrawn = [source.redraws(grey, i) for i in range(60)]
+    assert 15 < sum(redrawn) < 45
+    for i in range(12):
+        crop = source.crop(i)
+        coloured = bool((crop["image"].max(axis=2) != crop["image"].min(axis=2)).any())
+        assert coloured == (redrawn[i] and bool(crop["labels"].any()))
+        np.testing.assert_array_equal(crop["mask"] > 0, crop["labels"] > 0)
+    bright = replace(grey, image=255 - grey.image)
+    assert not any(source.redraws(bright, i) for i in range(60))
+
+
+def test_crops_come_at_other_sizes_and_keep_what_is_known(configure: Configure) -> None:
+    grey = fluorescence(200)
+    plain, far = (
+        CropSource([grey], configure(in_channels=3, augment=0.0, zoom=zoom, crop=64)) for zoom in (1.0, 3.0)
+    )
+    assert {plain.form(grey, i).zoom for i in range(40)} == {1.0}
+    zooms = np.array([far.form(grey, i).zoom for i in range(200)])
+    assert zooms.min() < 0.5
+    assert zooms.max() > 2
+    assert 60 < np.count_nonzero(zooms == 1) < 140
+
+
+def test_stretching_keeps_areas(configure: Configure) -> None:
+    form = Form(1.0, 2.5, 0.7)
+    assert float(np.linalg.det(form.matrix())) == pytest.approx(1)
+    grey = fluorescence()
+    place = Placement.draw(np.random.default_rng(1), 64, 64, 128, 0.0, form)
+    found = np.count_nonzero(place.warp((grey.labels == 1).astype(np.float32), smooth=False)[32:96, 32:96])
+    assert found > 0
+    axes = np.linalg.svd(place.matrix[:, :2])[1]
+    assert axes[0] / axes[1] == pytest.approx(2.5)
+
+
+def test_pixels_of_which_nothing_is_known_count_in_no_loss(configure: Configure) -> None:
+    grey = fluorescence()
+    ignored = np.zeros((64, 64), np.bool_)
+    ignored[:, 40:] = True
+    source = CropSource([replace(grey, ignored=ignored)], configure(in_channels=3, augment=0.0, crop=64))
+    valid = source.crop(0)["valid"]
+    assert valid.mean() == pytest.approx(40 / 64)
+    _, planes = padded_targets(source.samples[0], source.config, 8)
+    np.testing.assert_array_equal(planes["valid"] > 0, ~ignored)
+
+
+def test_shares_of_data_sets_hold_whatever_their_sizes(configure: Configure) -> None:
+    config = configure(dataset_path=[{"path": "a", "share": 3}, "b"], crowding=1.0)
+    rare = replace(sample(40, 40), origin=1)
+    samples = [sample(40, 40, seed) for seed in range(5)] + [rare]
+    chances = shares_of_sets(samples, config)
+    assert chances.sum() == pytest.approx(1)
+    assert chances[5] == pytest.approx(0.25)
+    assert CropSource(samples, config).chances == pytest.approx(chances)
+    assert shares_of_sets(samples[:5], config).sum() == pytest.approx(1)  # one brings no training images
 
 
 def test_bright_pictures_have_a_strength_of_their_own(configure: Configure) -> None:

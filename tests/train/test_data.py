@@ -149,6 +149,36 @@ def test_a_missing_folder_is_named(cells: Path, configure: Configure, folder: st
     assert str(cells / folder) in str(error.value)
 
 
+def test_several_data_sets_are_read_one_after_the_other(
+    cells: Path, tmp_path: Path, configure: Configure
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(cells / "train", other / "train")
+    paths = [{"path": str(cells), "share": 2}, str(other)]
+    training, validation = read_dataset(configure(dataset_path=paths))
+    assert [(s.name, s.origin) for s in training] == [(f"train{i}", at) for at in (0, 1) for i in range(4)]
+    assert [s.origin for s in validation] == [0, 0]
+    shutil.rmtree(cells / "val")
+    with pytest.raises(DataError, match=r"none of these folders holds val/"):
+        read_dataset(configure(dataset_path=paths))
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        read_dataset(configure(dataset_path=[str(cells), "nowhere"]))
+
+
+def test_a_label_can_say_that_nothing_is_known(cells: Path, configure: Configure) -> None:
+    labels = np.zeros((64, 64), np.uint16)
+    labels[4:9, 4:9], labels[:, 40:] = 7, 65535
+    picture(cells / "train/label/train0.png", labels)
+    sample = read_dataset(configure(ignore_label=65535))[0][0]
+    assert sample.ignored is not None
+    np.testing.assert_array_equal(sample.ignored, labels == 65535)
+    assert set(np.unique(sample.labels)) == {0, 7}
+    assert sample.density is not None
+    assert sample.density.sum() == pytest.approx(1, abs=1e-3)
+    assert read_dataset(configure(ignore_label=65535))[0][1].ignored is None
+    assert read_dataset(configure())[0][0].labels.max() == 65535
+
+
 def float_labels(root: Path) -> Path:
     (root / "train/label/train1.png").unlink()
     return picture(root / "train/label/train1.tif", np.ones((64, 64), np.float32) / 3)

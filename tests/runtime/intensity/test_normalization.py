@@ -111,3 +111,37 @@ def test_unknown_channel_counts() -> None:
         to_channels(np.zeros((2, 2, 5), np.uint8), 3)
     with pytest.raises(ImageError, match="1 or 3 channels, not 2"):
         to_channels(np.zeros((2, 2, 3), np.uint8), 2)
+
+
+def field(dtype: str, edge: int, bright: bool = True) -> np.ndarray:
+    """Four nuclei in the middle of a field of noise, the same whatever its size; or dark ones in light."""
+    back, gain, noise = {"uint8": (20, 150, 2), "uint16": (300, 2000, 12), "float32": (0.1, 1, 0.01)}[dtype]
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:80, :80]
+    spots = sum(np.exp(-((((y - a) ** 2 + (x - b) ** 2) / 50) ** 2)) for a in (20, 60) for b in (20, 60))
+    picture = back + rng.normal(0, noise, (edge, edge))
+    at = (edge - 80) // 2
+    picture[at : at + 80, at : at + 80] += gain * spots
+    if not bright:
+        picture = 220 - picture
+    return picture.round(3 if dtype == "float32" else 0).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_few_cells_look_the_same_however_large_the_empty_field(dtype: str) -> None:
+    small, large = (measure(field(dtype, edge)) for edge in (160, 1200))
+    assert large.high == pytest.approx(small.high, rel=0.15)
+    nucleus = field(dtype, 80)[18:22, 18:22].mean()
+    assert large.high > 0.8 * nucleus  # not a level of the ground
+
+
+def test_a_few_dark_cells_on_glass_keep_their_darkness_too() -> None:
+    small, large = (measure(field("uint8", edge, bright=False)) for edge in (160, 1200))
+    assert large.low == pytest.approx(small.low, abs=15)
+
+
+def test_hot_pixels_are_no_cells() -> None:
+    picture = np.random.default_rng(0).normal(300, 12, (600, 600)).round().astype(np.uint16)
+    plain = measure(picture)
+    picture[np.random.default_rng(1).random(picture.shape) < 0.001] = 60000
+    assert measure(picture).high == pytest.approx(plain.high, abs=3)
