@@ -12,9 +12,14 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
   same where the engine runs on the CPU, and is not disturbed by other processes;
 * ``host_mpx_s``: everything but the engine, whose planes are ready made: nuclei on 17 % of the area,
   1,000 a megapixel, with three image channels. ``host_cpu_mpx_s`` is the same by processor seconds, in
-  megapixels a second and core, as if no other process were there.
+  megapixels a second and core, as if no other process were there. ``stage_cpu_s`` says where they go, by
+  stage: its own thread, and the pool that helps it and grows with the cores. ``slowest_stage_mpx_s`` is
+  what the busiest thread could carry alone: more cores do not help beyond that.
 
 ``--null-engine`` measures the last only, on an image of any size that is made as it is read.
+``--simulate MPX_S`` does so with an engine that takes the time of so many megapixels a second, without a
+processor, as a GPU would; ``simulated_ratio`` is how much of that is left end to end.
+``--cores 1,2`` measures each number of cores in a process of its own; ``scaling`` is relative to the first.
 ``--once`` measures the first only, on such an image: for sizes at which an engine takes a quarter of an hour.
 ``peak_rss_mb`` is the most memory that this process held in all runs. Several sizes are a sweep, each in
 a process of its own: time shall grow with the pixels, and memory not at all with the rows.
@@ -37,95 +42,15 @@ from typing import Any
 
 import click
 import numpy as np
+from host import SCENE, RepeatedReader, run_host
 from kernels import Scene
-from numpy.typing import NDArray
 from slides import Fluorescence, place, write
 
 from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.common.heap import steady_heap
-from cellseg.runtime.geometry.tiling import Region, TileGrid
-from cellseg.runtime.model.spec import Head, ModelSpec
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.pipeline import segment
-from cellseg.runtime.readers import DirectReader, Level
 from cellseg.runtime.results.target import Result
-
-#: Edge of the scene that is repeated over the image without an engine, pixels.
-SCENE = 2048
-#: What stands in for the default model's shape without an engine.
-NULL_SPEC = ModelSpec(
-    name="null",
-    architecture="NULL",
-    channels=3,
-    heads=(Head(name="mask"), Head(name="boundary")),
-    multiple=8,
-    halo=32,
-    receptive_field=32,
-    tile=512,
-    batch=4,
-)
-
-
-class RepeatedReader(DirectReader):
-    """A scene repeated over an image of any size, in no memory but its own."""
-
-    def __init__(self, scene: NDArray[np.uint8], height: int, width: int) -> None:
-        super().__init__(
-            Path("repeated"),
-            dtype=scene.dtype,
-            channel_names=("red", "green", "blue"),
-            levels=[Level(height, width, 1.0)],
-            pixel_size=0.5,
-        )
-        self._scene = scene
-
-    def _read_into(self, region: Region, level: int, out: NDArray[np.uint8]) -> None:
-        edge = len(self._scene)
-        for y in range(region.y - region.y % edge, region.y1, edge):
-            y0, y1 = max(y, region.y), min(y + edge, region.y1)
-            for x in range(region.x - region.x % edge, region.x1, edge):
-                x0, x1 = max(x, region.x), min(x + edge, region.x1)
-                out[y0 - region.y : y1 - region.y, x0 - region.x : x1 - region.x] = self._scene[
-                    y0 - y : y1 - y, x0 - x : x1 - x
-                ]
-
-
-class NullEngine(Backend):
-    """Hands out the planes of a repeated scene, tile after tile in the grid's order."""
-
-    name, device = "null", "cpu"
-    in_flight = 2
-
-    def __init__(self, scene: NDArray[np.uint8], height: int, width: int) -> None:
-        super().__init__(NULL_SPEC)
-        self._size = height, width
-        edge = scene.shape[1]
-        self._edge = edge
-        self._scene = np.pad(scene, ((0, 0), (0, NULL_SPEC.tile), (0, NULL_SPEC.tile)), mode="wrap")
-        self._next = 0
-
-    def _prepare(self, tile: int, batch: int) -> None:
-        self._grid = TileGrid(*self._size, tile, self.spec.halo)
-
-    def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
-        for slot in range(self.batch):
-            row, column = divmod(self._next + slot, self._grid.columns)
-            y = (row * self._grid.core - self._grid.halo) % self._edge
-            x = (column * self._grid.core - self._grid.halo) % self._edge
-            planes[slot] = self._scene[:, y : y + self.tile, x : x + self.tile]
-        self._next = (self._next + self.batch) if self._next + self.batch < len(self._grid) else 0
-        return Done(planes)
-
-
-class Done:
-    """A batch that is ready at once."""
-
-    def __init__(self, planes: NDArray[np.uint8]) -> None:
-        self._planes = planes
-
-    def result(self) -> NDArray[np.uint8]:
-        """Return it."""
-        return self._planes
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -148,18 +73,6 @@ def engine_alone(backend: Backend, batches: int) -> None:
         flying.append(backend.submit(*slots[number % len(slots)]))
     for pending in flying:
         pending.result()
-
-
-def run_host(height: int, width: int, folder: Path) -> tuple[float, float, Result]:
-    """Run everything but the engine; return megapixels a second and a processor second."""
-    scene = Scene.make(SCENE)
-    with NullEngine(scene.planes, height, width) as engine:
-        reader = RepeatedReader(scene.image, height, width)
-        result, _, cpu = timed(
-            lambda: segment(reader, engine, output=folder, overwrite=True, tile=NULL_SPEC.tile)
-        )
-    seconds, megapixels = result.record.seconds, height * width / 1e6
-    return megapixels / (seconds.run + seconds.finish), megapixels / cpu, result
 
 
 def make_slide(height: int, width: int, path: Path) -> None:
@@ -254,6 +167,33 @@ def show_sweep(found: list[dict[str, Any]]) -> None:
         click.echo(f"{size:>15} {seconds:9.1f} {pace(one):9.4f} {slower:9.2f} {memory:9.0f} {larger:9.2f}")
 
 
+def spread(counts: tuple[int, ...], options: list[str]) -> list[dict[str, Any]]:
+    """Measure with each number of cores, in a process of its own that may use no more."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if max(counts) > len(allowed) or min(counts) < 1:
+        raise click.UsageError(f"--cores {max(counts)}: there are {len(allowed)}")
+    found = []
+    try:
+        for count in counts:
+            os.sched_setaffinity(0, allowed[:count])
+            (one,) = sweep((options[1],), options[2:])
+            found.append({"cores": count, **one})
+    finally:
+        os.sched_setaffinity(0, allowed)
+    for one in found:
+        one["scaling"] = one["host_mpx_s"] / found[0]["host_mpx_s"]
+        click.echo(f"{one['cores']} cores: {one['host_mpx_s']:.1f} Mpx/s, {one['scaling']:.2f} times")
+    return found
+
+
+def parse_cores(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Return the numbers of ``1,2,4``."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise click.BadParameter(f"{text}: wanted numbers, for example 1,2,4") from None
+
+
 @click.command()
 @click.option(
     "--size",
@@ -267,6 +207,10 @@ def show_sweep(found: list[dict[str, Any]]) -> None:
 @click.option("--engine", type=click.Path(path_type=Path), help="Model file; packaged by default.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda:N.")
 @click.option("--null-engine", is_flag=True, help="Measure everything but the engine only.")
+@click.option(
+    "--simulate", type=float, metavar="MPX_S", help="The same, with an engine that takes time only."
+)
+@click.option("--cores", callback=parse_cores, metavar="N,N…", help="Measure that on so many cores each.")
 @click.option("--once", is_flag=True, help="Measure one run with the engine only.")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures.")
 def main(
@@ -274,18 +218,25 @@ def main(
     engine: Path | None,
     device: str,
     null_engine: bool,
+    simulate: float | None,
+    cores: tuple[int, ...],
     once: bool,
     target: Path | None,
 ) -> None:
     """Measure the pipeline on an image of one size, or of several."""
     shapes = [parse_size(size) for size in sizes]
-    if len(sizes) > 1:
-        options = ["--device", device, *(["--engine", str(engine)] if engine else [])]
-        options += ["--null-engine"] * null_engine + ["--once"] * once
-        every = sweep(sizes, options)
-        show_sweep(every)
+    null_engine = null_engine or simulate is not None
+    options = ["--device", device, *(["--engine", str(engine)] if engine else [])]
+    options += ["--null-engine"] * null_engine + ["--once"] * once
+    options += ["--simulate", str(simulate)] if simulate is not None else []
+    if len(sizes) > 1 or cores:
+        if cores and (len(sizes) > 1 or not null_engine):
+            raise click.UsageError("--cores takes one --size, and --null-engine or --simulate")
+        every = spread(cores, ["--size", sizes[0], *options]) if cores else sweep(sizes, options)
+        if not cores:
+            show_sweep(every)
         if target is not None:
-            target.write_text(json.dumps({"sizes": every}, indent=1) + "\n")
+            target.write_text(json.dumps({"cores" if cores else "sizes": every}, indent=1) + "\n")
         return
     steady_heap()  # as the command does
     ((height, width),) = shapes
@@ -300,15 +251,19 @@ def main(
             with open_backend(engine, device) as backend:
                 found |= run_engine(folder / "slide.tif", backend, folder / "out")
         if not once:
-            found["host_mpx_s"], found["host_cpu_mpx_s"], host = run_host(height, width, folder / "host")
-            found["host_stages"] = host.record.to_dict()["stages"]
+            host = run_host(height, width, folder / "host", simulate)
+            found |= host.figures()
+            found["host_stages"] = host.result.record.to_dict()["stages"]
     if null_engine:
+        record = host.result.record.to_dict()
         found |= {
-            "cells": host.count,
-            "useful_fraction": host.record.settings.useful_fraction,
-            "seconds": host.record.to_dict()["seconds"],
-            "stages": host.record.to_dict()["stages"],
+            "cells": host.result.count,
+            "useful_fraction": record["settings"]["useful_fraction"],
+            "seconds": record["seconds"],
+            "stages": record["stages"],
         }
+    if simulate is not None:
+        found |= {"simulated_mpx_s": simulate, "simulated_ratio": found["host_mpx_s"] / simulate}
     found["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["machine"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     for name, value in found.items():

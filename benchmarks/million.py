@@ -30,7 +30,7 @@ from typing import Any
 import click
 import numpy as np
 import shapely
-from end_to_end import NULL_SPEC, SCENE, NullEngine, RepeatedReader
+from host import NULL_SPEC, SCENE, NullEngine, RepeatedReader
 from kernels import Scene
 from numpy.typing import NDArray
 

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from end_to_end import Done, make_slide, parse_size, run_engine
+from end_to_end import make_slide, parse_size, run_engine
+from host import Done
 from peers import torch_network
 from readme import table
 from slides import Fluorescence, place
