@@ -21,6 +21,7 @@ from setuptools.errors import PlatformError
 
 PARTS = ("runtime", "train", "export")
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+INSTEAD = "or install a wheel of cellseg, which needs none (made by `make wheel`)."
 OLDEST_PYTHON = (3, 11)  # the first whose stable ABI has the buffer protocol; as in pyproject.toml
 
 packages = [
@@ -56,22 +57,21 @@ class BuildKernels(build_ext):
             found = None
         if not found:
             raise SystemExit(
-                "cellseg: no C compiler was found, and its kernels must be compiled. Install one (Debian, Ubuntu: "
-                "apt install gcc python3-dev; macOS: xcode-select --install; Windows: Visual Studio Build Tools "
-                "with C++), or install a wheel of cellseg, which needs none (made by `make wheel`)."
+                "cellseg: no C compiler was found, and its kernels must be compiled. Install one "
+                "(Debian, Ubuntu: apt install gcc python3-dev; macOS: xcode-select --install; "
+                f"Windows: Visual Studio Build Tools with C++), {INSTEAD}"
             )
         if not any((Path(folder) / "Python.h").exists() for folder in self.compiler.include_dirs):
             raise SystemExit(
-                f"cellseg: Python.h was not found in {sysconfig.get_path('include')}, and the kernels need it. "
-                "Install your Python's headers (Debian, Ubuntu: apt install python3-dev), or install a wheel of "
-                "cellseg, which needs none (made by `make wheel`)."
+                f"cellseg: Python.h was not found in {sysconfig.get_path('include')}; the kernels need it. "
+                f"Install your Python's headers (Debian, Ubuntu: apt install python3-dev), {INSTEAD}"
             )
         for extension in self.extensions:
             extension.extra_compile_args = compile_flags(self.compiler.compiler_type)
         super().build_extensions()
 
     def copy_extensions_to_source(self) -> None:
-        """Put the kernels beside their stubs, and remove what an older build left there: it would win over them."""
+        """Put the kernels beside their stubs; remove those of older builds, which Python would take first."""
         super().copy_extensions_to_source()
         built = {Path(self.get_ext_filename(extension.name)).name for extension in self.extensions}
         for path in Path("runtime/kernels").iterdir():
