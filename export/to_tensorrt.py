@@ -9,6 +9,7 @@ module.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import signal
@@ -143,14 +144,15 @@ def build(
     engine = _load(flavour)
     with replacing(plan) as partial:
         began = time.perf_counter()
-        data, capabilities = _Build(engine, flavour, settings, profile, progress).run(onnx)
+        graph = onnx.read_bytes()
+        data, capabilities = _Build(engine, flavour, settings, profile, progress).run(onnx, graph)
         write(partial, data)
         gpus = list_gpus()
         record = PlanRecord(
             spec=spec,
             onnx=onnx.name,
-            onnx_sha256=plans.sha256(onnx),
-            plan_sha256=plans.sha256(partial),
+            onnx_sha256=hashlib.sha256(graph).hexdigest(),
+            plan_sha256=hashlib.sha256(data).hexdigest(),
             flavour=flavour.name,
             release=engine.__version__,
             gpu=gpus[0].name if gpus else None,
@@ -162,17 +164,22 @@ def build(
             parity=dict(spec.parity),
         )
         with replacing(plans.sidecar(plan)) as described:
-            write(described, record.model_dump_json(indent=1).encode())
+            write(described, _text(record))
             if check is not None:
                 beside = plans.sidecar(partial)
                 try:
-                    write(beside, record.model_dump_json(indent=1).encode())
+                    write(beside, _text(record))
                     record = record.model_copy(update={"parity": {**record.parity, **check(partial)}})
                 finally:
                     beside.unlink(missing_ok=True)
-                write(described, record.model_dump_json(indent=1).encode())
+                write(described, _text(record))
         # The sidecar first: one that does not fit its plan is noticed, a plan without one is not used.
-    return record
+    return record.sealed()
+
+
+def _text(record: PlanRecord) -> bytes:
+    """Return a sidecar as it stands in the file."""
+    return record.sealed().model_dump_json(indent=1).encode()
 
 
 def _load(flavour: Flavour) -> Any:
@@ -196,13 +203,13 @@ class _Build:
         self.log = error_log(engine)
         self.log.words.clear()
 
-    def run(self, onnx: Path) -> tuple[bytes, tuple[str, ...]]:
-        """Return the plan and the compute capabilities that it is for."""
+    def run(self, onnx: Path, graph: bytes) -> tuple[bytes, tuple[str, ...]]:
+        """Return the plan of a graph, the content of `onnx`, and the compute capabilities that it is for."""
         engine = self.engine
         builder = engine.Builder(self.log)
         network = builder.create_network(self._flags())
         parser = engine.OnnxParser(network, self.log)
-        if not parser.parse(onnx.read_bytes()):
+        if not parser.parse(graph):
             words = [_parser_words(parser.get_error(index)) for index in range(parser.num_errors)]
             raise ModelError(f"{onnx}: {self.title} cannot parse it: {'; '.join(words) or self._words()}")
         config = builder.create_builder_config()

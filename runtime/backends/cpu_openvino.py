@@ -7,6 +7,7 @@ This is the only module that imports ``openvino``.
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from .base import Backend, Mode, Pending, Precision, check_graph
 #: there, and the next signal that Python handles (Ctrl-C, the end of a child) ends the process without a
 #: word: ``SigAltStackSetup`` in OpenVINO up to 2026.4.1 at least.
 CORE = openvino.Core()
+
+#: Bytes that one result in a graph may take: for each pixel of a batch (a thousand channels at full size),
+#: and in any case.
+MOST_BYTES, MODEST_BYTES = 4096, 1 << 30
 
 
 class OpenVino(Backend):
@@ -59,7 +64,7 @@ class OpenVino(Backend):
         super().__init__(spec)
         try:
             self._model = CORE.read_model(path)
-        except RuntimeError as error:
+        except Exception as error:  # of any class: names that are no text are a UnicodeDecodeError
             raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
         check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
         self._options: dict[str, Any] = {"PERFORMANCE_HINT": mode.upper()}
@@ -91,11 +96,14 @@ class OpenVino(Backend):
     def _prepare(self, tile: int, batch: int) -> None:
         try:
             self._model.reshape({INPUT_NAME: [batch, tile, tile, self.spec.channels]})
+            too_large = _too_large(self._model, batch * tile * tile)
+            if too_large is not None:
+                raise RuntimeError(too_large)
             self._compiled = CORE.compile_model(self._model, "CPU", self._options)
             count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             # One batch computes per stream; one more is ready when a stream falls free.
             requests = [self._compiled.create_infer_request() for _ in range(count + 1)]
-        except RuntimeError as error:
+        except Exception as error:
             raise BackendError(
                 f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {_reason(error)}"
             ) from None
@@ -160,6 +168,21 @@ def _shapes(ports: Any) -> dict[str, list[int | None]]:
         else []
         for port in ports
     }
+
+
+def _too_large(model: Any, pixels: int) -> str | None:
+    """Return what in a graph of settled sizes asks for absurd memory, before any of it is taken."""
+    allowed = max(MODEST_BYTES, MOST_BYTES * pixels)
+    for node in model.get_ordered_ops():
+        for output in node.outputs():
+            if output.partial_shape.is_static:
+                needed = math.prod(output.shape) * output.element_type.size
+                if needed > allowed:
+                    name = node.get_type_name()
+                    return (
+                        f"one result of its graph ({name}) takes {needed / 1e9:,.0f} GB, as no network does"
+                    )
+    return None
 
 
 def _reason(error: Exception) -> str:

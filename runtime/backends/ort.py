@@ -55,7 +55,8 @@ class OnnxRuntime(Backend):
             settings = {"device_id": device.partition(":")[2] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
             providers.insert(0, ("CUDAExecutionProvider", settings))
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            # Without its fallback: that prints to the terminal, and tries the same again.
+            self._session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # its exceptions share no base class of their own
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

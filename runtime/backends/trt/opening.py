@@ -64,25 +64,30 @@ def open_plan(
         It does not fit, and nothing else can be done or may be.
     """
     gpu = next((gpu for gpu in list_gpus() if gpu.index == index), None)
-    if trust and not plans.sidecar(plan).is_file():
-        return _open_untold(plan, gpu)
-    record = plans.load_record(plan)
-    reason = plans.misfit(plan, record, gpu, trust=trust)
-    if reason is None:
-        return _open(plan, record, index)
-    onnx = plan.with_name(record.onnx)
+    record: PlanRecord | None = None
+    if not trust or plans.sidecar(plan).is_file():
+        record = plans.load_record(plan)
+    onnx = plan.with_suffix(".onnx") if record is None else plan.with_name(record.onnx)
+    try:
+        return _open_alone(plan, onnx, gpu) if record is None else _open(plan, record, gpu, trust=trust)
+    except BackendError as error:
+        reason = str(error)
     if not fallback:
         raise BackendError(f"{reason}; build it anew with cellseg-export, or allow --fallback auto")
     if not onnx.is_file():
         raise BackendError(f"{reason}, and there is no {onnx.name} beside it to build it from or to run")
-    try:
-        rebuild(plan, onnx, record, gpu, progress)
-    except BackendError as failure:
-        backend = open_onnx(onnx)
-        backend.note = f"{reason}; {failure}: {onnx.name} runs on {backend.name} ({backend.device}) instead"
-        return backend
-    backend = _open(plan, plans.load_record(plan), index)
-    backend.note = f"{reason}; it has been built anew"
+    failure = ""
+    if record is not None:
+        try:
+            rebuild(plan, onnx, record, gpu, progress)
+            backend = _open(plan, plans.load_record(plan), gpu)
+        except (BackendError, ModelError) as error:
+            failure = "" if str(error) == reason else f"; {error}"
+        else:
+            backend.note = f"{reason}; it has been built anew"
+            return backend
+    backend = open_onnx(onnx)
+    backend.note = f"{reason}{failure}: {onnx.name} runs on {backend.name} ({backend.device}) instead"
     return backend
 
 
@@ -108,7 +113,7 @@ def rebuild(
     }
     with _one_at_a_time(plan.parent):
         with contextlib.suppress(ModelError):
-            if plans.misfit(plan, plans.load_record(plan), gpu) is None:
+            if plans.misfit(plan, plans.read_plan(plan), plans.load_record(plan), gpu) is None:
                 return
         _run([sys.executable, "-m", BUILDER, str(onnx), str(plan), json.dumps(settings)], progress)
 
@@ -152,17 +157,21 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _open(plan: Path, record: PlanRecord, index: int) -> Backend:
+def _open(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = False) -> Backend:
+    """Open a plan if it fits; what is checked and what is deserialised are the same bytes."""
     from .runner import TensorRt
 
-    return TensorRt(plan, record.spec, FLAVOURS[record.flavour], record.profile, index)
+    data = plans.read_plan(plan)
+    reason = plans.misfit(plan, data, record, gpu, trust=trust)
+    if reason is not None or gpu is None:
+        raise BackendError(reason or f"{plan}: a plan needs an NVIDIA GPU, and there is none here")
+    return TensorRt(plan, data, record.spec, FLAVOURS[record.flavour], record.profile, gpu.index)
 
 
-def _open_untold(plan: Path, gpu: Gpu | None) -> Backend:
+def _open_alone(plan: Path, onnx: Path, gpu: Gpu | None) -> Backend:
     """Open a plan without a sidecar, as the user insists; its specification comes from the ONNX beside it."""
     from .runner import TensorRt
 
-    onnx = plan.with_suffix(".onnx")
     if not plan.is_file():
         raise ModelError(f"{plan}: no such plan")
     if not onnx.is_file():
@@ -176,4 +185,4 @@ def _open_untold(plan: Path, gpu: Gpu | None) -> Backend:
     if not installed:
         ways = " or ".join(flavour.install for flavour in FLAVOURS.values())
         raise BackendError(f"{plan}: no TensorRT is installed to run it ({ways})")
-    return TensorRt(plan, spec, installed[0], None, gpu.index)
+    return TensorRt(plan, plans.read_plan(plan), spec, installed[0], None, gpu.index)

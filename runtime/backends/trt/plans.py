@@ -1,8 +1,10 @@
 """What stands beside a TensorRT plan, and whether the plan fits this machine.
 
 A plan is executable input for one release of one engine on one kind of GPU. Its sidecar,
-``m.plan.json``, says which, and is checked before anything is deserialised. This module loads no
-engine: releases come from the installed packages' metadata, GPUs from the driver.
+``m.plan.json``, says which, and is checked before anything is deserialised. It is sealed: what it says of
+the plan and of the model cannot change without being noticed. (A seal finds damage and edits; it is no
+signature.) This module loads no engine: releases come from the installed packages' metadata, GPUs from
+the driver.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
@@ -22,7 +25,9 @@ from ...model.spec import ModelSpec, Record, complaint
 from ..gpus import Gpu
 
 #: Version of the sidecar, counted apart from the specification's within it; a reader refuses any other.
-FORMAT = 1
+FORMAT = 2
+#: A sidecar of more bytes is none.
+_LONGEST_SIDECAR = 1 << 20
 #: File name ending of plans.
 SUFFIX = ".plan"
 
@@ -89,22 +94,31 @@ class _Formats(BaseModel):
     spec: _SpecFormat = _SpecFormat()
 
 
+def _file_name(text: str) -> str:
+    """Return the name of an ONNX file in the plan's own folder, or complain: it is opened later."""
+    plain = text == PurePosixPath(text).name == PureWindowsPath(text).name and text.isprintable()
+    if not plain or not text.endswith(".onnx") or len(text.encode()) > 255:
+        shown = text if len(text) <= 40 else f"{text[:40]}…"
+        raise ValueError(f"found {shown!r}, wanted the name of an .onnx file beside the plan")
+    return text
+
+
 class PlanRecord(Record):
     """The sidecar of a plan."""
 
     format: int = FORMAT
     spec: ModelSpec
     #: Name of the ONNX file it was built from, which stands beside it, and that file's SHA-256.
-    onnx: str
+    onnx: Annotated[str, AfterValidator(_file_name)]
     onnx_sha256: str
     plan_sha256: str
     flavour: FlavourName
     #: Release of the engine that built it, which alone can run it.
-    release: str
+    release: Annotated[str, Field(pattern=r"^[\w.+-]{1,64}$")]
     #: Name of the GPU that it was built on; ``None`` where it was built without one.
     gpu: str | None
     #: Compute capabilities that it was built for, for example ``8.9``.
-    capabilities: tuple[str, ...]
+    capabilities: tuple[Annotated[str, Field(pattern=r"^\d{1,3}\.\d$")], ...]
     profile: Profile
     precision: Literal["fp32", "fp16", "int8"]
     #: Scratch memory in bytes that the builder was allowed; ``None`` for the engine's own choice.
@@ -112,6 +126,17 @@ class PlanRecord(Record):
     build_seconds: float = Field(ge=0.0)
     #: Parity with PyTorch as measured at export; ``plan.…`` where the plan itself was run.
     parity: dict[str, float] = Field(default_factory=dict)
+    #: SHA-256 of everything above.
+    seal: str = ""
+
+    def sealed(self) -> Self:
+        """Return the record with its seal, as it is written."""
+        return self.model_copy(update={"seal": self.checksum()})
+
+    def checksum(self) -> str:
+        """Return what the seal should be."""
+        values = self.model_dump(mode="json", exclude={"seal"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property
     def title(self) -> str:
@@ -149,12 +174,15 @@ def read_sidecar(path: Path) -> PlanRecord:
     Raises
     ------
     ModelError
-        It cannot be read, or is not one of this release.
+        It cannot be read, is not one of this release, or has changed since it was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(_LONGEST_SIDECAR + 1).decode()
+        if len(text) > _LONGEST_SIDECAR:
+            raise ModelError(f"{path}: no sidecar of a plan: larger than {_LONGEST_SIDECAR:,} bytes")
         _Formats.model_validate_json(text)
-        return PlanRecord.model_validate_json(text)
+        record = PlanRecord.model_validate_json(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{path}: cannot be read ({error}); build the plan again with cellseg-export"
@@ -164,6 +192,12 @@ def read_sidecar(path: Path) -> PlanRecord:
             f"{path}: does not fit this release (format {FORMAT}): {complaint(error)}; "
             "build the plan again with cellseg-export"
         ) from None
+    if record.seal != record.checksum():
+        raise ModelError(
+            f"{path}: changed or damaged since the plan was built (its checksum differs); "
+            "build the plan again with cellseg-export"
+        )
+    return record
 
 
 def load_spec(plan: Path) -> ModelSpec:
@@ -181,13 +215,31 @@ def installed_release(flavour: Flavour) -> str | None:
         return "of unknown release"
 
 
-def misfit(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = False) -> str | None:
+def read_plan(plan: Path) -> bytes:
+    """Return the bytes of a plan, to be checked and then deserialised: read twice, they may differ.
+
+    Raises
+    ------
+    ModelError
+        It cannot be read.
+    """
+    try:
+        return plan.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{plan}: cannot be read ({error.strerror})") from None
+
+
+def misfit(
+    plan: Path, data: bytes, record: PlanRecord, gpu: Gpu | None, *, trust: bool = False
+) -> str | None:
     """Return why a plan does not fit this machine, in one line that begins with its name; or ``None``.
 
     Parameters
     ----------
     plan
         The plan.
+    data
+        Its bytes, as :func:`read_plan` returned them.
     record
         Its sidecar.
     gpu
@@ -195,15 +247,15 @@ def misfit(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = Fal
     trust
         Take the plan's bytes for what the sidecar describes.
     """
-    tampered = None if trust else _tampering(plan, record)
+    tampered = None if trust else _tampering(data, record)
     for problem in (tampered, _engine(record), _gpu(record, gpu), _stale(plan, record)):
         if problem is not None:
             return f"{plan}: {problem}"
     return None
 
 
-def _tampering(plan: Path, record: PlanRecord) -> str | None:
-    if sha256(plan) != record.plan_sha256:
+def _tampering(data: bytes, record: PlanRecord) -> str | None:
+    if hashlib.sha256(data).hexdigest() != record.plan_sha256:
         return "its bytes are not those that its sidecar describes"
     return None
 

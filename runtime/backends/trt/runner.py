@@ -35,7 +35,9 @@ class TensorRt(Backend):
     Parameters
     ----------
     plan
-        The file, known to fit this machine.
+        The file, for messages.
+    data
+        Its bytes, known to fit this machine.
     spec
         The model's specification.
     flavour
@@ -52,7 +54,13 @@ class TensorRt(Backend):
     """
 
     def __init__(
-        self, plan: Path, spec: ModelSpec, flavour: Flavour, profile: Profile | None, index: int
+        self,
+        plan: Path,
+        data: bytes,
+        spec: ModelSpec,
+        flavour: Flavour,
+        profile: Profile | None,
+        index: int,
     ) -> None:
         super().__init__(spec)
         self.name, self.device, self.in_flight = flavour.name, f"cuda:{index}", SLOTS
@@ -64,7 +72,8 @@ class TensorRt(Backend):
         self._title = f"{flavour.title} {self._trt.__version__}"
         self._log = error_log(self._trt)
         self._runtime = self._trt.Runtime(self._log)
-        self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        self._log.words.clear()  # of another plan before this one
+        self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise BackendError(f"{plan}: {self._title} does not take it: {self._words()}")
         self._profile = profile or self._own_profile(plan)

@@ -247,7 +247,7 @@ def write_sidecar(plan: Path, spec: ModelSpec, **changes: object) -> PlanRecord:
         "precision": "fp32",
         "build_seconds": 1.0,
     }
-    record = PlanRecord(**{**values, **changes})
+    record = PlanRecord(**{**values, **changes}).sealed()
     plans.sidecar(plan).write_text(record.model_dump_json())
     return record
 
@@ -311,7 +311,7 @@ def test_errors_carry_the_words_of_cuda_and_engine(plan: Path, cuda: FakeCuda, b
     plan.write_bytes(b"noise")
     write_sidecar(plan, box_spec)
     with pytest.raises(
-        BackendError, match=rf"TensorRT {RELEASE} does not take it: the magic tag does not match$"
+        BackendError, match=rf"TensorRT {RELEASE} does not take it: the magic tag does not match; build"
     ):
         open_backend(plan, options=Options(fallback="none"))
 
@@ -392,9 +392,9 @@ class TestFit:
         newer = "found 99, written by a newer release of cellseg than this one; build the plan again"
         # What else a newer format holds is not blamed.
         path.write_text(json.dumps({**record, "format": 99, "surprise": 1, "profile": "auto"}))
-        assert f"(format 1): format: {newer}" in self.refuses(plan)
+        assert f"(format 2): format: {newer}" in self.refuses(plan)
         path.write_text(json.dumps({**record, "spec": {**record["spec"], "format": 99, "heads": {}}}))
-        assert f"(format 1): spec.format: {newer}" in self.refuses(plan)
+        assert f"(format 2): spec.format: {newer}" in self.refuses(plan)
         path.write_text(json.dumps({**record, "format": 0}))
         assert "format: found 0, which this release does not read" in self.refuses(plan)
         path.write_text(json.dumps({**record, "surprise": 1}))
@@ -404,6 +404,54 @@ class TestFit:
         path.write_bytes(b"\xff\xfe\xfd")
         assert "cannot be read" in self.refuses(plan)
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda record: record["spec"].update(halo=8),
+            lambda record: record["spec"]["split"].update(min_area=500),
+            lambda record: record["profile"].update(tile=[4, 32, 64]),
+            lambda record: record.pop("seal"),
+        ],
+        ids=["halo", "splitter", "profile", "seal"],
+    )
+    def test_an_altered_sidecar(self, change: Callable[[dict[str, object]], None], plan: Path) -> None:
+        """What the plan computes is sealed with it; ``--trust-plan`` is about the plan's bytes alone."""
+        path = plans.sidecar(plan)
+        record = json.loads(path.read_text())
+        change(record)
+        path.write_text(json.dumps(record))
+        for trust in (False, True):
+            assert "changed or damaged since the plan was built" in self.refuses(plan, trust_plan=trust)
+        with pytest.raises(ModelError, match="changed or damaged"):
+            load_spec(plan)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "", ".", "..", "../box.onnx", "/etc/box.onnx", "sub/box.onnx", "sub\\box.onnx", "C:box.onnx",
+            "é" * 130 + ".onnx", "box\n.onnx", "box\0.onnx", "box", "box.plan", ".onnx/..",
+            "x" * 300 + ".onnx",
+        ],
+    )  # fmt: skip
+    def test_a_sidecar_names_a_file_beside_it(self, name: str, plan: Path) -> None:
+        path = plans.sidecar(plan)
+        path.write_text(json.dumps({**json.loads(path.read_text()), "onnx": name}))
+        text = self.refuses(plan)
+        assert "onnx: found" in text
+        assert "wanted the name of an .onnx file beside the plan" in text
+        assert len(text) < 400
+
+    def test_odd_sidecars(self, plan: Path) -> None:
+        path = plans.sidecar(plan)
+        record = json.loads(path.read_text())
+        for change in ({"release": "1\n2"}, {"capabilities": ["8.9\n"]}, {"release": "9" * 10_000}):
+            path.write_text(json.dumps({**record, **change}))
+            assert f"{next(iter(change))}" in self.refuses(plan)
+        path.write_text("[" * 100_000)
+        assert "does not fit this release" in self.refuses(plan)
+        path.write_text(json.dumps({**record, "gpu": "x" * (2 << 20)}))
+        assert "larger than" in self.refuses(plan)
+
     def test_no_such_plan(self, plan: Path) -> None:
         plan.unlink()
         with pytest.raises(ModelError, match="no such"):
@@ -412,6 +460,26 @@ class TestFit:
     def test_plans_do_not_run_on_a_cpu(self, plan: Path) -> None:
         with pytest.raises(UsageError, match=r"tensorrt runs \.plan files on cuda, not on cpu"):
             open_backend(plan, "cpu")
+
+
+def test_what_was_checked_is_what_is_loaded(
+    plan: Path, engine: FakeTrt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan that is exchanged after its check is not what is deserialised."""
+    loaded: list[bytes] = []
+    take, checked = FakeTrt.deserialize_cuda_engine, plans.misfit
+
+    def exchange(*arguments: object, **options: object) -> str | None:
+        reason = checked(*arguments, **options)  # type: ignore[arg-type]
+        plan.write_bytes(b"plan of a villain")
+        return reason
+
+    monkeypatch.setattr(plans, "misfit", exchange)
+    monkeypatch.setattr(
+        FakeTrt, "deserialize_cuda_engine", lambda self, data: loaded.append(data) or take(self, data)
+    )
+    open_backend(plan, options=Options(fallback="none")).close()
+    assert loaded == [b"plan of a box"]
 
 
 class TestTrust:
@@ -446,6 +514,13 @@ class TestTrust:
         monkeypatch.setattr(opening, "list_gpus", tuple)
         with pytest.raises(BackendError, match="needs an NVIDIA GPU"):
             open_backend(plan, options=self.OPTIONS)
+
+    def test_without_a_gpu_the_onnx_runs(self, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        plans.sidecar(plan).unlink()
+        monkeypatch.setattr(opening, "list_gpus", tuple)
+        with open_backend(plan, options=Options(trust_plan=True)) as backend:
+            assert backend.name == "openvino"
+            assert "needs an NVIDIA GPU, and there is none here: box.onnx runs on openvino" in backend.note
 
 
 class TestFallback:
@@ -533,6 +608,24 @@ class TestFallback:
         with open_backend(plan) as backend:
             assert backend.name == "openvino"
             assert "it could not be built anew (no memory left)" in backend.note
+
+    @pytest.mark.parametrize("release", [RELEASE, "98.0"], ids=["fits", "built anew"])
+    def test_a_plan_that_is_not_taken_leaves_the_onnx(
+        self, release: str, plan: Path, box_spec: ModelSpec, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Sidecar and machine agree, and the engine refuses it all the same: before and after a rebuild."""
+
+        def build(command: list[str], progress: object) -> None:
+            plan.write_bytes(b"noise of another kind")
+            write_sidecar(plan, box_spec)
+
+        plan.write_bytes(b"noise")
+        write_sidecar(plan, box_spec, release=release)
+        monkeypatch.setattr(opening, "_run", build)
+        with open_backend(plan) as backend:
+            assert backend.name == "openvino"
+            assert backend.note.count("does not take it: the magic tag does not match") == 1
+            assert "box.onnx runs on openvino (cpu) instead" in backend.note
 
     def test_without_the_builder_the_onnx_runs(
         self, plan: Path, box_spec: ModelSpec, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
