@@ -125,7 +125,7 @@ def test_no_module_is_named_after_a_dependency() -> None:
 
 
 def test_commands() -> None:
-    names = ("train", "export", "infer", "eval", "tune")
+    names = ("train", "export", "infer", "eval", "tune", "view")
     assert list(PROJECT["scripts"]) == [f"cellseg-{name}" for name in names]
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..geometry.focus import Polygons
 from ..instances import Cells, Strip
-from ..intensity.normalization import measure
+from ..intensity.display import Display
 from ..kernels.draw import draw_rings, lay_over
 from ..readers.base import fit
 from .base import Writer, write_whole
@@ -30,15 +30,6 @@ ON_DARK = ((255, 209, 102), (6, 214, 160), (76, 201, 240), (255, 112, 166), (199
 ON_BRIGHT = ((255, 221, 0), (0, 229, 255), (124, 255, 20), (255, 138, 0))
 #: Colours are dealt out before it is known which palette it will be: a multiple of both lengths.
 COLOURS = 12
-#: Colours that stand for channels where there are not one or three of them.
-CHANNEL_COLOURS = (
-    (0.25, 0.45, 1),
-    (0.2, 1, 0.35),
-    (1, 0.25, 0.2),
-    (1, 0.85, 0.2),
-    (1, 0.3, 0.9),
-    (0.3, 1, 1),
-)
 #: The colour that all dots have.
 DOT = 1
 #: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
@@ -48,34 +39,6 @@ REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
 _SHIFT = 4
 #: Largest coordinate in those parts.
 _FURTHEST = 1 << 30
-
-
-def display(picture: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Turn a reduced picture of any type and channel count into one to look at.
-
-    Parameters
-    ----------
-    picture
-        Shape (h, w, channels), as :meth:`~cellseg.runtime.readers.SlideReader.overview` gives.
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, 3)
-        8-bit colours as they are; all else with its contrast stretched by the percentiles of
-        :mod:`cellseg.runtime.intensity.normalization`, several channels as colours that add up.
-    """
-    count = picture.shape[2]
-    if count == 3 and picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture)
-    if count in (1, 3):
-        stretched = measure(picture).apply(picture)
-        return np.ascontiguousarray(np.broadcast_to(stretched, (*picture.shape[:2], 3)))
-    mixed = np.zeros((*picture.shape[:2], 3), np.float32)
-    for channel in range(count):
-        plane = picture[:, :, channel]
-        colour = np.array(CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], np.float32)
-        mixed += measure(plane).apply(plane)[:, :, None] * colour
-    return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
 def reduced_size(height: int, width: int) -> tuple[int, int]:
@@ -161,7 +124,8 @@ class Overview(Writer):
         if not self._lined:
             self._cover = np.rint(np.minimum(self._covered, 1) * 255).astype(np.uint8)
             self._colour[:] = DOT
-        shown = display(self._given() if callable(self._given) else self._given)
+        picture = self._given() if callable(self._given) else self._given
+        shown = Display.of(picture).apply(picture)
         if shown.shape[:2] != self._shape:
             shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
         colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)

@@ -1,0 +1,103 @@
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+
+from cellseg.runtime.errors import CellsegError, DataError, UsageError
+from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.view.scene import Scene
+from cellseg.runtime.writers.formats import read_labels
+
+from .conftest import DISCS
+
+
+@pytest.fixture
+def scene(finished):
+    with Scene(finished) as opened:
+        yield opened
+
+
+def test_what_it_knows(scene):
+    assert (scene.name, scene.height, scene.width, scene.count) == ("discs.tif", 900, 1200, len(DISCS))
+    assert scene.pixel_size == 0.5
+    assert scene.missing is None
+    assert set(scene.planes) >= {"mask"}
+    assert {"area", "score", "density"} <= set(scene.column_names)
+    assert "label" not in scene.column_names
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize(("y", "x"), [(-1, -1), (10, 20), (880, 1190)])
+def test_labels_are_those_of_the_file(scene, y, x, step):
+    whole = read_labels(scene.folder)[::step, ::step]
+    padded = np.pad(whole, 1300)
+    assert np.array_equal(scene.labels_at(y, x, 50, 60, step), padded[1300 + y :, 1300 + x :][:50, :60])
+
+
+def test_labels_below_the_last_level(scene):
+    whole = read_labels(scene.folder)
+    assert np.array_equal(scene.labels_at(0, 0, 57, 75, 16), whole[::16, ::16])
+
+
+def test_cells_by_number_and_place(scene):
+    labels = read_labels(scene.folder)
+    for x, y, radius in DISCS:
+        row = scene.row(int(labels[y, x]))
+        assert abs(row["centroid_x"] - x) < 1
+        assert abs(row["area"] - np.pi * radius**2) < 0.1 * np.pi * radius**2
+        y0, x0, y1, x1 = scene.box(row["label"])
+        assert y0 <= y < y1
+        assert x0 <= x < x1
+    assert scene.row(999) is None
+    assert scene.box(0) is None
+
+
+def test_density_counts_neighbours(scene):
+    density = scene.column("density")
+    near = [scene.index_of(int(scene.labels_at(y, x, 1, 1)[0, 0])) for x, y, _ in (DISCS[2], DISCS[5])]
+    alone = scene.index_of(int(scene.labels_at(40, 1180, 1, 1)[0, 0]))
+    assert density[near[0]] == density[near[1]] == pytest.approx(2 * density[alone])
+
+
+def test_picture_and_planes_are_reduced(scene):
+    part = scene.picture_at(Region(0, 0, 900, 1200), 4)
+    assert part.shape == (225, 300, 3)
+    assert part[DISCS[1][1] // 4, DISCS[1][0] // 4].min() > 200
+    assert part[0, 0].max() < 40
+    plane = scene.plane_at("mask", Region(512, 512, 388, 512), 2)
+    assert plane.shape == (194, 256)
+    assert plane[(610 - 512) // 2, (610 - 512) // 2] > 200
+    assert scene.plane_at("nothing", Region(0, 0, 9, 9), 1) is None
+
+
+def test_the_image_has_moved(finished, tmp_path):
+    there = tmp_path / "moved"
+    shutil.copytree(finished, there / "out")
+    image = finished.parent / "discs.tif"
+    aside = image.rename(image.with_name("elsewhere.tif"))
+    try:
+        with Scene(there / "out") as scene:
+            assert "say where it is with --image" in scene.missing
+            assert scene.picture_at(Region(0, 0, 9, 9), 1) is None
+            assert scene.labels_at(0, 0, 900, 1200).max() == len(DISCS)
+        with Scene(there / "out", str(aside)) as scene:
+            assert scene.missing is None
+    finally:
+        aside.rename(image)
+
+
+def test_another_image(finished, tmp_path):
+    tifffile.imwrite(tmp_path / "small.tif", np.zeros((40, 50), np.uint8))
+    with pytest.raises(DataError, match="40×50 pixels, the result 900×1200: it is another image"):
+        Scene(finished, str(tmp_path / "small.tif"))
+
+
+def test_no_result(tmp_path):
+    with pytest.raises(UsageError, match="no result"):
+        Scene(tmp_path)
+
+
+def test_unknown_column(scene):
+    with pytest.raises(CellsegError, match="has no column 'size'"):
+        scene.column("size")
