@@ -1,0 +1,127 @@
+"""How long a tile of the viewer takes, asked for over HTTP as a browser does.
+
+    python benchmarks/view.py --size 40000 [--json view.json]
+
+A slide of SIZE² pixels with 1,000 cells a megapixel is segmented without a network, and its picture is
+written as a tiled TIFF without a pyramid, the slowest kind. Then a server of its own process answers:
+
+* ``first_tile_s``: from the start of the command to the first tile of cells, the whole slide in it;
+* ``cells``, ``restyled``, ``picture``: milliseconds of a tile at random places of random zooms, one request
+  at a time: of the cells, of the same cells in other colours (as a slider asks for), of the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import click
+import numpy as np
+import tifffile
+from end_to_end import SCENE, NullEngine, RepeatedReader
+from kernels import Scene
+
+from cellseg.runtime import segment
+from cellseg.runtime.view.tiles import TILE, zooms
+
+#: Tiles asked for of each kind.
+TILES = 120
+
+
+class Slide(RepeatedReader):
+    """The repeated scene under the name of the file that holds its picture."""
+
+    def __init__(self, path: Path, scene: np.ndarray[Any, Any], edge: int) -> None:
+        super().__init__(scene, edge, edge)
+        self.path = path
+
+
+def write_picture(path: Path, scene: np.ndarray[Any, Any], edge: int) -> None:
+    """Write the scene over and over as JPEG tiles."""
+
+    def tiles() -> Iterator[np.ndarray[Any, Any]]:
+        for y in range(0, edge, TILE):
+            for x in range(0, edge, TILE):
+                yield scene[y % SCENE : y % SCENE + TILE, x % SCENE : x % SCENE + TILE]
+
+    tifffile.imwrite(
+        path, tiles(), shape=(edge, edge, 3), dtype=np.uint8, tile=(TILE, TILE), photometric="rgb",
+        compression="jpeg", bigtiff=True,
+    )  # fmt: skip
+
+
+def ask(address: str) -> float:
+    """Return the milliseconds of a request."""
+    started = time.perf_counter()
+    with urlopen(address) as answer:
+        assert answer.status == 200
+        answer.read()
+    return 1000 * (time.perf_counter() - started)
+
+
+def places(edge: int, random_: random.Random) -> Iterator[str]:
+    """Yield zoom, column and row of tiles."""
+    last = zooms(edge, edge)
+    while True:
+        zoom = random_.randint(last - 6, last)
+        wide = -(-edge // (TILE << (last - zoom)))
+        yield f"{zoom}/{random_.randrange(wide)}_{random_.randrange(wide)}"
+
+
+def figures(milliseconds: list[float]) -> dict[str, float]:
+    """Return median, 95th percentile and maximum."""
+    low, high = np.percentile(milliseconds, (50, 95))
+    return {"median_ms": float(low), "p95_ms": float(high), "max_ms": max(milliseconds)}
+
+
+@click.command()
+@click.option("--size", default=40000, show_default=True, help="Edge of the slide in pixels.")
+@click.option("--json", "target", type=click.Path(path_type=Path), help="File for the figures.")
+def main(size: int, target: Path | None) -> None:
+    """Measure the viewer."""
+    scene = Scene.make(SCENE)
+    with tempfile.TemporaryDirectory() as folder:
+        image, out = Path(folder) / "slide.tif", Path(folder) / "out"
+        write_picture(image, scene.image, size)
+        with NullEngine(scene.planes, size, size) as engine, Slide(image, scene.image, size) as reader:
+            count = segment(reader, engine, output=out).count
+        started = time.perf_counter()
+        command = [
+            sys.executable,
+            "-c",
+            "from cellseg.runtime.cli.view import main; main()",
+            str(out),
+            "--no-browser",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            address = f"{server.stdout.readline().strip()}scene/0"
+            ask(f"{address}/cells/{zooms(size, size) - 6}/0_0.png")
+            measured: dict[str, Any] = {
+                "size": size,
+                "cells": count,
+                "first_tile_s": time.perf_counter() - started,
+            }
+            wanted = [place for place, _ in zip(places(size, random.Random(1)), range(TILES), strict=False)]
+            measured["new"] = figures([ask(f"{address}/cells/{place}.png") for place in wanted])
+            measured["restyled"] = figures(
+                [ask(f"{address}/cells/{place}.png?min_score=0.5") for place in wanted]
+            )
+            measured["first_picture_s"] = ask(f"{address}/picture/{wanted[0]}.jpg") / 1000
+            measured["picture"] = figures([ask(f"{address}/picture/{place}.jpg") for place in wanted[:40]])
+            server.terminate()
+    click.echo(json.dumps(measured, indent=1))
+    if target is not None:
+        target.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
