@@ -6,7 +6,6 @@ nothing of colours, tiles or HTTP.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from functools import cached_property
@@ -21,6 +20,9 @@ from ..errors import CellsegError, DataError, UsageError
 from ..geometry.tiling import Region
 from ..intensity.display import Display
 from ..readers import SlideReader, open_slide
+from ..readers.open import SlideOptions
+from ..results.record import RunRecord
+from ..writers.folder import RECORD
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
 OVERVIEW_EDGE = 4096
@@ -64,7 +66,7 @@ class Scene(Closing):
     def __init__(self, folder: Path, image: str | None = None) -> None:
         self.folder = folder
         self.record = _record(folder)
-        self.height, self.width = int(self.record["image"]["height"]), int(self.record["image"]["width"])
+        self.height, self.width = self.record.image.height, self.record.image.width
         self.levels = _label_levels(folder)
         if self.levels[0].shape != (self.height, self.width):
             raise DataError(
@@ -81,29 +83,28 @@ class Scene(Closing):
     @property
     def name(self) -> str:
         """What the image is called."""
-        return Path(str(self.record["image"]["path"])).name or self.folder.name
+        return Path(self.record.image.path).name or self.folder.name
 
     @property
     def pixel_size(self) -> float | None:
         """Micrometres a pixel, where known."""
-        size = self.record["image"].get("pixel_size_um")
-        return None if size is None else float(size)
+        return self.record.image.pixel_size_um
 
     @property
     def model(self) -> str:
         """Name of the model that found the cells."""
-        return str(self.record["model"]["name"])
+        return self.record.model.name
 
     @property
     def min_score(self) -> float:
         """Score below which cells were dropped when the result was made."""
-        rule = self.record["settings"]["split"].get("score")
-        return float(rule["minimum"]) if rule else 0.0
+        rule = self.record.settings.split.score
+        return rule.minimum if rule else 0.0
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about the run, one line each."""
-        return tuple(self.record["notes"])
+        return self.record.notes
 
     @property
     def count(self) -> int:
@@ -209,7 +210,7 @@ class Scene(Closing):
 
     def _open_picture(self, image: str | None) -> tuple[SlideReader | None, str | None]:
         """Open the image that the result is of, with the plane and channels that the run saw."""
-        path = image or str(self.record["image"]["path"])
+        path = image or self.record.image.path
         if image is None and "://" not in path and not Path(path).exists():
             return None, f"{path} is not there any more; say where it is with --image"
         try:
@@ -307,16 +308,20 @@ def _inside(region: Region, tall: float, wide: float, size: tuple[int, int]) -> 
     return Region(y, x, max(1, y1 - y), max(1, x1 - x))
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Path) -> RunRecord:
+    path = folder / RECORD
     try:
-        found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return RunRecord.from_json(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
-        raise UsageError(f"{folder}: no result is there") from None
-    return found
+        raise UsageError(
+            f"{folder}: no result is there; wanted a folder that cellseg-infer wrote, with a {RECORD} in it"
+        ) from None
 
 
-def _reading(record: dict[str, Any]) -> Any:
-    return {}
+def _reading(record: RunRecord) -> SlideOptions:
+    """Return which part of the file the run saw."""
+    asked = {name: record.options.get(name) for name in ("series", "page", "z", "t", "channels")}
+    return {**asked, "skip_bad_tiles": True}  # type: ignore[typeddict-item]  # a damaged tile is shown black
 
 
 def _label_levels(folder: Path) -> list[Any]:

@@ -89,7 +89,9 @@ class Browser:
     def wait(self, code, seconds=60):
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
-            value = self.run(code)
+            value = self.run(
+                f"(() => {{ try {{ return {code} }} catch {{ return null }} }})()"
+            )  # not loaded yet
             if value:
                 return value
             time.sleep(0.1)
