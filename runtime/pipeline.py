@@ -140,7 +140,7 @@ def segment(
         regions, tissue = _regions(slide, chosen), _tissue(reader, chosen)
         target = Memory() if output is None else ResultFolder(Path(output), chosen, source)
         stack.enter_context(target)
-        backend.prepare(grid.tile, _batch(grid, backend, chosen))
+        stack.enter_context(backend.prepared(grid.tile, _batch(grid, backend, chosen)))
         setup = Setup(
             reader=reader,
             backend=backend,

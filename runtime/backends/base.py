@@ -7,8 +7,10 @@ the suite that a new one must pass.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -18,11 +20,18 @@ from numpy.typing import NDArray
 from ..common.closing import Closing
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
+from .turns import Turns
 
 #: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
 Mode = Literal["throughput", "latency"]
 #: ``auto`` leaves the choice to the engine; ``fp32`` forbids it to compute in less than the graph says.
 Precision = Literal["auto", "fp32"]
+
+#: Said where a forked child would wait for ever for threads that only its parent has.
+FORKED = (
+    "the process that this one was forked from has used the engine, whose threads do not come along; "
+    "start processes with multiprocessing.get_context('spawn'), or use the engine only after forking"
+)
 
 
 def check_graph(
@@ -84,7 +93,11 @@ class Backend(Closing):
 
     The order of use is: construct, :meth:`prepare` for a tile and batch size, then any number of
     :meth:`submit`; :meth:`prepare` again for another size once nothing is pending; :meth:`close`.
-    Calls come from one thread at a time; ``Pending.result`` may be called from another.
+
+    Several threads may share it, each within :meth:`prepared`; that is how
+    :func:`~cellseg.runtime.segment` uses it. Runs of one size then go on side by side and share its
+    rate; those of another size wait for their turn and pay for a new preparation (about .3 s on a CPU,
+    seconds on a GPU). Processes cannot share one.
     """
 
     #: Name as the user writes it, for example ``openvino``.
@@ -106,6 +119,18 @@ class Backend(Closing):
         self.spec = spec
         self.tile = self.batch = 0
         self._closed = False
+        self._turns = Turns()
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def prepared(self, tile: int, batch: int) -> Iterator[None]:
+        """Within it the engine is ready for batches of one shape, whoever else shares it.
+
+        Other threads that want the same shape may be within it too; with another one they wait.
+        Parameters and errors are those of :meth:`prepare`.
+        """
+        with self._turns.hold((tile, batch), lambda: self.prepare(tile, batch)):
+            yield
 
     def prepare(self, tile: int, batch: int) -> None:
         """Get ready for batches of one shape.
@@ -120,13 +145,15 @@ class Backend(Closing):
         Raises
         ------
         UsageError
-            The model or engine does not take this size.
+            The model or engine does not take this size, or this process was forked since it was opened.
         BackendError
             The engine failed, or is closed.
         """
         self._open()
         if (tile, batch) == (self.tile, self.batch):
             return
+        if self._turns.blocks((tile, batch)):
+            raise BackendError(f"{self.name} is in use for another size of batch; share it with prepared()")
         low, high = self.tiles
         if tile % self.spec.multiple or not low <= tile <= high:
             raise UsageError(
@@ -187,7 +214,8 @@ class Backend(Closing):
         """Wait for what is running and give everything back; may be called twice."""
         if not self._closed:
             self._closed = True
-            self._close()
+            if os.getpid() == self._process:  # what a forked child inherits is its parent's to give back
+                self._close()
 
     @property
     def precision(self) -> str:
@@ -213,3 +241,5 @@ class Backend(Closing):
     def _open(self) -> None:
         if self._closed:
             raise BackendError(f"{self.name}: the engine has been closed")
+        if os.getpid() != self._process:
+            raise UsageError(f"{self.name}: {FORKED}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import queue
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from ..errors import BackendError, ModelError
+from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, ModelSpec
-from .base import Backend, Mode, Pending, Precision, check_graph
+from .base import FORKED, Backend, Mode, Pending, Precision, check_graph
 
 #: OpenVINO's one core in this process, which must never go. Its CPU plug-in gives the thread that loads it
 #: another stack for signal handlers, and takes that away with the core. If a second core was made before
@@ -26,6 +27,8 @@ from .base import Backend, Mode, Pending, Precision, check_graph
 #: there, and the next signal that Python handles (Ctrl-C, the end of a child) ends the process without a
 #: word: ``SigAltStackSetup`` in OpenVINO up to 2026.4.1 at least.
 CORE = openvino.Core()
+#: The process that has used it.
+_process: int | None = None
 
 #: Bytes that one result in a graph may take: for each pixel of a batch (a thousand channels at full size),
 #: and in any case.
@@ -62,6 +65,7 @@ class OpenVino(Backend):
         precision: Precision = "auto",
     ) -> None:
         super().__init__(spec)
+        _check_process()
         try:
             self._model = CORE.read_model(path)
         except Exception as error:  # of any class: names that are no text are a UnicodeDecodeError
@@ -158,6 +162,17 @@ class _Running:
         finally:
             self._owner._finished(self)
         return self._planes
+
+
+def _check_process() -> None:
+    """Refuse to use the core of a parent process: OpenVINO would wait for ever.
+
+    It is the caller's mistake, and no reason to go on with a slower engine.
+    """
+    global _process
+    if _process not in (None, os.getpid()):
+        raise UsageError(f"OpenVINO: {FORKED}")
+    _process = os.getpid()
 
 
 def _shapes(ports: Any) -> dict[str, list[int | None]]:

@@ -13,6 +13,7 @@ tiles of a batch; :attr:`tolerance` is how far two runs of it may differ (bytes)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,23 @@ class BackendConformance(ABC):
                 wanted = self.reference(batch)
                 if wanted is not None:
                     assert self._close_to(planes, wanted)
+
+    def test_threads_share_it(self, model_path: Path) -> None:
+        """Each thread gets the planes of its own batches, whatever size the others want."""
+        with self.open(model_path) as backend:
+            spec = backend.spec
+            sizes = [size for size in (1, 2) if size <= backend.largest_batch]
+
+            def run(number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+                with backend.prepared(spec.tile, sizes[number % len(sizes)]):
+                    (batch,) = self._tiles(backend, number % 4)
+                    return batch, backend.submit(batch).result().copy()
+
+            with ThreadPoolExecutor(4) as pool:
+                found = list(pool.map(run, range(16)))
+            for batch, planes in found:
+                with backend.prepared(spec.tile, len(batch)):
+                    assert self._close_to(planes, backend.submit(batch).result())
 
     def test_refuses_what_it_cannot_run(self, model_path: Path) -> None:
         """Wrong sizes are named before the engine sees them."""
