@@ -1,4 +1,4 @@
-"""``cellseg-train``: parse, check, train; or average."""
+"""``cellseg-train``: parse, check, train; or average, or import annotations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,60 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     click.echo(output)
 
 
-@click.command("cellseg-train", cls=common.Command, words=[mean_command])
+@click.command("cellseg-train import", cls=common.Command)
+@click.argument("slide", type=click.Path(path_type=Path))
+@click.argument("annotations", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Data set: datasets/NAME."
+)
+@click.option(
+    "--regions", metavar="NAME", help="Name or class of the annotations in which every cell is marked."
+)
+@click.option("--whole-cells", is_flag=True, help="Of QuPath cells take the whole, not the nucleus.")
+@click.option(
+    "--val", type=float, default=0.2, show_default=True, help="Share of the regions that goes to validation."
+)
+@click.option("--channels", metavar="LIST", help="Channels to take, by name or number: DAPI or 0,2.")
+@click.option("--series", type=click.IntRange(0), help="Which image of a file with several.")
+@click.option("--overwrite", is_flag=True, help="Replace pictures of the same regions.")
+def import_command(
+    slide: Path,
+    annotations: Path,
+    output: Path,
+    regions: str | None,
+    whole_cells: bool,
+    val: float,
+    channels: str | None,
+    series: int | None,
+    overwrite: bool,
+) -> None:
+    """Cut the annotated regions of SLIDE into training pictures.
+
+    ANNOTATIONS is GeoJSON from QuPath or cellseg-view: cells, and rectangles in which every cell is marked.
+    Several slides may go into one data set.
+    """
+    from .annotations import import_annotations
+
+    wanted = None if channels is None else [part.strip() for part in channels.split(",")]
+    done = import_annotations(
+        slide,
+        annotations,
+        output,
+        regions=regions,
+        nuclei=not whole_cells,
+        val=val,
+        overwrite=overwrite,
+        reading={"channels": wanted, "series": series},
+    )
+    click.echo(
+        f"{output}: {len(done.train)} pictures to train on, {len(done.val)} to validate, {done.cells:,} cells"
+    )
+    for note in done.notes:
+        click.echo(f"  note     {note}")
+    click.echo(f"next: cellseg-train finetune --set dataset_path={output}")
+
+
+@click.command("cellseg-train", cls=common.Command, words=[mean_command, import_command])
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option("--resume", is_flag=True, help="Go on where this run stopped.")

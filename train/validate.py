@@ -72,6 +72,8 @@ def predict(
                 true = (targets["mask"] * targets["valid"]).sum()
                 inside = slice(MARGIN, MARGIN + height), slice(MARGIN, MARGIN + width)
                 planes_ = to_planes(logits)[0][:, *inside].contiguous().cpu().numpy()
+            if sample.ignored is not None:  # a cell where nothing is known is neither right nor wrong
+                planes_[:, sample.ignored] = 0
             yield Prediction(
                 sample,
                 planes_,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,28 @@ from ..errors import UsageError
 FURTHEST = 1e9
 
 
-def read_areas(path: Path) -> list[list[npt.NDArray[np.float64]]]:
-    """Read the polygons of a file; also ``.gz``.
+#: The rings of a polygon, each float64 of shape (n, 2): x and y, the outer one first.
+Rings = list[npt.NDArray[np.float64]]
+_Parsed = TypeVar("_Parsed")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """What a person or a program drew, with what QuPath says about it."""
+
+    #: Polygons, x and y in the file's units; no ring for a polygon that is empty.
+    polygons: list[Rings]
+    #: The nucleus of a QuPath cell, likewise.
+    nucleus: list[Rings]
+    #: ``annotation``, ``detection``, ``cell``, ``tile`` or what else the file says; empty where it does not.
+    kind: str = ""
+    name: str = ""
+    #: Name of the class; of a derived class as QuPath writes it, ``Tumor: Positive``.
+    classification: str = ""
+
+
+def read_features(path: Path) -> list[Feature]:
+    """Read the features of a file; also ``.gz``.
 
     Parameters
     ----------
@@ -26,38 +47,81 @@ def read_areas(path: Path) -> list[list[npt.NDArray[np.float64]]]:
 
     Returns
     -------
-    list of list of ndarray, float64, shape (n, 2)
-        The rings of every polygon, x and y in the file's units; no ring for a polygon that is empty.
-        Points, lines and features without a geometry are passed over.
+    list of Feature
+        Those without a polygon are passed over: points, lines, features without a geometry.
 
     Raises
     ------
     UsageError
         The file cannot be read, is no GeoJSON, or would take more memory than one file may.
     """
+    return _read(path, lambda record: [each for each in _features(record) if each.polygons])
+
+
+def read_areas(path: Path) -> list[Rings]:
+    """Read the polygons of a file, as :func:`read_features` does, without what is said about them."""
+    return _read(path, lambda record: [rings for each in _features(record) for rings in each.polygons])
+
+
+def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed:
     try:
-        return list(_polygons(parse_json(read_bytes(path))))
+        return parse(parse_json(read_bytes(path)))
     except (OSError, EOFError, ValueError, RecursionError) as error:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(f"{path}: cannot be read as GeoJSON: {text}") from None
 
 
-def _polygons(record: Any) -> Iterator[list[npt.NDArray[np.float64]]]:
-    """Yield the polygons of any GeoJSON object as lists of rings."""
+def _features(record: Any) -> Iterator[Feature]:
+    """Yield the features of any GeoJSON object; a bare geometry is one of which nothing is said."""
     if isinstance(record, list):
         for item in record:
-            yield from _polygons(item)
+            yield from _features(item)
         return
+    kind = _kind(record)
+    if kind == "FeatureCollection":
+        yield from _features(_list(record, "features"))
+    elif kind == "Feature":
+        given = record.get("properties")
+        said = given if isinstance(given, dict) else {}
+        nucleus = record.get("nucleusGeometry") or said.get("nucleusGeometry")
+        yield Feature(
+            list(_polygons(record["geometry"])) if record.get("geometry") else [],
+            list(_polygons(nucleus)) if nucleus else [],
+            _text(said.get("objectType")),
+            _text(said.get("name")),
+            _class(said.get("classification")),
+        )
+    else:
+        yield Feature(list(_polygons(record)), [])
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _class(value: Any) -> str:
+    """Return the name of a class: QuPath writes ``name``, or ``names`` from the outermost on."""
+    if not isinstance(value, dict):
+        return _text(value)
+    names = value.get("names")
+    if isinstance(names, list):
+        return ": ".join(filter(None, map(_text, names)))
+    return _text(value.get("name"))
+
+
+def _kind(record: Any) -> str:
     if not isinstance(record, dict) or not isinstance(record.get("type"), str):
         raise ValueError(f"found {brief(record)}, wanted an object with a 'type'")
-    kind = record["type"]
-    if kind == "FeatureCollection":
-        yield from _polygons(_list(record, "features"))
-    elif kind == "Feature":
-        if record.get("geometry"):
-            yield from _polygons(record["geometry"])
-    elif kind == "GeometryCollection":
-        yield from _polygons(_list(record, "geometries"))
+    kind: str = record["type"]
+    return kind
+
+
+def _polygons(record: Any) -> Iterator[Rings]:
+    """Yield the polygons of a geometry."""
+    kind = _kind(record)
+    if kind == "GeometryCollection":
+        for part in _list(record, "geometries"):
+            yield from _polygons(part)
     elif kind in ("Polygon", "MultiPolygon"):
         parts = _list(record, "coordinates")
         for rings in [parts] if kind == "Polygon" else parts or [[]]:
@@ -71,7 +135,7 @@ def _list(record: dict[str, Any], name: str) -> list[Any]:
     return found
 
 
-def _rings(rings: Any) -> list[npt.NDArray[np.float64]]:
+def _rings(rings: Any) -> Rings:
     """Return the rings of a polygon; none where its outer one is empty, as in WKT's POLYGON EMPTY."""
     if not isinstance(rings, list):
         raise ValueError(f"a polygon is {brief(rings)}, wanted a list of rings")
