@@ -29,6 +29,7 @@ from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
 from .readers import ArrayReader, SlideReader, open_slide
 from .readers.scaled import at_scale
+from .results.doubts import doubts
 from .results.identity import Source
 from .results.report import Report
 from .results.target import Memory, Result, ResultFolder
@@ -163,7 +164,7 @@ def segment(
         ran = time.perf_counter()
         target.finish()
         seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
-        notes = _notes(setup, last, chosen)
+        notes = _notes(setup, last, chosen) + doubts(run.stats.cells, run.stats.dropped, run.scores)
         report = Report(setup, source, chosen, last, run.stats, seconds, notes)
         return target.commit(report)
 

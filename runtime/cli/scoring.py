@@ -150,8 +150,12 @@ def bar(doing: str, total: int) -> Iterator[Callable[[], None]]:
         yield lambda: shown.advance(task)
 
 
+#: More columns than these do not fit a terminal of 80 characters; groups are rows then.
+FEW = 4
+
+
 def print_figures(columns: Mapping[str, Mapping[str, float]], keys: Sequence[str] = ()) -> None:
-    """Print figures side by side.
+    """Print figures side by side, or one below the other where they are many.
 
     Parameters
     ----------
@@ -175,10 +179,15 @@ def print_figures(columns: Mapping[str, Mapping[str, float]], keys: Sequence[str
             else f"{value:.3f}"
         )
 
-    table = Table("", *columns, box=box.SIMPLE_HEAD)
+    shown = [(title, key) for title, key in ROWS if not keys or key in keys]
+    if len(columns) > FEW and keys:  # many groups and few figures: side by side they would be cut off
+        table = Table("", *(title for title, _ in shown), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for title, values in columns.items():
+            table.add_row(title, *(cell(values, key) for _, key in shown))
+    else:
+        table = Table("", *columns, box=box.SIMPLE_HEAD)
+        for title, key in shown:
+            table.add_row(title, *(cell(values, key) for values in columns.values()))
     for column in table.columns[1:]:
         column.justify = "right"
-    for title, key in ROWS:
-        if not keys or key in keys:
-            table.add_row(title, *(cell(values, key) for values in columns.values()))
     common.console().print(table)

@@ -223,6 +223,8 @@ class SlideRun:
         self._engine = _EngineClock()
         self._started = time.perf_counter()
         self._rows_done = self._rows_resumed = self._cells = 0
+        #: Sum of the scores of the cells written.
+        self.scores = 0.0
         self._flying: deque[_Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
@@ -448,3 +450,4 @@ class SlideRun:
                 sink.write(written)
             self._canvases.give(strip.labels)
             self._cells += len(strip.cells)
+            self.scores += float(strip.cells.columns["score"].sum())

@@ -99,7 +99,9 @@ class Pieces:
         return np.concatenate([self.inside, np.log(self.area)[:, None]], 1)
 
 
-def fit(columns: Floats, answers: NDArray[np.bool_]) -> tuple[float, list[float]] | None:
+def fit(
+    columns: Floats, answers: NDArray[np.bool_], counts: Floats | None = None
+) -> tuple[float, list[float]] | None:
     """Fit a logistic regression by Newton's method, with a ridge on standardised columns.
 
     Parameters
@@ -108,6 +110,8 @@ def fit(columns: Floats, answers: NDArray[np.bool_]) -> tuple[float, list[float]
         Shape (n, k).
     answers
         Shape (n,).
+    counts
+        How often each example counts, shape (n,); once where not given.
 
     Returns
     -------
@@ -121,15 +125,16 @@ def fit(columns: Floats, answers: NDArray[np.bool_]) -> tuple[float, list[float]
     design = np.column_stack([np.ones(len(columns)), (columns - centre) / spread])
     ridge = np.diag([1e-6, *[RIDGE] * columns.shape[1]])
     weights = np.zeros(design.shape[1])
+    each = np.ones(len(columns)) if counts is None else counts
 
     def loss(at: Floats) -> float:
         odds = design @ at
-        return float(np.logaddexp(0, np.where(answers, -odds, odds)).sum() + at @ ridge @ at / 2)
+        return float((each * np.logaddexp(0, np.where(answers, -odds, odds))).sum() + at @ ridge @ at / 2)
 
     for _ in range(100):
         chance = 1 / (1 + np.exp(-np.clip(design @ weights, -500, 500)))
-        slope = design.T @ (chance - answers) + ridge @ weights
-        curvature = (design * (chance * (1 - chance))[:, None]).T @ design + ridge
+        slope = design.T @ (each * (chance - answers)) + ridge @ weights
+        curvature = (design * (each * chance * (1 - chance))[:, None]).T @ design + ridge
         step = np.linalg.solve(curvature, slope)
         share = 1.0
         while loss(weights - share * step) > loss(weights) and share > 1e-6:
@@ -184,7 +189,7 @@ class Lesson:
 
 
 def learn(
-    lessons: Sequence[Lesson], heads: Sequence[Head], min_area: int
+    lessons: Sequence[Lesson], heads: Sequence[Head], min_area: int, counts: Sequence[float] | None = None
 ) -> tuple[JoinRule | None, ScoreRule | None]:
     """Learn both rules; ``None`` for one to which the pictures give no answer, or only one.
 
@@ -196,6 +201,8 @@ def learn(
         The model's heads, in the order of the planes.
     min_area
         Smaller cells are dropped anyway, so that the score need not know them.
+    counts
+        How often what each picture shows counts; once where not given.
 
     Returns
     -------
@@ -203,9 +210,11 @@ def learn(
     """
     names = [head.name for head in heads]
     join_rule = score_rule = None
+    each = [1.0] * len(lessons) if counts is None else list(counts)
     fitted = fit(
         np.concatenate([lesson.columns[lesson.known] for lesson in lessons]),
         np.concatenate([lesson.same[lesson.known] for lesson in lessons]),
+        np.repeat(each, [np.count_nonzero(lesson.known) for lesson in lessons]),
     )
     if fitted is not None:
         constant, weights = fitted
@@ -229,7 +238,9 @@ def learn(
         kept = cells.area >= min_area
         columns.append(cells.of_cells()[kept])
         answers.append(right[kept])
-    fitted = fit(np.concatenate(columns), np.concatenate(answers))
+    fitted = fit(
+        np.concatenate(columns), np.concatenate(answers), np.repeat(each, [len(one) for one in answers])
+    )
     if fitted is not None:
         constant, weights = fitted
         inside = dict(zip(names, weights[:-1], strict=True))

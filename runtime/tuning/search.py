@@ -50,10 +50,8 @@ Run = Callable[[Iterable[SplitSettings]], Iterable[Figures]]
 FOLDS = 5
 #: By how much finer the splitter cuts before rules join the pieces: factors of smoothing and persistence.
 FINER = tuple((smoothing, depth) for smoothing in (1.0, 0.7, 0.5) for depth in (1.0, 0.5, 0.25))
-#: Smallest scores that are tried. Still higher ones gain a little precision, but lose cells that are as
-#: likely right as not: counts suffer (measured: from 8 to 13 cells a picture at 0.5), and so do pictures from
-#: elsewhere, on which cells score low.
-MINIMA = (0.0, 0.1, 0.2, 0.3)
+#: Smallest scores that are tried. Above 0.5 cells would be lost that are more likely right than not.
+MINIMA = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +183,13 @@ def try_rules(
     The figures are of pictures that the rules were not learned from; there must be two at least.
     """
     lessons = [Lesson.of(case.planes, case.truth, heads, settings) for case in cases]
+    counts = counts_of([case.group for case in cases], lessons, balance)
     found: list[dict[str, list[Score]]] = [{} for _ in MINIMA]
     for fold in range(min(FOLDS, len(cases))):
-        others = [lesson for at, lesson in enumerate(lessons) if at % FOLDS != fold]
-        join_rule, score_rule = learn(others, heads, settings.min_area)
+        others = [at for at in range(len(lessons)) if at % FOLDS != fold]
+        join_rule, score_rule = learn(
+            [lessons[at] for at in others], heads, settings.min_area, [counts[at] for at in others]
+        )
         for case, lesson in list(zip(cases, lessons, strict=True))[fold::FOLDS]:
             labels = joined(lesson, join_rule, heads)
             cells = Pieces.of(labels, lesson.planes)
@@ -198,10 +199,20 @@ def try_rules(
                 table.setdefault(case.group, []).append(score(case.truth, np.where(kept[labels], labels, 0)))
     figures = [{group: summarise(each) for group, each in sorted(table.items())} for table in found]
     best = max(range(len(MINIMA)), key=lambda at: goal(figures[at], balance))
-    join_rule, score_rule = learn(lessons, heads, settings.min_area)
+    join_rule, score_rule = learn(lessons, heads, settings.min_area, counts)
     if score_rule is not None:
         score_rule = score_rule.model_copy(update={"minimum": MINIMA[best]})
     return settings.model_copy(update={"join": join_rule, "score": score_rule}), figures[best]
+
+
+def counts_of(groups: Sequence[str], lessons: Sequence[Lesson], balance: float) -> list[float]:
+    """Return how often what each picture shows counts: groups of n pieces weigh n ** (1 - balance)."""
+    pieces = dict.fromkeys(groups, 0)
+    for group, lesson in zip(groups, lessons, strict=True):
+        pieces[group] += int(lesson.labels.max(initial=0))
+    each = [max(pieces[group], 1) ** -balance for group in groups]
+    total = sum(one * lesson.labels.max(initial=0) for one, lesson in zip(each, lessons, strict=True))
+    return [one * sum(pieces.values()) / max(float(total), 1e-9) for one in each]
 
 
 class _Worker:

@@ -8,7 +8,16 @@ from scipy.optimize import minimize
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import Head, JoinRule, SplitSettings
 from cellseg.runtime.tuning.rules import RIDGE, Lesson, Pieces, fit, joined, learn, scores
-from cellseg.runtime.tuning.search import Case, finer, goal, names_for, runner, try_settings, with_rules
+from cellseg.runtime.tuning.search import (
+    Case,
+    counts_of,
+    finer,
+    goal,
+    names_for,
+    runner,
+    try_settings,
+    with_rules,
+)
 
 HEADS = (Head(name="mask"), Head(name="boundary"))
 PLAIN = SplitSettings(boundary_weight=0.5, smoothing=1.0, persistence=20, min_area=10)
@@ -67,6 +76,33 @@ def test_the_regression_is_finite_where_it_separates_all_and_none_where_there_is
     assert weights[1] == 0
     assert fit(columns, np.ones(20, bool)) is fit(columns, np.zeros(20, bool)) is None
     assert fit(columns[:0], np.zeros(0, bool)) is None
+
+
+def test_an_example_that_counts_twice_is_as_good_as_two():
+    rng = np.random.default_rng(1)
+    columns = rng.normal(0, 1, (60, 2))
+    answers = rng.random(60) < 1 / (1 + np.exp(-columns[:, 0]))
+    often = rng.integers(1, 4, 60)
+    centred = (columns - columns.mean(0)) / columns.std(0)  # the ridge is on columns as they are standardised
+    constant, weights = fit(centred, answers, often.astype(float))
+    design = np.column_stack([np.ones(60), centred])
+
+    def slope(at):
+        return design.T @ (often * (1 / (1 + np.exp(-design @ at)) - answers)) + RIDGE * np.r_[0, at[1:]]
+
+    np.testing.assert_allclose(slope(np.r_[constant, weights]), 0, atol=0.01)
+    plain = fit(centred, answers)
+    assert fit(centred, answers, np.ones(60)) == plain != (constant, weights)
+
+
+def test_groups_count_by_the_balance_and_not_by_their_pieces():
+    lessons = [Lesson.of(*one, HEADS, PLAIN) for one in PICTURES]
+    groups = ["many"] * 5 + ["few"]
+    pieces = np.array([lesson.labels.max() for lesson in lessons])
+    for balance, ratio in ((0.0, pieces[:5].sum() / pieces[5]), (1.0, 1.0)):
+        counts = counts_of(groups, lessons, balance)
+        assert (counts * pieces)[:5].sum() / (counts * pieces)[5] == pytest.approx(ratio)
+        assert (counts * pieces).sum() == pytest.approx(pieces.sum())
 
 
 def test_pieces_are_counted_by_hand():
