@@ -152,6 +152,17 @@ def bar(doing: str, total: int) -> Iterator[Callable[[], None]]:
 
 #: More columns than these do not fit a terminal of 80 characters; groups are rows then.
 FEW = 4
+#: What is shown of each then, and how it is called.
+BRIEF = {
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap90": "AP90",
+    "count_mae": "MAE",
+    "merged": "merged",
+    "split": "split",
+    "missed": "missed",
+    "spurious": "spurious",
+}
 
 
 def print_figures(columns: Mapping[str, Mapping[str, float]], keys: Sequence[str] = ()) -> None:
@@ -181,9 +192,10 @@ def print_figures(columns: Mapping[str, Mapping[str, float]], keys: Sequence[str
 
     shown = [(title, key) for title, key in ROWS if not keys or key in keys]
     if len(columns) > FEW and keys:  # many groups and few figures: side by side they would be cut off
-        table = Table("", *(title for title, _ in shown), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        brief = [key for _, key in shown if key in BRIEF]
+        table = Table("", *(BRIEF[key] for key in brief), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for title, values in columns.items():
-            table.add_row(title, *(cell(values, key) for _, key in shown))
+            table.add_row(title, *(cell(values, key) for key in brief))
     else:
         table = Table("", *columns, box=box.SIMPLE_HEAD)
         for title, key in shown:
