@@ -50,7 +50,7 @@ from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.common.heap import steady_heap
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.pipeline import segment
-from cellseg.runtime.results.target import Result
+from cellseg.runtime.results.result import Result
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:

@@ -23,7 +23,7 @@ from cellseg.runtime.geometry.tiling import Region, TileGrid
 from cellseg.runtime.model.spec import Head, ModelSpec
 from cellseg.runtime.pipeline import segment
 from cellseg.runtime.readers import DirectReader, Level
-from cellseg.runtime.results.target import Result
+from cellseg.runtime.results.result import Result
 
 #: Edge of the scene that is repeated over the image without an engine, pixels.
 SCENE = 2048

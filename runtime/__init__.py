@@ -8,7 +8,7 @@ from .common.privacy import forbid_reports
 
 if TYPE_CHECKING:
     from .pipeline import segment
-    from .results.target import Result
+    from .results.result import Result
 
 __all__ = ["Result", "segment"]
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return segment
     if name == "Result":
-        from .results.target import Result
+        from .results.result import Result
 
         return Result
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,7 +32,8 @@ from .readers.scaled import at_scale
 from .results.doubts import doubts
 from .results.identity import Source
 from .results.report import Report
-from .results.target import Memory, Result, ResultFolder
+from .results.result import Result
+from .results.target import Memory, Target
 from .streaming.stages import Progress, Setup, SlideRun
 
 #: A small image is cut into so many batches where it has the tiles.
@@ -96,7 +97,8 @@ def segment(
         the packaged default model.
     output
         Folder to make for the results. It appears only when complete. Without it, labels and table
-        are in memory, and nothing is written.
+        are in memory, and nothing is written. With ``resume``, finished results of the same image, model
+        and options are returned as they are.
     progress
         Called several times a second in this thread. An exception raised there, as by Ctrl-C, ends
         the run and leaves nothing behind.
@@ -133,14 +135,18 @@ def segment(
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open_reader(image, chosen))
         backend = stack.enter_context(_open_model(model, chosen))
+        if output is not None and chosen.resume and not chosen.overwrite:
+            from .results.finished import finished
+
+            if (found := finished(image, output, backend, chosen)) is not None:
+                return found
         source = Source(path=slide.location) if output is None else Source.of(image)
         pixel_size = chosen.pixel_size or slide.pixel_size
         reader = _at_model_scale(slide, pixel_size, backend, chosen)
         choice = choose(reader.channel_names, backend.spec.channels, reader.path)
         grid = _tiling(reader, backend, chosen)
         regions, tissue = _regions(slide, chosen), _tissue(reader, chosen)
-        target = Memory() if output is None else ResultFolder(Path(output), chosen, source)
-        stack.enter_context(target)
+        target = stack.enter_context(_target(output, chosen, source))
         stack.enter_context(backend.prepared(grid.tile, _batch(grid, backend, chosen)))
         setup = Setup(
             reader=reader,
@@ -157,8 +163,8 @@ def segment(
             regions=regions,
             tissue=tissue,
         )
-        sinks = target.open(setup)
-        run = SlideRun(setup, sinks, target.watch, target.show, target.journal)
+        made = target.open(setup)
+        run = SlideRun(setup, made.sinks, made.watch, made.planes, made.journal)
         opened = time.perf_counter()
         last = run.run(progress)
         ran = time.perf_counter()
@@ -193,6 +199,15 @@ def _open_model(model: Model, options: SegmentOptions) -> contextlib.AbstractCon
     if isinstance(model, Backend):
         return contextlib.nullcontext(model)
     return open_backend(model, options.device, engine=options.engine)
+
+
+def _target(output: str | os.PathLike[str] | None, options: SegmentOptions, source: Source) -> Target:
+    """Return where results go."""
+    if output is None:
+        return Memory()
+    from .results.folder import ResultFolder  # its writers take longer to import than a picture to segment
+
+    return ResultFolder(Path(output), options, source)
 
 
 def _at_model_scale(

@@ -14,7 +14,7 @@ from .options import chosen, segment_options
 
 if TYPE_CHECKING:
     from ..backends import Backend
-    from ..results.target import Result
+    from ..results.result import Result
 
 PROGRAM = "cellseg-infer"
 
@@ -80,6 +80,7 @@ def main(
     options = chosen(choices)
 
     from ..backends import Options, open_backend
+    from ..results.finished import finished
 
     running = Options(fallback=fallback, trust_plan=trust_plan, rebuilding=None if quiet else _rebuilding)
     failed: list[CellsegError] = []
@@ -87,7 +88,7 @@ def main(
         for item, name in zip(inputs, names, strict=True):
             try:
                 folder, own = output / name, options.but(**item.options)
-                if own.resume and not own.overwrite and is_done(item.image, folder, opened, own):
+                if own.resume and not own.overwrite and finished(item.image, folder, opened, own):
                     if not quiet:
                         click.echo(f"{item.image}: done already, in {folder}")
                     continue
@@ -105,36 +106,6 @@ def main(
         # A command that could not be right for any of them is wrong itself.
         wrong = all(isinstance(error, UsageError) for error in failed)
         raise (UsageError if wrong else CellsegError)(f"{len(failed)} of {len(inputs)} images failed; {done}")
-
-
-def is_done(image: str, folder: Path, backend: Backend, options: SegmentOptions) -> bool:
-    """Whether ``folder`` holds the finished results of this image, by this model and with these options.
-
-    Raises
-    ------
-    UsageError
-        It holds others; the message names what differs.
-    """
-    from ..results.identity import Identity
-    from ..results.record import RunRecord
-    from ..writers.folder import RECORD
-
-    advice = "replace it with --overwrite or choose another folder with -o"
-    try:
-        text = (folder / RECORD).read_text(encoding="utf-8")
-        record = RunRecord.from_json(text, folder / RECORD)
-    except FileNotFoundError:
-        return False
-    except UnicodeDecodeError:
-        raise UsageError(f"{folder / RECORD}: is no record of a run; {advice}") from None
-    except CellsegError as error:
-        raise UsageError(f"{error}; {advice}") from None
-    except OSError as error:
-        raise UsageError(f"{folder / RECORD}: cannot be read ({error.strerror}); {advice}") from None
-    wanted = Identity.of(image, backend, options)
-    if difference := record.identity().difference(wanted, options):
-        raise UsageError(f"{folder}: holds other results: {difference}; {advice.replace('it', 'them', 1)}")
-    return True
 
 
 def _rebuilding(done: float, phase: str) -> None:
@@ -155,17 +126,16 @@ def run_one(image: str, folder: Path, backend: Backend, options: SegmentOptions,
 
 def summary(result: Result) -> str:
     """Return what is printed of a finished image: cells, folder, where the time went, notes."""
-    record, progress = result.record, result.progress
-    seconds = record.seconds
+    record, seconds = result.record, result.record.seconds
     megapixels = result.height * result.width / 1e6
     files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
-    stages = "  ".join(f"{name} {busy:.1f}" for name, (busy, _) in progress.stages.items())
+    stages = "  ".join(f"{name} {stage.busy:.1f}" for name, stage in record.stages.items())
     lines = [
         f"{record.image.path}: {result.count:,} cells in {result.folder}",
         f"  files    {files}",
         f"  seconds  {seconds.total:.1f} in all: open {seconds.open:.1f}, run {seconds.run:.1f}, "
-        f"finish {seconds.finish:.1f}; {megapixels:.1f} Mpx at {progress.mpx_s:.2f} Mpx/s",
-        f"  busy     {stages}  (side by side; {progress.bottleneck} sets the pace)",
+        f"finish {seconds.finish:.1f}; {megapixels:.1f} Mpx at {record.mpx_s:.2f} Mpx/s",
+        f"  busy     {stages}  (side by side; {record.bottleneck} sets the pace)",
         f"  engine   {record.engine.description}, model {record.model.name}",
         *(f"  note     {note}" for note in result.notes),
     ]

@@ -22,6 +22,7 @@ from ..intensity.display import Display
 from ..readers import SlideReader, open_slide
 from ..readers.open import SlideOptions
 from ..results.record import RunRecord
+from ..results.stored import open_levels
 from ..writers.folder import RECORD
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
@@ -67,7 +68,7 @@ class Scene(Closing):
         self.folder = folder
         self.record = _record(folder)
         self.height, self.width = self.record.image.height, self.record.image.width
-        self.levels = _label_levels(folder)
+        self.levels = open_levels(folder)
         if self.levels[0].shape != (self.height, self.width):
             raise DataError(
                 f"{folder}: labels of {self.levels[0].shape} pixels do not fit a picture of "
@@ -322,17 +323,6 @@ def _reading(record: RunRecord) -> SlideOptions:
     """Return which part of the file the run saw."""
     asked = {name: record.options.get(name) for name in ("series", "page", "z", "t", "channels")}
     return {**asked, "skip_bad_tiles": True}  # type: ignore[typeddict-item]  # a damaged tile is shown black
-
-
-def _label_levels(folder: Path) -> list[Any]:
-    import zarr
-
-    if (folder / "labels.ome.zarr").is_dir():
-        group: Any = zarr.open_group(folder / "labels.ome.zarr", mode="r")
-        return [group[name] for name in sorted(group.array_keys(), key=int)]
-    from ..writers.formats import read_labels
-
-    return [read_labels(folder)]
 
 
 def _open_table(folder: Path) -> Any:

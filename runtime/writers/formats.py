@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import tifffile
 import zarr
 
 from ..errors import OutputError
-from .base import write_whole, writing
+from ..instances import Strip
+from .base import Writer, write_whole, writing
+from .labels import LabelsZarr
 
 #: Edge of a TIFF tile in pixels.
 TILE = 512
@@ -69,57 +72,96 @@ def labels_to_png(labels: Path, path: Path) -> None:
         The image is too large or has too many cells for the format, or cannot be written.
     """
     level: Any = zarr.open_group(labels, mode="r")["0"]
-    pixels = level.shape[0] * level.shape[1]
-    if pixels > MAX_PNG_PIXELS:
-        raise OutputError(
-            f"{path}: {level.shape[0]:,}×{level.shape[1]:,} pixels are too many for a PNG "
-            f"({MAX_PNG_PIXELS:,}); choose --labels tiff or zarr"
-        )
+    check_png(path, level.shape[0], level.shape[1])
     array = np.asarray(level[:])
-    if array.max(initial=0) > MAX_PNG_LABEL:
-        raise OutputError(
-            f"{path}: {array.max():,} cells are too many for a 16-bit PNG ({MAX_PNG_LABEL:,}); choose "
-            "--labels tiff or zarr"
-        )
+    check_png(path, level.shape[0], level.shape[1], int(array.max(initial=0)))
     _, data = cv2.imencode(".png", array.astype(np.uint16))
     write_whole(path, data.tobytes())
 
 
-def convert_labels(folder: Path, kind: str, *, pixel_size: float | None = None) -> None:
-    """Replace ``labels.ome.zarr`` in a folder of results by another format.
+class _Converted(Writer):
+    """Writes labels in another format, made from a ``labels.ome.zarr`` that is removed afterwards.
 
-    Parameters
-    ----------
-    folder
-        The folder.
-    kind
-        ``tiff`` or ``png``; ``zarr`` leaves it as it is.
-    pixel_size
-        Micrometres a pixel, where known.
+    Parameters are those of :class:`~cellseg.runtime.writers.LabelsZarr`.
+    """
+
+    def __init__(
+        self, path: Path, height: int, width: int, *, pixel_size: float | None = None, name: str = "labels"
+    ) -> None:
+        self.path = path
+        self._pixel_size = pixel_size
+        self._zarr = LabelsZarr(
+            path.with_name("labels.ome.zarr"), height, width, pixel_size=pixel_size, name=name
+        )
+
+    def write(self, strip: Strip) -> None:
+        """Take the next strip."""
+        self._zarr.write(strip)
+
+    def commit(self) -> None:
+        """Convert what was written."""
+        self._zarr.commit()
+        self._convert()
+        with writing(self._zarr.path):
+            shutil.rmtree(self._zarr.path)
+
+    @abstractmethod
+    def _convert(self) -> None:
+        """Make the file from the finished ``labels.ome.zarr``; after an error it is not there."""
+
+    def discard(self) -> None:
+        """Remove what there is, unless committed."""
+        self._zarr.discard()
+
+
+class LabelsTiff(_Converted):
+    """Writes ``labels.ome.tif``."""
+
+    def _convert(self) -> None:
+        labels_to_tiff(self._zarr.path, self.path, pixel_size=self._pixel_size)
+
+
+class LabelsPng(_Converted):
+    """Writes ``labels.png``; what does not fit is refused as soon as that is known.
 
     Raises
     ------
     OutputError
-        The labels do not fit the format, or cannot be written.
+        The image is too large for the format.
     """
-    source = folder / "labels.ome.zarr"
-    if kind == "zarr":
-        return
-    if kind == "tiff":
-        labels_to_tiff(source, folder / "labels.ome.tif", pixel_size=pixel_size)
-    else:
-        labels_to_png(source, folder / "labels.png")
-    shutil.rmtree(source)
+
+    def __init__(self, path: Path, height: int, width: int, **options: Any) -> None:
+        check_png(path, height, width)
+        super().__init__(path, height, width, **options)
+
+    def write(self, strip: Strip) -> None:
+        """Take the next strip.
+
+        Raises
+        ------
+        OutputError
+            There are too many cells for the format.
+        """
+        if len(strip.cells):
+            check_png(self.path, 0, 0, int(strip.cells.columns["label"].max()))
+        super().write(strip)
+
+    def _convert(self) -> None:
+        labels_to_png(self._zarr.path, self.path)
 
 
-def read_labels(folder: Path) -> npt.NDArray[np.int32]:
-    """Return the label image of a folder of results, whatever its format."""
-    if (folder / "labels.ome.tif").is_file():
-        return np.asarray(tifffile.imread(folder / "labels.ome.tif"), np.int32)
-    if (folder / "labels.png").is_file():
-        return np.asarray(cv2.imread(str(folder / "labels.png"), cv2.IMREAD_UNCHANGED), np.int32)
-    level: Any = zarr.open_array(folder / "labels.ome.zarr" / "0", mode="r")
-    return np.asarray(level[:], np.int32)
+def check_png(path: Path, height: int, width: int, cells: int = 0) -> None:
+    """Refuse an image that is too large for a 16-bit PNG, or has too many cells."""
+    if height * width > MAX_PNG_PIXELS:
+        raise OutputError(
+            f"{path}: {height:,}×{width:,} pixels are too many for a PNG ({MAX_PNG_PIXELS:,}); choose "
+            "--labels tiff or zarr"
+        )
+    if cells > MAX_PNG_LABEL:
+        raise OutputError(
+            f"{path}: {cells:,} cells are too many for a 16-bit PNG ({MAX_PNG_LABEL:,}); choose "
+            "--labels tiff or zarr"
+        )
 
 
 def _tiles(level: Any) -> Iterator[npt.NDArray[np.int32]]:

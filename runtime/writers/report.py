@@ -18,23 +18,11 @@ import numpy.typing as npt
 from ..instances import Strip
 from .base import Writer, write_whole
 from .density import round_up
+from .outputs import titles
 from .page import PAGE, STYLE
 
 #: Bins of each histogram while cells are counted, and bars when it is drawn.
 BINS, BARS = 2000, 32
-#: What each file is for.
-FILES = {
-    "labels.ome.zarr": "label image (OME-Zarr 0.5): napari, Fiji, OMERO",
-    "labels.ome.tif": "label image (OME-TIFF): QuPath, Fiji",
-    "labels.png": "label image (16-bit PNG)",
-    "cells.parquet": "table of cells: Python, R",
-    "cells.csv": "table of cells: spreadsheets",
-    "cells.geojson.gz": "outlines and measurements: drag into QuPath",
-    "overview.png": "the picture with the cells' outlines",
-    "density.png": "map of cell density",
-    "planes.ome.zarr": "the network's planes (OME-Zarr 0.5), 0…255",
-    "run.json": "everything about this run, for programs",
-}
 
 
 @dataclass(slots=True)
@@ -174,7 +162,7 @@ def page(
         charts="".join(charts),
         stages=stages(record),
         files="".join(
-            f"<tr><th>{item}<td>{text}" for item, text in FILES.items() if (folder / item).exists()
+            f"<tr><th>{item}<td>{text}" for item, text in titles().items() if (folder / item).exists()
         ),
         settings="".join(details(record)),
     )

@@ -19,10 +19,10 @@ import zarr
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
+from cellseg.runtime import Result as Results
 from cellseg.runtime.cli import infer
 from cellseg.runtime.model.onnx_metadata import load_spec, respecify
 from cellseg.runtime.model.spec import ScoreRule
-from cellseg.runtime.writers.formats import read_labels
 
 from .conftest import refused
 
@@ -109,8 +109,8 @@ def test_a_part_of_a_slide(slide: Path, bright_model: Path, tmp_path: Path) -> N
     table = tmp_path / "t.csv"
     table.write_text(f"image,roi\n{slide.name},roi.geojson\n")
     assert run(table, *common[1:], "-o", tmp_path / "again").exit_code == 0
-    again = read_labels(tmp_path / "again" / "slide one")
-    assert (again == read_labels(folder)).all()
+    again = Results.open(tmp_path / "again" / "slide one").labels
+    assert (again == Results.open(folder).labels).all()
     outlined = cv2.imread(str(folder / "overview.png"))
     assert outlined[400, 198:203].min(axis=1).max() > 200  # the area's left edge, enlarged four times
 
@@ -171,7 +171,7 @@ def test_labels_in_other_formats(
     assert result.exit_code == 0, result.output
     folder = tmp_path / "out" / "slide one"
     assert sorted(path.name for path in folder.glob("labels*")) == [name]
-    assert read_labels(folder).max() == 12
+    assert Results.open(folder).labels.max() == 12
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import shapely
 import tifffile
 
 from cellseg.runtime import segment
-from cellseg.runtime.results import target
+from cellseg.runtime.results import result as results
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 
@@ -64,5 +64,5 @@ def test_without_cells_and_without_scale():
 
 def test_the_example_runs():
     finder = doctest.DocTestFinder(recurse=False)
-    (example,) = finder.find(target.Result.to_napari, "to_napari", globs={})
+    (example,) = finder.find(results.Result.to_napari, "to_napari", globs={})
     assert doctest.DocTestRunner().run(example).failed == 0

@@ -145,7 +145,7 @@ def test_stopped_and_resumed_is_the_same(
     assert contents(out) == whole
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     record = json.loads((out / "run.json").read_text())
-    assert record["resumed_pixels"] == result.progress.resumed
+    assert record["resumed_pixels"] == result.record.resumed_pixels
     if max(stops) > 10:  # of 17 batches
         assert 0 < record["resumed_pixels"] < image.size
         assert fake.submitted < 8
@@ -169,7 +169,7 @@ def test_only_the_same_run_goes_on(image: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(CellsegError, match=r"begun with black and white \[0.0, 255.0\]"):
         segment(image, engine(), output=out, resume=True, **{**OPTIONS, "levels": (0, 250)})
     result = segment(image, engine(), output=out, resume=True, **OPTIONS)
-    assert result.progress.resumed > 0
+    assert result.record.resumed_pixels > 0
 
 
 def test_regions_of_interest_belong_to_the_run(image: np.ndarray, tmp_path: Path) -> None:
@@ -184,5 +184,5 @@ def test_regions_of_interest_belong_to_the_run(image: np.ndarray, tmp_path: Path
     with pytest.raises(UsageError, match="was begun with regions"):
         segment(image, engine(), output=out, resume=True, **{**options, "roi": region(60)})
     result = segment(image, engine(), output=out, resume=True, **options)
-    assert result.progress.resumed > 0
+    assert result.record.resumed_pixels > 0
     assert contents(out) == contents(tmp_path / "whole")

@@ -6,8 +6,8 @@ import tifffile
 
 from cellseg.runtime.errors import CellsegError, DataError, UsageError
 from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.results.result import Result
 from cellseg.runtime.view.scene import Scene
-from cellseg.runtime.writers.formats import read_labels
 
 from .conftest import DISCS
 
@@ -30,18 +30,18 @@ def test_what_it_knows(scene):
 @pytest.mark.parametrize("step", [1, 2, 4])
 @pytest.mark.parametrize(("y", "x"), [(-1, -1), (10, 20), (880, 1190)])
 def test_labels_are_those_of_the_file(scene, y, x, step):
-    whole = read_labels(scene.folder)[::step, ::step]
+    whole = Result.open(scene.folder).labels[::step, ::step]
     padded = np.pad(whole, 1300)
     assert np.array_equal(scene.labels_at(y, x, 50, 60, step), padded[1300 + y :, 1300 + x :][:50, :60])
 
 
 def test_labels_below_the_last_level(scene):
-    whole = read_labels(scene.folder)
+    whole = Result.open(scene.folder).labels
     assert np.array_equal(scene.labels_at(0, 0, 57, 75, 16), whole[::16, ::16])
 
 
 def test_cells_by_number_and_place(scene):
-    labels = read_labels(scene.folder)
+    labels = Result.open(scene.folder).labels
     for x, y, radius in DISCS:
         row = scene.row(int(labels[y, x]))
         assert abs(row["centroid_x"] - x) < 1

@@ -1,0 +1,54 @@
+"""Whether a folder holds the finished results of just this: what ``resume`` may skip."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..backends import Backend
+from ..errors import CellsegError, UsageError
+from ..options import SegmentOptions
+from ..writers.folder import RECORD
+from .identity import Identity
+from .result import Result
+
+
+def finished(
+    image: object, folder: str | os.PathLike[str], backend: Backend, options: SegmentOptions
+) -> Result | None:
+    """Return the results that a folder holds of this image, by this model and with these options.
+
+    Parameters
+    ----------
+    image
+        As :func:`~cellseg.runtime.segment` takes it.
+    folder
+        Where its results go.
+    backend
+        The open model.
+    options
+        What is wanted.
+
+    Returns
+    -------
+    Result or None
+        ``None`` where nothing is finished there.
+
+    Raises
+    ------
+    UsageError
+        The folder holds other results; the message names what differs.
+    """
+    path = Path(folder)
+    if not (path / RECORD).is_file():
+        return None
+    try:
+        found = Result.open(path)
+    except CellsegError as error:
+        raise UsageError(f"{error}; replace it with --overwrite or choose another folder with -o") from None
+    if difference := found.record.identity().difference(Identity.of(image, backend, options), options):
+        raise UsageError(
+            f"{path}: holds other results: {difference}; replace them with --overwrite or choose another "
+            "folder with -o"
+        )
+    return found

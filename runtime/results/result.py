@@ -1,0 +1,177 @@
+"""What became of an image: the same class for results in memory and in a folder."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..instances import Cells
+from .record import RunRecord
+
+if TYPE_CHECKING:
+    import os
+
+    from .layers import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Labels, cells and record of one image.
+
+    What lies in a folder is read when it is first asked for: :attr:`labels`, :attr:`table` and
+    :attr:`cells` whole, and then kept; :attr:`levels` and :attr:`planes` piece by piece as they are indexed.
+
+    Examples
+    --------
+    >>> import numpy as np, tempfile
+    >>> from cellseg.runtime import Result, segment
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = segment(np.zeros((64, 64), np.uint8), output=f"{folder}/out")
+    ...     again = Result.open(f"{folder}/out")
+    ...     again.count, again.labels.shape, again.record == made.record
+    (0, (64, 64), True)
+    """
+
+    #: All of ``run.json``.
+    record: RunRecord = field(repr=False)
+    #: Folder of results, where there is one.
+    folder: Path | None = None
+    _labels: NDArray[np.int32] | None = field(default=None, repr=False)
+    _cells: Cells | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Result:
+        """Read a finished folder of results back.
+
+        Parameters
+        ----------
+        folder
+            As written by ``cellseg-infer`` or ``segment(…, output=…)``: the one that holds ``run.json``.
+
+        Raises
+        ------
+        OutputError
+            It is no such folder, damaged, or of a newer release.
+        """
+        from .stored import read_record
+
+        path = Path(folder)
+        return cls(read_record(path), path)
+
+    @property
+    def image(self) -> Path:
+        """The image, or ``array``."""
+        return Path(self.record.image.path)
+
+    @property
+    def height(self) -> int:
+        """Rows of the image."""
+        return self.record.image.height
+
+    @property
+    def width(self) -> int:
+        """Columns of the image."""
+        return self.record.image.width
+
+    @property
+    def count(self) -> int:
+        """Number of cells."""
+        return self.record.counts.cells
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: choices made for them, damaged tiles."""
+        return self.record.notes
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (height, width): 0 is background, then one number a cell."""
+        if self._labels is not None:
+            return self._labels
+        return np.asarray(self.levels[0][:], np.int32)
+
+    @functools.cached_property
+    def levels(self) -> list[Any]:
+        """The label image and its reduced copies, largest first: arrays that are read as they are indexed.
+
+        They are Zarr arrays for ``labels.ome.zarr`` and ``labels.ome.tif``; a PNG, and labels in memory,
+        are one NumPy array.
+        """
+        if self.folder is None:
+            return [self.labels]
+        from .stored import open_levels
+
+        return open_levels(self.folder)
+
+    @functools.cached_property
+    def table(self) -> dict[str, NDArray[Any]]:
+        """One array of length n by name, as the columns of ``cells.parquet``.
+
+        Beside :attr:`Cells.columns <cellseg.runtime.instances.Cells.columns>` it has sizes in micrometres,
+        where the size of a pixel is known, and intensities by the names of their channels.
+        """
+        if self.folder is None:
+            from ..writers.table import measured
+
+            assert self._cells is not None
+            return measured(self._cells, self.record.image.channels, self.record.image.pixel_size_um)
+        from .stored import read_table
+
+        return read_table(self.folder)
+
+    @functools.cached_property
+    def cells(self) -> Cells:
+        """Measures and outlines of the cells, in the order of their numbers."""
+        if self._cells is not None:
+            return self._cells
+        from .stored import read_cells
+
+        assert self.folder is not None
+        return read_cells(self.folder, self.table, self.record.image.channels)
+
+    @functools.cached_property
+    def planes(self) -> list[Any] | None:
+        """The network's planes, largest level first: uint8 (K, rows, columns) as Zarr arrays.
+
+        Their order is that of ``record.model.heads``, their scale the one at which the model saw the image.
+        ``None`` unless ``probabilities`` was asked for, with a folder.
+        """
+        if self.folder is None:
+            return None
+        from .stored import open_planes
+
+        return open_planes(self.folder)
+
+    def to_napari(self, *, outlines: bool = True) -> list[Layer]:
+        """Return layers for napari: labels, centres of cells with their table, outlines.
+
+        Parameters
+        ----------
+        outlines
+            Whether to make the layer of outlines; napari draws tens of thousands of them slowly.
+
+        Returns
+        -------
+        list of (data, keyword arguments, kind)
+            LayerData tuples with kinds ``labels``, ``points`` and ``shapes``, as a reader plugin returns
+            them. The labels of a folder are its levels, read as they are looked at. napari itself is not
+            needed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cellseg.runtime import segment
+        >>> layers = segment(np.zeros((64, 64), np.uint8)).to_napari()
+        >>> [kind for _, _, kind in layers]
+        ['labels', 'points', 'shapes']
+
+        With napari: ``for layer in layers: viewer.add_layer(napari.layers.Layer.create(*layer))``.
+        """
+        from .layers import layers
+
+        return layers(self, outlines=outlines)

@@ -1,0 +1,135 @@
+"""A finished folder of results, read back; knows the files, not what they are for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..instances import Cells
+from ..instances.cells import column_types
+from ..writers.folder import RECORD
+from ..writers.table import intensity_columns
+from .record import RunRecord
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise about a file of results into one line that names it."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except FileNotFoundError:
+        raise OutputError(f"{path}: is missing from these results; make them again") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, pa.ArrowException) as error:
+        text = " ".join(str(error).split())[:200] or type(error).__name__
+        raise OutputError(f"{path}: cannot be read: {text}; make these results again") from None
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Return the record of a folder of results.
+
+    Raises
+    ------
+    OutputError
+        It is no such folder, or of a newer release.
+    """
+    path = folder / RECORD
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise OutputError(f"{folder}: {what}; name a folder of results, which holds {RECORD}")
+    if not path.is_file():
+        inside = sorted(item.parent.name for item in folder.glob(f"[!.]*/{RECORD}"))
+        advice = f"did you mean {folder / inside[0]}?" if inside else "name one that cellseg-infer made"
+        raise OutputError(f"{folder}: holds no results (no {RECORD}); {advice}")
+    with _reading(path):
+        text = path.read_text(encoding="utf-8")
+    return RunRecord.from_json(text, path)
+
+
+def open_levels(folder: Path) -> list[Any]:
+    """Open the label image, whatever its format, with its reduced copies."""
+    tiff, png, pyramid = (folder / f"labels.{suffix}" for suffix in ("ome.tif", "png", "ome.zarr"))
+    if tiff.is_file():
+        with _reading(tiff), tifffile.TiffFile(tiff) as file:
+            count = len(file.series[0].levels)
+        with _reading(tiff):
+            return [_tiff_level(tiff, number) for number in range(count)]
+    if png.is_file():
+        with _reading(png):
+            found = cv2.imdecode(np.fromfile(png, np.uint8), cv2.IMREAD_UNCHANGED)
+            if found is None:
+                raise ValueError("it is damaged")
+            return [np.asarray(found, np.int32)]
+    return _levels(pyramid)
+
+
+def _tiff_level(path: Path, number: int) -> Any:
+    """Open one level as an array that closes its file when nobody looks at it any more."""
+    store: Any = tifffile.imread(path, aszarr=True, level=number)
+    level = zarr.open_array(store, mode="r")
+    weakref.finalize(level, store.close)
+    return level
+
+
+def open_planes(folder: Path) -> list[Any] | None:
+    """Open the network's planes with their reduced copies, if they were kept."""
+    path = folder / "planes.ome.zarr"
+    return _levels(path) if path.is_dir() else None
+
+
+def _levels(path: Path) -> list[Any]:
+    with _reading(path):
+        group: Any = zarr.open_group(path, mode="r")
+        return [group[name] for name in sorted(group.array_keys(), key=int)]
+
+
+def read_table(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the columns of ``cells.parquet``."""
+    path = folder / "cells.parquet"
+    with _reading(path):
+        table = pyarrow.parquet.read_table(path)
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def read_cells(folder: Path, table: Mapping[str, NDArray[Any]], channels: Sequence[str]) -> Cells:
+    """Return measures and outlines of all cells, as they were before they were written.
+
+    Parameters
+    ----------
+    folder
+        The folder, for its outlines.
+    table
+        Its columns.
+    channels
+        Names of the image's channels.
+    """
+    path = folder / "cells.geojson.gz"
+    numbered = {f"mean_intensity_{at}": name for at, name in enumerate(intensity_columns(channels))}
+    with _reading(path):
+        columns: dict[str, NDArray[np.generic]] = {
+            name: table[numbered.get(name, name)] for name in column_types(len(channels))
+        }
+        features = json.loads(gzip.decompress(path.read_bytes()))["features"]
+        # GeoJSON closes its rings by repeating the first corner.
+        rings = [np.array(feature["geometry"]["coordinates"][0][:-1]) for feature in features]
+        if len(rings) != len(columns["label"]):
+            raise ValueError(f"it has {len(rings):,} cells, the table {len(columns['label']):,}")
+        starts = np.cumsum([0, *map(len, rings)], dtype=np.int64)
+        outline: Any = np.concatenate(rings) if rings else np.empty((0, 2), np.int32)
+    whole = outline.dtype.kind in "iu"
+    return Cells(columns, outline.astype(np.int32) if whole else outline, starts)
