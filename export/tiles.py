@@ -5,7 +5,7 @@ Every source gives bytes exactly as the runtime would feed them to the graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.runtime.errors import DataError, ImageError
+from cellseg.runtime.common.spelling import written_as
+from cellseg.runtime.errors import DataError
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.intensity import normalization
+from cellseg.runtime.intensity.channels import choose
 from cellseg.runtime.readers import open_slide
 from cellseg.train.config import TrainConfig
 
@@ -72,7 +74,7 @@ def gather(
         if folder is None:
             images = np.stack([image for image, _ in generate(count, edge, config.in_channels)])
             return Tiles(images, f"{count} generated tiles")
-    images = from_folder(folder, channels=config.in_channels, count=count, edge=edge)
+    images = from_folder(folder, channels=config.in_channels, count=count, edge=edge, read=config.channels)
     if len(images) < minimum:
         raise DataError(
             f"{folder}: its pictures give {len(images)} tiles of {edge} pixels, wanted {minimum} at least; "
@@ -112,10 +114,13 @@ def pictures(folder: Path) -> list[Path]:
     return files
 
 
-def from_folder(folder: Path, *, channels: int, count: int, edge: int) -> Bytes:
+def from_folder(
+    folder: Path, *, channels: int, count: int, edge: int, read: Sequence[int | str] | None = None
+) -> Bytes:
     """Cut up to `count` tiles out of a folder's pictures, evenly over the sorted names.
 
-    Pictures smaller than a tile are continued by reflection.
+    Pictures smaller than a tile are continued by reflection. ``read`` names the channels to read, as for
+    training; ``channels`` is how many the network takes.
     """
     files = pictures(folder)
     step = max(1, len(files) * TILES_A_PICTURE // max(count, 1) // TILES_A_PICTURE)
@@ -123,16 +128,17 @@ def from_folder(folder: Path, *, channels: int, count: int, edge: int) -> Bytes:
     share = max(1, min(TILES_A_PICTURE, -(-count // len(chosen))))
     tiles: list[Bytes] = []
     for path in chosen:
-        tiles += _cut(path, channels, edge, share)
+        tiles += _cut(path, channels, edge, share, read)
         if len(tiles) >= count:
             break
     return np.stack(tiles[:count])
 
 
-def _cut(path: Path, channels: int, edge: int, share: int) -> list[Bytes]:
+def _cut(path: Path, channels: int, edge: int, share: int, read: Sequence[int | str] | None) -> list[Bytes]:
     """Cut `share` tiles, evenly placed along the picture's diagonal."""
-    with open_slide(path) as slide:
-        normal = normalization.measure(slide.sample())
+    with written_as("configuration"), open_slide(path, channels=read) as slide:
+        choice = choose(slide.channel_names, channels, path)
+        mapping = normalization.measure(choice.apply(slide.sample()))
         height, width = min(edge, slide.height), min(edge, slide.width)
         tiles: list[Bytes] = []
         for part in range(share):
@@ -141,10 +147,7 @@ def _cut(path: Path, channels: int, edge: int, share: int) -> list[Bytes]:
             if part and (y, x) == (0, 0):
                 break  # the picture is no larger than one tile
             raw = slide.read(Region(y, x, height, width))
-            try:
-                pixels = normalization.to_channels(normal.apply(raw), channels)
-            except ImageError as error:
-                raise ImageError(f"{path}: {error}") from None
+            pixels = choice.to_bytes(raw, mapping, channels)
             margins = ((0, edge - height), (0, edge - width), (0, 0))
             mode = "symmetric" if min(height, width) < 2 else "reflect"
             tiles.append(np.ascontiguousarray(np.pad(pixels, margins, mode=mode)))  # type: ignore[call-overload]

@@ -91,6 +91,9 @@ class TrainConfig(BaseModel):
     pred_result: str = ""
 
     # -- ours -------------------------------------------------------------------------------
+    #: Names or numbers of the channels to read, as ``--channels`` of the other commands; by default all,
+    #: which must be one, or the three of a colour picture.
+    channels: list[str | int] | None = None
     #: Network to start from (fine-tuning): a checkpoint, an exported model, or a packaged one by its name;
     #: of this width, or narrower. Steps, optimiser, schedule and heads that it lacks begin anew.
     weights: str | None = None
@@ -160,6 +163,11 @@ class TrainConfig(BaseModel):
     #: Processes that cut crops; by default as many as there are cores beside the one that trains, at
     #: most 8.
     workers: Count | None = None
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | int) else value
 
     @field_validator("resume", "resample_by_manual", mode="before")
     @classmethod

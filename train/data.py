@@ -24,11 +24,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from cellseg.runtime.common.spelling import written_as
 from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import DataError, ImageError
 from cellseg.runtime.evaluation.folders import LabelFolder, check_partners, list_files
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.intensity import normalization
+from cellseg.runtime.intensity.channels import choose
 from cellseg.runtime.readers import open_slide
 
 from . import targets
@@ -188,7 +190,8 @@ def read_split(folder: Path, config: TrainConfig, origin: int = 0) -> list[Sampl
         return _sample(images[name], labels, corner.get(name), density.get(name), config, origin)
 
     samples, told = [], time.monotonic()
-    with ThreadPoolExecutor(max(1, min(8, cores()))) as pool:  # decoding and OpenCV let go of the interpreter
+    # Decoding and OpenCV let go of the interpreter.
+    with written_as("configuration"), ThreadPoolExecutor(max(1, min(8, cores()))) as pool:
         waiting = [pool.submit(read, name) for name in sorted(images)]
         try:
             for done in waiting:
@@ -234,9 +237,11 @@ def _sample(
         labels, ignored = np.where(unknown, 0, labels), unknown
     labels = _numbered(labels, folder.files[image.stem])
     try:
-        with open_slide(image) as reader:
+        with open_slide(image, channels=config.channels) as reader:
+            choice = choose(reader.channel_names, config.in_channels, image)
+            mapping = normalization.measure(choice.apply(reader.sample()))
             pixels = reader.read(Region(0, 0, reader.height, reader.width))
-        mapped = normalization.to_channels(normalization.measure(pixels).apply(pixels), config.in_channels)
+        mapped = choice.to_bytes(pixels, mapping, config.in_channels)
     except ImageError as error:
         text = str(error)
         raise DataError(text if text.startswith(str(image)) else f"{image}: {text}") from None

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..common.spelling import written_as
 from ..errors import CellsegError
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ class Command(click.Command):
     def _one_line(self) -> Iterator[None]:
         program = self.name or "cellseg"
         try:
-            yield
+            with written_as("command"):
+                yield
         except CellsegError as error:
             raise fail(program, str(error), error.exit_code) from error
         except click.exceptions.NoArgsIsHelpError:

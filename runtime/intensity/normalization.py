@@ -188,8 +188,7 @@ def to_channels(array: NDArray[Any], channels: int) -> NDArray[Any]:
     Parameters
     ----------
     array
-        Image of shape (height, width, c) or (height, width). A fourth channel is taken for alpha and
-        a second one beside grey likewise; both are dropped.
+        Grey of shape (height, width) or (height, width, 1), or colours of shape (height, width, 3).
     channels
         1 or 3. Grey becomes RGB by repetition, RGB becomes grey by luma.
 
@@ -201,17 +200,15 @@ def to_channels(array: NDArray[Any], channels: int) -> NDArray[Any]:
     Raises
     ------
     ImageError
-        The image has a channel count that nothing is known about.
+        The image has another number of channels.
     """
     if array.ndim == 2:
         array = array[:, :, None]
-    if array.ndim != 3 or not 1 <= array.shape[2] <= 4:
+    if array.ndim != 3 or array.shape[2] not in (1, 3):
         raise ImageError(
-            f"image of shape {array.shape}: expected (height, width) or (height, width, 1 to 4 channels); "
+            f"image of shape {array.shape}: expected (height, width) or (height, width, 1 or 3 channels); "
             "choose channels first"
         )
-    if array.shape[2] in (2, 4):
-        array = array[:, :, :-1]
     if array.shape[2] == channels:
         return array
     if channels == 3:

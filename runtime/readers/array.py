@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..errors import ImageError
 from ..geometry.tiling import Region
-from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
+from .base import Level, Pixels, SlideReader, default_channel_names, readable, select
 
 
 class ArrayReader(SlideReader):
@@ -64,13 +64,13 @@ class ArrayReader(SlideReader):
         self._pixels = pixels.astype(dtype, copy=False)
         count = pixels.shape[2]
         names = tuple(channel_names or default_channel_names(count, colour=count in (3, 4)))
-        chosen = choose_channels(names, channels, path)
+        chosen, called = select(names, channels, path)
         if chosen != tuple(range(count)):
             self._pixels = np.ascontiguousarray(self._pixels[:, :, chosen])
         super().__init__(
             path,
             dtype=dtype,
-            channel_names=[names[i] for i in chosen],
+            channel_names=called,
             levels=[Level(pixels.shape[0], pixels.shape[1], 1.0)],
             pixel_size=pixel_size,
             notes=notes,

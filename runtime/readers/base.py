@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..common.closing import Closing
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
+from ..intensity.channels import COLOURS, are_unnamed, list_channels
 from .area import Shrinker
 
 Pixels = npt.NDArray[Any]
@@ -258,6 +259,26 @@ def fit(height: int, width: int, max_edge: int) -> tuple[int, int]:
     return max(1, round(height * max_edge / longest)), max(1, round(width * max_edge / longest))
 
 
+def select(
+    names: Sequence[str], wanted: Sequence[int | str] | None, path: Path
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the channels to read, and what they are called.
+
+    Three that the user picked from channels without names are taken for red, green and blue: nothing else
+    could be meant, and a file may fail to say so.
+
+    Parameters
+    ----------
+    names, wanted, path
+        As for :func:`choose_channels`.
+    """
+    chosen = choose_channels(names, wanted, path)
+    called = tuple(names[i] for i in chosen)
+    if wanted is not None and len(called) == 3 and are_unnamed(called):
+        called = COLOURS
+    return chosen, called
+
+
 def choose_channels(names: Sequence[str], wanted: Sequence[int | str] | None, path: Path) -> tuple[int, ...]:
     """Turn the user's channel names or numbers into indices.
 
@@ -273,25 +294,48 @@ def choose_channels(names: Sequence[str], wanted: Sequence[int | str] | None, pa
     Raises
     ------
     UsageError
-        A channel does not exist, or is named twice.
+        A channel does not exist, is named twice, or a name stands for several.
     """
     if wanted is None:
         return tuple(range(len(names)))
-    listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(names))
-    folded = [name.casefold() for name in names]
+    listed = list_channels(names)
+    if isinstance(wanted, str | int):  # a call with one name
+        wanted = [wanted]
     chosen = []
     for item in wanted:
         text = str(item).strip()
-        if isinstance(item, str) and text.casefold() in folded:
-            index = folded.index(text.casefold())
-        elif text.isdecimal() and int(text) < len(names):
-            index = int(text)
-        else:
+        found = [i for i, name in enumerate(names) if name == text]
+        found = found or [i for i, name in enumerate(names) if name.strip().casefold() == text.casefold()]
+        if not isinstance(item, str) or not found:
+            found = [int(text)] if text.isdecimal() and int(text) < len(names) else []
+        if not found:
             raise UsageError(f"{path}: there is no channel {item!r}; it has {listed}")
-        chosen.append(index)
+        if len(found) > 1:
+            raise UsageError(
+                f"{path}: {len(found)} channels are called {item!r}; give the number of one: {listed}"
+            )
+        chosen += found
     if not chosen or len(set(chosen)) != len(chosen):
         raise UsageError(f"{path}: name each channel once, found {list(wanted)}; it has {listed}")
     return tuple(chosen)
+
+
+def name_channels(given: Sequence[str], count: int, *, colour: bool) -> tuple[str, ...]:
+    """Return the names of a picture's channels.
+
+    Parameters
+    ----------
+    given
+        What the file calls them; used where there is one for each.
+    count
+        Number of channels.
+    colour
+        Whether the file says that the first three are red, green and blue; names of stains say otherwise.
+    """
+    own = len(given) == count and all(name.strip() for name in given)
+    if own and not (colour and are_unnamed(given)):
+        return tuple(given)
+    return default_channel_names(count, colour=colour)
 
 
 def default_channel_names(count: int, *, colour: bool) -> tuple[str, ...]:
@@ -305,7 +349,7 @@ def default_channel_names(count: int, *, colour: bool) -> tuple[str, ...]:
         Whether the first three are red, green and blue.
     """
     if colour and count >= 3:
-        return ("red", "green", "blue", *(f"channel {i}" for i in range(3, count)))
+        return (*COLOURS, *(f"channel {i}" for i in range(3, count)))
     return ("intensity",) if count == 1 else tuple(f"channel {i}" for i in range(count))
 
 

@@ -11,7 +11,7 @@ import zarr
 
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
-from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names, readable
+from .base import Level, Pixels, SlideReader, name_channels, readable, select
 from .blocks import SKIP, reason
 from .headers import HARMLESS_BYTES
 from .tiff_metadata import to_microns
@@ -118,17 +118,12 @@ class OmeZarrReader(SlideReader):
         self._arrays = arrays
         count = first.shape[names.index("c")] if "c" in names else 1
         labels = [str(c.get("label") or "") for c in attributes.get("omero", {}).get("channels", [])]
-        named = (
-            labels
-            if len(labels) == count and all(labels)
-            else default_channel_names(count, colour=count == 3)
-        )
-        self._selection = choose_channels(named, channels, Path(path))
+        self._selection, called = select(name_channels(labels, count, colour=False), channels, Path(path))
         height, width = first.shape[-2:]
         super().__init__(
             Path(path),
             dtype=readable(first.dtype, Path(path)),
-            channel_names=[named[i] for i in self._selection],
+            channel_names=called,
             levels=[
                 Level(
                     a.shape[-2], a.shape[-1], (height / max(1, a.shape[-2]) + width / max(1, a.shape[-1])) / 2

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
-from .base import DirectReader, Level, Pixels, choose_channels, default_channel_names, readable
+from .base import DirectReader, Level, Pixels, name_channels, readable, select
 from .blocks import SKIP, BlockCache, Workers, reason
 from .tiff_metadata import channel_names, pixel_size
 from .tiff_pages import MissingCodecError, Page, as_levels, check_codec, check_page, read_segment
@@ -140,8 +140,9 @@ class TiffReader(DirectReader):
         count = 3 if colour else len(sources) + len(missing)
         named = [] if colour else channel_names(tiff, stack, [p.keyframe for p in pages])
         is_rgb = colour or int(frame.photometric) in (_RGB, _YCBCR)
-        names = named if len(named) == count else default_channel_names(count, colour=is_rgb)
-        self._selection = self._select(path, names, channels, missing)
+        is_rgb = is_rgb or (stack.ome is not None and [c.samples for c in stack.ome.channels] == [3])
+        names = name_channels(named, count, colour=is_rgb)
+        self._selection, called = self._select(path, names, channels, missing)
         self._levels = [sources]
         sizes = [Level(first.height, first.width, 1.0)]
         for number in range(1, stack.levels):
@@ -159,7 +160,7 @@ class TiffReader(DirectReader):
         super().__init__(
             path,
             dtype=dtype,
-            channel_names=[names[i] for i in self._selection],
+            channel_names=called,
             levels=sizes,
             pixel_size=pixel_size(tiff, stack),
             notes=self._notes,
@@ -241,16 +242,17 @@ class TiffReader(DirectReader):
         names: Sequence[str],
         channels: Sequence[int | str] | None,
         missing: dict[int, MissingPlaneError],
-    ) -> tuple[int, ...]:
-        """Return the channels to read: those that were asked for, or all that are there."""
-        chosen = choose_channels(names, channels, path)
+    ) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """Return channels to read and their names: those that were asked for, or all that are there."""
+        chosen, called = select(names, channels, path)
         lacking = [i for i in chosen if i in missing]
         if channels is not None and lacking:
             raise missing[lacking[0]]
         for what in dict.fromkeys(missing[i].what for i in lacking):
             left = ", ".join(repr(names[i]) for i in lacking if missing[i].what == what)
             self._notes.append(f"{what}: read without {left}")
-        return tuple(i for i in chosen if i not in missing)
+        kept = [pair for pair in zip(chosen, called, strict=True) if pair[0] not in missing]
+        return tuple(i for i, _ in kept), tuple(name for _, name in kept)
 
     @property
     def bad_blocks(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
-from .base import Level, Pixels, SlideReader, choose_channels, default_channel_names
+from .base import Level, Pixels, SlideReader, default_channel_names, select
 from .blocks import SKIP, Workers, reason
 
 #: Edge of the squares that a region is decoded in, side by side.
@@ -82,7 +82,7 @@ class VendorReader(SlideReader):
         self._workers = Workers(threads)
         properties = self._slide.properties
         names = default_channel_names(3, colour=True)
-        self._selection = choose_channels(names, channels, path)
+        self._selection, called = select(names, channels, path)
         colour = properties.get("openslide.background-color", "ffffff")
         #: What lies where the scanner took no picture; OpenSlide leaves it transparent.
         self._background = np.array([int(colour[i : i + 2], 16) for i in (0, 2, 4)], np.uint8)
@@ -95,7 +95,7 @@ class VendorReader(SlideReader):
         super().__init__(
             path,
             dtype=np.uint8,
-            channel_names=[names[i] for i in self._selection],
+            channel_names=called,
             levels=levels,
             pixel_size=float(size) if size else None,
         )

@@ -57,6 +57,19 @@ def test_depth_and_colour_are_adapted(
     assert sample.image.dtype == np.uint8
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_channels_are_never_taken_for_alpha_or_colours(cells: Path, configure: Configure, count: int) -> None:
+    """The last of several stains was dropped as if it were alpha, and the others were mixed."""
+    (cells / "train/image/train0.png").unlink()
+    planes = np.random.default_rng(0).integers(0, 255, (count, 64, 64), np.uint8)
+    tifffile.imwrite(cells / "train/image/train0.tif", planes, imagej=True, metadata={"axes": "CYX"})
+    with pytest.raises(DataError, match=rf"train0\.tif: has {count} channels .*, channels: \[0\]"):
+        read_dataset(configure())
+    # One that is chosen is read as inference reads it; the others of the folder have one, number 0.
+    sample = read_dataset(configure(channels=0))[0][0]
+    np.testing.assert_array_equal(sample.image[:, :, 0], normalization.measure(planes[0]).apply(planes[0]))
+
+
 def test_missing_maps_are_derived(configure: Configure) -> None:
     sample = read_dataset(configure())[0][0]
     assert sample.boundary is None  # derived from each crop, so that its width is the crop's
