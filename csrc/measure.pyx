@@ -90,33 +90,3 @@ def measure_labels(
         free(border)
         free_results(&results)
     return cells, intensity, outline
-
-
-def take_rings(const int32_t[:, ::1] points, const int64_t[::1] begins, const int64_t[::1] ends):
-    """Gather ranges of points one after the other.
-
-    Parameters
-    ----------
-    points
-        Shape (P, 2).
-    begins, ends
-        Ranges of ``points``.
-
-    Returns
-    -------
-    points : ndarray of int32, shape (Q, 2)
-    start : ndarray of int64, shape (n + 1,)
-        Where each range begins in the result; the last value is Q.
-    """
-    cdef Py_ssize_t n = begins.shape[0], i
-    cdef int64_t[::1] starts
-    cdef int32_t[:, ::1] out
-    start = np.zeros(n + 1, np.int64)
-    np.cumsum(np.subtract(ends, begins), out=start[1:])
-    taken = np.empty((start[n], 2), np.int32)
-    starts, out = start, taken
-    with nogil:
-        for i in range(n):
-            if ends[i] > begins[i]:
-                memcpy(&out[starts[i], 0], &points[begins[i], 0], 2 * sizeof(int32_t) * (ends[i] - begins[i]))
-    return taken, start

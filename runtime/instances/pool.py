@@ -6,21 +6,25 @@ Components are independent of one another, so the number of threads cannot chang
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.label import HELD_DTYPE
+from ..kernels.paint import Painter
 from ..kernels.split import Splitter
 from .rules import SplitRules
 from .window import RowWindow
 
 #: Bounding-box pixels of components that are worth a task of their own for a thread.
 TASK_PIXELS = 100_000
+#: Pixels of a label image that are.
+PAINT_PIXELS = 500_000
 
 _KINDS = {"uint8": 1, "uint16": 2, "float32": 3}
 _Result = tuple[
@@ -38,6 +42,8 @@ class Batch:
         As from :meth:`cellseg.runtime.kernels.split.Splitter.process`.
     numbers
         Number of each cell; 0 where it is not known yet.
+    end
+        Row behind the last of any of them.
     """
 
     cells: NDArray[np.void]
@@ -45,6 +51,11 @@ class Batch:
     outline: NDArray[np.int32]
     runs: NDArray[np.void]
     numbers: NDArray[np.int32]
+    end: int
+
+    def below(self, y: int) -> Batch:
+        """Return the same cells without their runs above row ``y``."""
+        return replace(self, runs=self.runs[self.runs["y"] >= y])
 
 
 @dataclass(slots=True)
@@ -131,6 +142,21 @@ class SplitPool:
                 pass
         return _collect(cuts, (result for result in results if result is not None))
 
+    def paint(self, labels: NDArray[np.int32], y: int, batches: Sequence[Batch]) -> None:
+        """Clear a label image that begins with row ``y``, and write the numbers of cells into it."""
+        painter = Painter([(batch.runs, batch.numbers) for batch in batches])
+        parts = min(len(self._splitters), len(labels), max(1, labels.size // PAINT_PIXELS))
+        if self._executor is None or parts == 1:
+            painter.paint(labels, y)
+            return
+        cuts = [part * len(labels) // parts for part in range(parts + 1)]
+        tasks = [
+            self._executor.submit(painter.paint, labels[begin:end], y + begin)
+            for begin, end in itertools.pairwise(cuts)
+        ]
+        for task in tasks:
+            task.result()
+
     def _cuts(self, components: NDArray[np.void]) -> list[int]:
         """Return the borders of the tasks: about equal work, several for each thread."""
         n = len(components)
@@ -151,7 +177,8 @@ def _collect(cuts: list[int], results: Iterable[_Result]) -> Outcome:
         cuts[:-1], results, strict=True
     ):
         if len(cells):
-            batches.append(Batch(cells, intensity, outline, runs, np.zeros(len(cells), np.int32)))
+            numbers = np.zeros(len(cells), np.int32)
+            batches.append(Batch(cells, intensity, outline, runs, numbers, int(cells["y1"].max())))
         if len(kept_back):
             kept_back["component"] += begin
             held.append(kept_back)

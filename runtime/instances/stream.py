@@ -24,12 +24,11 @@ from numpy.typing import NDArray
 from ..common.buffers import Recycler
 from ..common.closing import Closing
 from ..errors import UsageError
+from ..kernels.collect import Collector
 from ..kernels.label import COMPONENT_DTYPE, HELD_DTYPE, RUN_DTYPE, RunLabeler
-from ..kernels.measure import take_rings
-from ..kernels.paint import paint
 from ..kernels.split import LIMITS_DTYPE, NO_LIMITS
 from ..model.spec import Head, SplitSettings
-from .cells import Cells, Strip, column_types
+from .cells import Cells, Strip
 from .pool import Batch, SplitPool
 from .rules import SplitRules
 from .window import RowWindow
@@ -130,6 +129,7 @@ class InstanceStream(Closing):
         self._max_rows, self._max_columns = max_rows, max_columns
         self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
         self._pool = SplitPool(self._rules, image_channels, workers)
+        self._collector = Collector(height, width, image_channels)
         self._window = RowWindow()
         self._canvases = canvases or Recycler(0)
         self._dtype: np.dtype[np.generic] | None = None
@@ -294,75 +294,23 @@ class InstanceStream(Closing):
         return outcome.held
 
     def _emit(self, frontier: int) -> list[Strip]:
-        """Let the rows above ``frontier`` go, with the cells that begin there."""
+        """Let the rows above ``frontier`` go, with the cells that begin there.
+
+        The order of these cells is final: those found later belong to components that begin below.
+        """
         if frontier == self._emitted:
             return []
-        cells = self._number(frontier)
+        batches, first = self._batches, self.stats.cells + 1
+        given = [(batch.cells, batch.intensity, batch.outline, batch.numbers) for batch in batches]
+        columns, outline, outline_start = self._collector.take(given, self._emitted, frontier, first)
+        cells = Cells(columns, outline, outline_start)
+        self.stats.cells += len(cells)
         labels: NDArray[np.int32] = self._canvases.take((frontier - self._emitted, self.width), np.int32)
-        labels.fill(0)
-        kept = []
-        for batch in self._batches:
-            paint(labels, self._emitted, batch.runs, batch.numbers)
-            batch.runs = batch.runs[batch.runs["y"] >= frontier]
-            if len(batch.runs):
-                kept.append(batch)
-        self._batches = kept
+        self._pool.paint(labels, self._emitted, batches)
+        self._batches = [batch.below(frontier) for batch in batches if batch.end > frontier]
         strip = Strip(self._emitted, labels, cells)
         self._emitted = frontier
         return [strip]
-
-    def _number(self, frontier: int) -> Cells:
-        """Give numbers to the cells that begin above ``frontier``, by first row and column in it.
-
-        Their order is final: cells found later belong to components that begin below.
-        """
-        chosen = [
-            np.flatnonzero((batch.numbers == 0) & (batch.cells["y0"] < frontier)) for batch in self._batches
-        ]
-        parts = [(batch, index) for batch, index in zip(self._batches, chosen, strict=True) if len(index)]
-        if not parts:
-            return Cells.empty(self._channels)
-        cells = np.concatenate([batch.cells[index] for batch, index in parts])
-        # keys packed into one integer sort much faster than two columns
-        order = np.argsort(cells["y0"].astype(np.int64) * self.width + cells["first_x"])
-        numbers = np.empty(len(order), np.int32)
-        numbers[order] = self.stats.cells + 1 + np.arange(len(order), dtype=np.int32)
-        self.stats.cells += len(order)
-        ends = np.empty(len(order), np.int64)
-        begins = np.empty(len(order), np.int64)
-        at = shift = 0
-        for batch, index in parts:
-            part = slice(at, at + len(index))
-            batch.numbers[index] = numbers[part]
-            batch_ends = batch.cells["outline_end"]
-            ends[part] = batch_ends[index] + shift
-            begins[part] = np.where(index > 0, batch_ends[index - 1], 0) + shift
-            at += len(index)
-            shift += len(batch.outline)
-        outline = np.concatenate([batch.outline for batch, _ in parts])
-        outline, outline_start = take_rings(outline, begins[order], ends[order])
-        intensity = np.concatenate([batch.intensity[index] for batch, index in parts])
-        return Cells(self._columns(cells[order], numbers[order], intensity[order]), outline, outline_start)
-
-    def _columns(
-        self, cells: NDArray[np.void], numbers: NDArray[np.int32], intensity: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.generic]]:
-        columns: dict[str, NDArray[np.generic]] = {}
-        for name in column_types(0):
-            if name == "label":
-                columns[name] = numbers
-            elif name == "touches_border":
-                columns[name] = (
-                    (cells["y0"] == 0)
-                    | (cells["x0"] == 0)
-                    | (cells["y1"] == self.height)
-                    | (cells["x1"] == self.width)
-                )
-            else:
-                columns[name] = np.ascontiguousarray(cells[name])
-        for channel in range(self._channels):
-            columns[f"mean_intensity_{channel}"] = np.ascontiguousarray(intensity[:, channel])
-        return columns
 
 
 def _component_of(runs: NDArray[np.void]) -> NDArray[np.void]:

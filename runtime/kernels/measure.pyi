@@ -10,6 +10,3 @@ def measure_labels(
     image_kind: int,
     channels: int,
 ) -> tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.int32]]: ...
-def take_rings(
-    points: NDArray[np.int32], begins: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...

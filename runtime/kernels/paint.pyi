@@ -1,7 +1,12 @@
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-def paint(labels: NDArray[np.int32], y: int, runs: NDArray[np.void], numbers: NDArray[np.int32]) -> None: ...
+class Painter:
+    def __init__(self, batches: Sequence[tuple[NDArray[np.void], NDArray[np.int32]]]) -> None: ...
+    def paint(self, labels: NDArray[np.int32], y: int) -> None: ...
+
 def label_image(
     mask: NDArray[np.uint8], threshold: int = 1, connectivity: int = 8
 ) -> tuple[NDArray[np.int32], int]: ...
