@@ -41,8 +41,9 @@ from cellseg.runtime.intensity.normalization import Normalization  # noqa: E402
 from cellseg.runtime.kernels.measure import measure_labels  # noqa: E402
 from cellseg.runtime.kernels.paint import label_image  # noqa: E402
 from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings  # noqa: E402
-from cellseg.runtime.streaming.bands import BandRows, TileGatherer, stitch_tiles  # noqa: E402
+from cellseg.runtime.streaming.bands import BandRows, TileGatherer  # noqa: E402
 from cellseg.runtime.streaming.blend import Blender  # noqa: E402
+from cellseg.runtime.streaming.stitch import Cores  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def tile_cases(size: int) -> list[Case]:
     def put_together() -> None:
         for band in bands:
             rows = out.reshape(-1)[: 3 * band.region.height * size].reshape(3, band.region.height, size)
-            stitch_tiles(planes, band.tiles, band, HALO, rows)
+            cores.add(planes, band.tiles, band, rows)
 
     def copy(read: int, wrote: int) -> Callable[[], None]:
         count = (read + wrote) // 2
@@ -259,7 +260,7 @@ def tile_cases(size: int) -> list[Case]:
     table = mapping.lookup()
     assert table is not None
     written = len(grid) * TILE * TILE * 3
-    blender = Blender(grid, 3, "hann")
+    blender, cores = Blender(grid, 3, "hann"), Cores(grid)
 
     def blend() -> None:
         for band in bands:

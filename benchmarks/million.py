@@ -39,7 +39,8 @@ from cellseg.runtime.geometry.tiling import TileGrid
 from cellseg.runtime.intensity.channels import ChannelChoice
 from cellseg.runtime.intensity.normalization import Normalization
 from cellseg.runtime.pipeline import segment
-from cellseg.runtime.streaming.stages import Setup, SlideRun
+from cellseg.runtime.streaming.setup import Setup
+from cellseg.runtime.streaming.stages import SlideRun
 
 #: Width of the slide in pixels, and its cells a megapixel.
 WIDTH, DENSITY = 16384, 1000

@@ -22,8 +22,10 @@ from .backends import Backend, open_backend
 from .common.threads import cores
 from .errors import ImageError, UsageError
 from .geometry.coverage import Coverage
-from .geometry.focus import Focus, Overlap, Polygons, Tissue, find_tissue
+from .geometry.focus import Focus, Intersection
+from .geometry.regions import Polygons
 from .geometry.tiling import TileGrid
+from .geometry.tissue import Tissue, find_tissue
 from .intensity.channels import ChannelChoice, choose
 from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
@@ -34,7 +36,9 @@ from .results.identity import Source
 from .results.report import Report
 from .results.result import Result
 from .results.target import Memory, Target
-from .streaming.stages import Progress, Setup, SlideRun
+from .streaming.progress import Progress
+from .streaming.setup import Setup
+from .streaming.stages import SlideRun
 
 #: A small image is cut into so many batches where it has the tiles.
 FEWEST_BATCHES = 6
@@ -264,7 +268,7 @@ def _coverage(
         parts.append(regions.scaled(reader.height / slide.height, reader.width / slide.width))
     if tissue is not None:
         parts.append(tissue)
-    return Coverage.of(grid, Overlap(parts) if parts else None)
+    return Coverage.of(grid, Intersection(parts) if parts else None)
 
 
 def _mapping(

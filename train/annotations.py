@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.common.files import replacing
 from cellseg.runtime.errors import DataError, UsageError
-from cellseg.runtime.geometry.focus import Polygons
 from cellseg.runtime.geometry.geojson import Feature, Rings, read_features
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import SlideReader, open_slide
 from cellseg.runtime.readers.open import SlideOptions

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ..streaming.stages import Progress
+from ..streaming.progress import Progress
 
 
 class ProgressBar:

@@ -1,45 +1,24 @@
-"""Where on a slide to look: regions of interest drawn by a person, tissue found in the overview.
+"""Where on a slide to look.
 
-Both answer two questions for a rectangle: whether there is anything to do, and which of its pixels
-count. The answer for a pixel is the same whatever rectangle is asked about. This module knows nothing
-of tiles or models.
+A :class:`Focus` answers two questions for a rectangle: whether there is anything to do, and which of its
+pixels count. The answer for a pixel is the same whatever rectangle is asked about. This module knows
+nothing of tiles or models.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import UsageError
-from ..options import RegionsLike
-from ..readers import SlideReader
-from .geojson import FURTHEST, read_areas
 from .tiling import Region
 
-Ring = npt.NDArray[np.float64]
-#: Longer edge of the overview that tissue is looked for in, in pixels.
-TISSUE_EDGE = 2048
-#: Median brightness (of 255) from which on a picture counts as bright field.
-BRIGHT = 140
-#: Bounds of the colourfulness (0…255) from which on a pixel is tissue.
-LEAST_COLOUR, MOST_COLOUR = 10, 40
-#: Tissue also is what is darker than the glass by this many grey levels.
-DARKER = 40
-#: Specks smaller than this part of the overview are dust.
-DUST = 2e-5
-#: The rest grows by so many pixels of the overview and of the slide, whichever is more.
-GROW, GROW_PIXELS = 4, 64
 
-
-def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+def digest_of(arrays: Iterable[npt.NDArray[Any]]) -> str:
     """Return what tells one focus from another, as 64 hexadecimal digits."""
     made = hashlib.sha256()
     for array in arrays:
@@ -60,242 +39,7 @@ class Focus(ABC):
         """Return which pixels count, shape (height, width); ``None`` where all do."""
 
 
-class Polygons(Focus):
-    """Regions of interest: pixels whose centre lies inside any of some polygons.
-
-    Parameters
-    ----------
-    polygons
-        Each a list of rings, shape (n, 2): x and y in pixels, from the image's corner. A point is
-        inside where it lies within an odd number of a polygon's rings. One without rings is left out.
-    source
-        The file they come from.
-
-    Attributes
-    ----------
-    n_empty
-        How many were left out.
-    """
-
-    def __init__(self, polygons: Sequence[Sequence[Ring]], source: str | None = None) -> None:
-        self.source = source
-        self.polygons = tuple(tuple(rings) for rings in polygons if len(rings))
-        self.n_empty = len(polygons) - len(self.polygons)
-        # Edges from every vertex to the next, as rows of (x0, y0, x1, y1).
-        self._edges = [
-            np.concatenate([np.hstack([ring, np.roll(ring, -1, axis=0)]) for ring in rings])
-            for rings in self.polygons
-        ]
-        self._boxes = np.array(
-            [(e[:, 1].min(), e[:, 0].min(), e[:, 1].max(), e[:, 0].max()) for e in self._edges]
-        ).reshape(-1, 4)
-
-    @property
-    def digest(self) -> str:
-        """What tells these polygons from others."""
-        return _digest(ring for rings in self.polygons for ring in rings)
-
-    @classmethod
-    def given(cls, regions: RegionsLike, height: int, width: int) -> Polygons:
-        """Return polygons that are given as a file or as they are.
-
-        Parameters
-        ----------
-        regions
-            A path, as for :meth:`read`, or polygons: each a ring of shape (n, 2), x and y in
-            full-resolution pixels, or a list of rings, of which all but the first are holes.
-        height, width
-            Size of the image in pixels.
-
-        Raises
-        ------
-        UsageError
-            They cannot be read, or none lies inside the image.
-        """
-        if isinstance(regions, str | os.PathLike):
-            return cls.read(os.fspath(regions), height, width)
-        try:
-            polygons = [_rings(polygon) for polygon in regions]
-        except (ValueError, TypeError) as error:
-            raise UsageError(
-                f"roi: wanted a path or polygons, each an array of (n, 2) x and y in pixels: {error}"
-            ) from None
-        return cls._checked(polygons, None, height, width)
-
-    @classmethod
-    def read(cls, path: str | Path, height: int, width: int) -> Polygons:
-        """Read the polygons of a GeoJSON file, as QuPath exports annotations; also ``.gz``.
-
-        Parameters
-        ----------
-        path
-            The file: a FeatureCollection, a Feature, a geometry, or a list of features.
-        height, width
-            Size of the image in pixels.
-
-        Raises
-        ------
-        UsageError
-            The file cannot be read, holds no polygon, or none inside the image.
-        """
-        polygons = read_areas(Path(path))
-        return cls._checked(polygons, str(path), height, width)
-
-    @classmethod
-    def _checked(cls, polygons: list[list[Ring]], source: str | None, height: int, width: int) -> Polygons:
-        name = source or "roi"
-        made = cls(polygons, source)
-        if not made.polygons:
-            what = f"its {made.n_empty} polygons are empty" if made.n_empty else "holds no polygon"
-            raise UsageError(f"{name}: {what}; draw an area and export it as GeoJSON")
-        if not made.touches(Region(0, 0, height, width)):
-            raise UsageError(
-                f"{name}: none of its {len(made.polygons)} areas lies inside the image of {height}×{width} "
-                "pixels; are they in full-resolution pixels?"
-            )
-        return made
-
-    def scaled(self, tall: float, wide: float) -> Polygons:
-        """Return the polygons in pixels of another size: y times ``tall``, x times ``wide``."""
-        factors = np.array([wide, tall])
-        return Polygons([[ring * factors for ring in rings] for rings in self.polygons], self.source)
-
-    def touches(self, region: Region) -> bool:
-        """Return whether any polygon and a rectangle overlap."""
-        return any(_place(self._edges[number], region) is not False for number in self._near(region))
-
-    def _near(self, region: Region) -> npt.NDArray[np.intp]:
-        """Return the numbers of the polygons whose bounding boxes overlap a rectangle."""
-        y0, x0, y1, x1 = self._boxes.T
-        return np.flatnonzero((y0 < region.y1) & (x0 < region.x1) & (y1 > region.y) & (x1 > region.x))
-
-    def inside(self, region: Region) -> npt.NDArray[np.bool_] | None:
-        """Return which pixels have their centre in a polygon; ``None`` where all do."""
-        cut = []
-        for number in self._near(region):
-            place = _place(self._edges[number], region)
-            if place is True:
-                return None
-            if place is None:
-                cut.append(self._edges[number])
-        found = np.zeros((region.height, region.width), np.bool_)
-        for edges in cut:
-            found |= _fill(edges, region)
-        return None if found.all() else found
-
-
-def _rings(polygon: Any) -> list[Ring]:
-    """Return the rings of a polygon that is given as one ring or several."""
-    try:
-        one = np.asarray(polygon, np.float64)
-    except ValueError:  # rings of different lengths
-        one = np.empty(1)
-    if not one.size:
-        return []
-    rings = [one] if one.ndim == 2 else [np.asarray(ring, np.float64) for ring in polygon]
-    for ring in rings:
-        # Not a number is not at most anything.
-        if ring.ndim != 2 or len(ring) < 3 or ring.shape[1] != 2 or not (np.abs(ring) <= FURTHEST).all():
-            raise ValueError(
-                f"found an array of shape {ring.shape}, wanted (3 or more, 2) numbers of at most {FURTHEST:g}"
-            )
-    return rings
-
-
-def _place(edges: npt.NDArray[np.float64], region: Region) -> bool | None:
-    """Return whether a rectangle lies wholly inside a polygon or outside; ``None`` where an edge cuts it."""
-    x0, y0, x1, y1 = edges.T
-    near = (
-        (np.minimum(x0, x1) <= region.x1)
-        & (np.maximum(x0, x1) >= region.x)
-        & (np.minimum(y0, y1) <= region.y1)
-        & (np.maximum(y0, y1) >= region.y)
-    )
-    ax, ay, bx, by = edges[near].T
-    if ax.size:
-        # On which side of the edge's line each corner lies: an edge that cuts has some on both.
-        corners = [(y, x) for y in (region.y, region.y1) for x in (region.x, region.x1)]
-        sides = np.stack([(bx - ax) * (y - ay) - (by - ay) * (x - ax) for y, x in corners])
-        if ((sides.min(axis=0) <= 0) & (sides.max(axis=0) >= 0)).any():
-            return None
-    y, x = region.y + 0.5, region.x + 0.5
-    crossed = (np.minimum(y0, y1) <= y) & (y < np.maximum(y0, y1))
-    ax, ay, bx, by = edges[crossed].T
-    return bool(np.count_nonzero(ax + (y - ay) * ((bx - ax) / (by - ay)) <= x) & 1)
-
-
-def _fill(edges: npt.NDArray[np.float64], region: Region) -> npt.NDArray[np.bool_]:
-    """Rasterise one polygon by scan lines through the pixels' centres, even-odd."""
-    turns = np.zeros((region.height, region.width + 1), np.int32)
-    y0, y1 = edges[:, 1], edges[:, 3]
-    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-    crossing = (high > region.y + 0.5) & (low <= region.y1 - 0.5)
-    for ax, ay, bx, by in edges[crossing]:
-        # A centre line y + ½ is crossed where low ≤ y + ½ < high, so a vertex counts once.
-        first = max(int(np.ceil(min(ay, by) - 0.5)), region.y)
-        last = min(int(np.ceil(max(ay, by) - 0.5)), region.y1)
-        if first >= last:
-            continue
-        y = np.arange(first, last)
-        x = ax + (y + 0.5 - ay) * ((bx - ax) / (by - ay))
-        column = np.clip(np.ceil(x - 0.5).astype(np.int64) - region.x, 0, region.width)
-        turns[y - region.y, column] += 1
-    return np.asarray(np.cumsum(turns[:, :-1], axis=1) & 1, np.bool_)
-
-
-class Tissue(Focus):
-    """Tissue as found in a reduced picture; a little more than there is, for nothing must be missed.
-
-    Parameters
-    ----------
-    mask
-        Shape (h, w), true where there is tissue; covers the whole slide.
-    height, width
-        Size of the slide in pixels.
-    """
-
-    def __init__(self, mask: npt.NDArray[np.bool_], height: int, width: int) -> None:
-        self.mask = mask
-        self._size = height, width
-        self._sums = cv2.integral(mask.astype(np.uint8), sdepth=cv2.CV_64F)
-
-    @property
-    def digest(self) -> str:
-        """What tells this tissue from another."""
-        return _digest([self.mask])
-
-    @property
-    def part(self) -> float:
-        """Part of the slide that is tissue, 0…1."""
-        return float(self.mask.mean())
-
-    def touches(self, region: Region) -> bool:
-        """Return whether there is tissue in a rectangle."""
-        return self._count(region)[0] > 0
-
-    def inside(self, region: Region) -> npt.NDArray[np.bool_] | None:
-        """Return which pixels of a rectangle inside the slide lie in a pixel of tissue."""
-        found, most = self._count(region)
-        if found == most:
-            return None
-        rows, columns = self.mask.shape
-        y = np.arange(region.y, region.y1) * rows // self._size[0]
-        x = np.arange(region.x, region.x1) * columns // self._size[1]
-        return np.asarray(self.mask[np.ix_(y, x)])
-
-    def _count(self, region: Region) -> tuple[int, int]:
-        """Return how many pixels of the mask in a rectangle are tissue, and how many there are."""
-        rows, columns = self.mask.shape
-        height, width = self._size
-        y0, y1 = max(region.y, 0) * rows // height, -(-min(region.y1, height) * rows // height)
-        x0, x1 = max(region.x, 0) * columns // width, -(-min(region.x1, width) * columns // width)
-        if y0 >= y1 or x0 >= x1:
-            return 0, 0
-        s = self._sums
-        return int(s[y1, x1] - s[y0, x1] - s[y1, x0] + s[y0, x0]), (y1 - y0) * (x1 - x0)
-
-
-class Overlap(Focus):
+class Intersection(Focus):
     """What lies in each of several parts of a slide.
 
     Parameters
@@ -315,36 +59,3 @@ class Overlap(Focus):
         """Return which pixels lie in all parts; ``None`` where all do."""
         masks = [mask for part in self._parts if (mask := part.inside(region)) is not None]
         return np.logical_and.reduce(masks) if masks else None
-
-
-def find_tissue(reader: SlideReader) -> Tissue | None:
-    """Find the tissue of a stained slide in its overview.
-
-    Tissue is colourful or dark against the glass. The threshold of colourfulness is Otsu's within
-    bounds, so that a slide full of tissue, or without any, is not torn apart.
-
-    Returns
-    -------
-    Tissue or None
-        ``None`` where everything must be looked at: the picture is not of bright field, or the slide
-        is too small to be worth it.
-    """
-    if reader.channels != 3 or max(reader.height, reader.width) < TISSUE_EDGE:
-        return None
-    picture = reader.overview(TISSUE_EDGE).astype(np.float32)
-    full = np.iinfo(reader.dtype).max if reader.dtype.kind == "u" else max(float(picture.max()), 1e-6)
-    picture = cv2.GaussianBlur(picture * np.float32(255 / full), (0, 0), 1.5)
-    luma = picture.mean(axis=2)
-    if np.percentile(luma, 90) < BRIGHT:
-        return None
-    colour = picture.max(axis=2) - picture.min(axis=2)
-    glass = float(np.percentile(luma, 95))
-    otsu = cv2.threshold(np.clip(colour, 0, 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)[0]
-    found = (colour > np.clip(otsu / 2, LEAST_COLOUR, MOST_COLOUR)) | (luma < glass - DARKER)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(found.astype(np.uint8), connectivity=8)
-    sizes = stats[:count, cv2.CC_STAT_AREA].copy()
-    sizes[0] = 0
-    kept = (sizes >= max(2, DUST * found.size))[parts].astype(np.uint8)
-    grow = max(GROW, -(-GROW_PIXELS * max(found.shape) // max(reader.height, reader.width)))
-    grown = cv2.dilate(kept, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1,) * 2))
-    return Tissue(grown > 0, reader.height, reader.width)

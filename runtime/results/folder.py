@@ -16,7 +16,7 @@ from ..options import SegmentOptions
 from ..readers import SlideReader
 from ..readers.area import Shrinker, Thinner
 from ..streaming.journal import Journal
-from ..streaming.stages import Setup
+from ..streaming.setup import Setup
 from ..writers import DensityMap, OutputFolder, Overview, Writer, write_record
 from ..writers.base import Discarding
 from ..writers.folder import JOURNAL, RECORD

@@ -13,7 +13,8 @@ from types import MappingProxyType
 
 from ..instances import Stats
 from ..options import SegmentOptions
-from ..streaming.stages import Progress, Setup
+from ..streaming.progress import Progress
+from ..streaming.setup import Setup
 from .identity import Source, described
 from .record import (
     CountsRecord,

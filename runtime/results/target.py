@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..instances import Cells, Strip
 from ..streaming.journal import Journal
-from ..streaming.stages import Setup, Sink
+from ..streaming.setup import Setup, Sink
 from .report import Report
 from .result import Result
 

@@ -1,7 +1,7 @@
-"""From rows of a slide to batches of tiles, and from planes of tiles to planes of a band.
+"""From rows of a slide to batches of tiles.
 
-These are the checked, Python-side faces of the gather and stitch kernels, and the buffers between
-stages. Memory is a few bands of full-width rows, whatever the height of the slide.
+This is the checked, Python-side face of the gather kernel, and the buffers before it. Memory is a few
+bands of full-width rows, whatever the height of the slide.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ..geometry.tiling import Band, Region, Tile, TileGrid
 from ..intensity.channels import ChannelChoice
 from ..intensity.normalization import Normalization
 from ..kernels.gather import gather
-from ..kernels.stitch import stitch
 from ..readers import SlideReader
 
 #: Rows are asked of the reader in pieces of about this many bytes, which bounds what it allocates.
@@ -152,27 +151,3 @@ class TileGatherer:
             *self._fixed,
             *self._float,
         )
-
-
-def stitch_tiles(
-    planes: NDArray[np.uint8], tiles: Sequence[Tile], band: Band, halo: int, out: NDArray[np.uint8]
-) -> None:
-    """Copy the cores of a batch's first tiles into their band.
-
-    Parameters
-    ----------
-    planes
-        uint8 (N, K, T, T).
-    tiles
-        The first ``len(tiles)`` of N, all of this band.
-    band
-        The band.
-    halo
-        Pixels around a core.
-    out
-        uint8 (K, band.region.height, W).
-    """
-    cores = np.array(
-        [(t.core.y - band.region.y, t.core.x, t.core.height, t.core.width) for t in tiles], np.int64
-    ).reshape(-1, 4)
-    stitch(planes, cores, halo, out)

@@ -20,9 +20,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry.coverage import Coverage
 from ..geometry.tiling import Band, Region, Tile, TileGrid
 from ..kernels.stitch import finish_rows, keep
 from ..options import Blend
+from .stitch import Stitcher
 
 #: What the weights of a row or column sum to over the tiles that cover it.
 WHOLE = 256
@@ -64,7 +66,7 @@ def blend_weights(size: int, tile: int, halo: int, kind: Blend) -> NDArray[np.ui
     return weights
 
 
-class Blender:
+class Blender(Stitcher):
     """Averages the overlapping tiles of a grid, band by band.
 
     It holds the tiles of the bands that cover a row, usually two: (2, tiles of a band, K, T, T) bytes,
@@ -78,10 +80,12 @@ class Blender:
         Planes of a tile, K.
     kind
         Which weights.
+    covered
+        Which pixels count; every tile is computed, for each needs its neighbours. All by default.
     """
 
-    def __init__(self, grid: TileGrid, heads: int, kind: Blend) -> None:
-        self._grid = grid
+    def __init__(self, grid: TileGrid, heads: int, kind: Blend, covered: Coverage | None = None) -> None:
+        super().__init__(grid, covered)
         self._down = blend_weights(grid.height, grid.tile, grid.halo, kind)
         self._across = blend_weights(grid.width, grid.tile, grid.halo, kind)
         covers = -(-grid.tile // grid.core)  # bands that cover a row
@@ -115,6 +119,9 @@ class Blender:
         if band.index == grid.rows - 1:
             last = grid.height
         return Region(first, 0, last - first, grid.width)
+
+    def begin(self, band: Band, out: NDArray[np.uint8]) -> None:
+        """Nothing is known before the first tile."""
 
     def add(
         self, planes: NDArray[np.uint8], tiles: Sequence[Tile], band: Band, out: NDArray[np.uint8]
@@ -153,6 +160,7 @@ class Blender:
         where = (self._kept, band.index, grid.core, grid.halo)
         weights = (self._columns, self._across, self._down)
         finish_rows(*where, *weights, rows.y, rows.y1, self._shared, self._sums, self._row, out)
+        self._covered.clear(out, rows)
 
     def _alone(self, index: int, size: int, count: int) -> tuple[int, int]:
         """Return the rows or columns that only the tiles with this index cover; equal ends for none."""

@@ -15,32 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends import Backend, Pending
 from ..common.buffers import Recycler
 from ..common.threads import Channel, Flow
-from ..geometry.coverage import Coverage
-from ..geometry.focus import Polygons, Tissue
-from ..geometry.tiling import Band, Region, Tile, TileGrid
+from ..geometry.tiling import Band, Region
 from ..instances import InstanceStream, Stats, Strip
-from ..instances.full_resolution import FullResolution
-from ..intensity.channels import ChannelChoice
-from ..intensity.normalization import Normalization
-from ..model.spec import SplitSettings
-from ..options import Blend
-from ..readers import SlideReader
-from .bands import BandRows, TileGatherer, read_bands, row_buffer, stitch_tiles
-from .blend import Blender
+from .bands import BandRows, TileGatherer, read_bands, row_buffer
+from .batches import Flight, Slot
 from .journal import Journal
+from .progress import EngineClock, Progress
+from .setup import Setup, Sink
+from .stitch import open_stitcher
 
 #: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
 #: split.
@@ -51,139 +43,6 @@ PLANE_BUFFERS = 2
 STRIPS = 2
 #: Label images in use at once: those that wait, one being made, one being written.
 CANVASES = STRIPS + 2
-
-
-class Sink(Protocol):
-    """What takes finished strips; every writer is one."""
-
-    def write(self, strip: Strip) -> None:
-        """Take the next strip; its labels are used again as soon as this returns."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """All that has been decided about a slide before its first tile."""
-
-    #: What is read: the slide, at the model's scale where that is known.
-    reader: SlideReader
-    #: Prepared for ``grid.tile``.
-    backend: Backend
-    grid: TileGrid
-    choice: ChannelChoice
-    mapping: Normalization
-    split: SplitSettings
-    #: Threads that split and measure.
-    workers: int
-    #: Micrometres a pixel of the slide, where known.
-    pixel_size: float | None = None
-    #: The slide, where ``reader`` shows it at another scale.
-    unscaled: SlideReader | None = None
-    #: What is looked at, where that is not everything.
-    coverage: Coverage | None = None
-    #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
-    regions: Polygons | None = None
-    tissue: Tissue | None = None
-    #: How overlapping tiles are joined.
-    blend: Blend = "none"
-
-    @property
-    def covered(self) -> Coverage:
-        """Which tiles are computed."""
-        covered = self.coverage or Coverage.of(self.grid)
-        # Where tiles are averaged, each needs its neighbours.
-        return covered if self.blend == "none" else covered.everywhere()
-
-    @property
-    def slide(self) -> SlideReader:
-        """The slide at full resolution, in whose pixels all results are."""
-        return self.unscaled or self.reader
-
-    @property
-    def way_back(self) -> FullResolution | None:
-        """How strips become strips of the slide, where the reader shows it at another scale."""
-        if self.unscaled is None:
-            return None
-        return FullResolution(
-            self.reader.height, self.reader.width, self.unscaled.height, self.unscaled.width
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a slide is."""
-
-    #: Pixels of the slide, and those whose planes are ready.
-    total: int
-    done: int
-    #: Cells written.
-    cells: int
-    #: Seconds since the first tile.
-    seconds: float
-    #: Stage → (seconds busy, seconds waiting).
-    stages: dict[str, tuple[float, float]]
-    #: Pixels whose planes an earlier run had left.
-    resumed: int = 0
-
-    @property
-    def mpx_s(self) -> float:
-        """Megapixels of the slide a second, so far."""
-        return (self.done - self.resumed) / 1e6 / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until the last tile at this rate; ``None`` before the first one."""
-        computed = self.done - self.resumed
-        return self.seconds * (self.total - self.done) / computed if computed else None
-
-    @property
-    def bottleneck(self) -> str:
-        """The stage that has been busy longest."""
-        return max(self.stages, key=lambda name: self.stages[name][0])
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A batch and the planes it becomes."""
-
-    batch: NDArray[np.uint8]
-    planes: NDArray[np.uint8]
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A batch on its way through the engine; its tiles may belong to several bands."""
-
-    #: ``None`` while there is no tile in it.
-    slot: _Slot | None = None
-    #: Tiles of one band each, and whether the band has no more after these.
-    parts: list[tuple[BandRows, list[Tile], bool]] = field(default_factory=list)
-    count: int = 0
-    pending: Pending | None = None
-
-
-class _EngineClock:
-    """Measures the time in which at least one batch is on its way."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._flying = 0
-        self._since = self._busy = 0.0
-
-    def change(self, by: int) -> None:
-        """Count a batch in (1) or out (-1)."""
-        with self._lock:
-            now = time.perf_counter()
-            if self._flying:
-                self._busy += now - self._since
-            self._since = now
-            self._flying += by
-
-    @property
-    def busy(self) -> float:
-        """Seconds so far."""
-        with self._lock:
-            return self._busy + (time.perf_counter() - self._since if self._flying else 0.0)
 
 
 class SlideRun:
@@ -220,12 +79,12 @@ class SlideRun:
         self._show = planes
         self._covered = setup.covered
         self._flow = Flow()
-        self._engine = _EngineClock()
+        self._engine = EngineClock()
         self._started = time.perf_counter()
         self._rows_done = self._rows_resumed = self._cells = 0
         #: Sum of the scores of the cells written.
         self.scores = 0.0
-        self._flying: deque[_Flight] = deque()
+        self._flying: deque[Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
@@ -233,16 +92,14 @@ class SlideRun:
         rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
         # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
         self._most_bands = rows - 1 if rows < grid.rows else rows
-        heads, most_rows = len(backend.spec.heads), min(grid.core, grid.height)
-        self._blender = None if setup.blend == "none" else Blender(grid, heads, setup.blend)
-        if self._blender is not None:
-            most_rows = self._blender.most_rows
-        size = heads * most_rows * grid.width
+        heads = len(backend.spec.heads)
+        self._stitcher = open_stitcher(grid, heads, setup.blend, self._covered)
+        size = heads * self._stitcher.most_rows * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
         self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
-        self._slots = self._pool(slots, lambda: _Slot(backend.new_batch(), backend.new_planes()))
+        self._slots = self._pool(slots, lambda: Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
-        self._flights: Channel[_Flight] = flow.channel(slots)
+        self._flights: Channel[Flight] = flow.channel(slots)
         # A band's rows, those of them that are finished, their planes and the buffer of these.
         self._whole: Channel[tuple[BandRows, Region, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
@@ -274,9 +131,8 @@ class SlideRun:
         try:
             self._flow.run(None if tick is None else lambda: tick(self.progress()))
         finally:
-            for (
-                flight
-            ) in self._flying:  # left over after an error: the engine must not write into freed memory
+            # Left over after an error: the engine must not write into freed memory.
+            for flight in self._flying:
                 with contextlib.suppress(Exception):
                     if flight.pending is not None:
                         flight.pending.result()
@@ -323,7 +179,7 @@ class SlideRun:
     def _gather(self) -> None:
         setup = self._setup
         gatherer = TileGatherer(setup.grid, setup.choice, setup.mapping)
-        flight = _Flight()
+        flight = Flight()
         for source in self._bands:
             kept = source.band.index in self._kept
             left = [] if kept else list(self._covered.tiles(source.band))
@@ -337,19 +193,19 @@ class SlideRun:
                 flight.count += len(tiles)
                 if self._ready(flight):
                     self._launch(flight)
-                    flight = _Flight()
+                    flight = Flight()
                 if not left:
                     break
         if flight.parts:
             self._launch(flight)
         self._flights.close()
 
-    def _ready(self, flight: _Flight) -> bool:
+    def _ready(self, flight: Flight) -> bool:
         """Return whether a batch must not wait for more tiles: it is full, or holds too many bands."""
         whole = sum(last for _, _, last in flight.parts)
         return flight.count in (0, self._setup.backend.batch) or whole >= self._most_bands
 
-    def _launch(self, flight: _Flight) -> None:
+    def _launch(self, flight: Flight) -> None:
         if flight.slot is not None:
             self._engine.change(+1)
             with self._flow.waiting():  # for a free place in the engine
@@ -358,39 +214,24 @@ class SlideRun:
         self._flights.put(flight)
 
     def _stitch(self) -> None:
-        grid = self._setup.grid
-        blender = self._blender
+        stitcher = self._stitcher
         buffer: NDArray[np.uint8] | None = None
         for flight in self._flights:
-            result = None
-            if flight.pending is not None:
-                with self._flow.waiting():  # for the engine
-                    result = flight.pending.result()
-                self._engine.change(-1)
-            self._flying.popleft()
-            begin = 0
+            result = self._landed(flight)
+            start = 0
             for source, tiles, last in flight.parts:
                 band = source.band
-                fresh = buffer is None
-                if buffer is None:
+                rows = stitcher.rows(band)
+                if fresh := buffer is None:
                     buffer = self._planes.get()
-                rows = band.region if blender is None else blender.rows(band)
                 planes = self._shaped(buffer, rows)
-                if fresh and blender is None:
+                if fresh:
                     self._begin(planes, band)
                 if result is not None and tiles:
-                    part = result[begin : begin + len(tiles)]
-                    if blender is None:
-                        stitch_tiles(part, tiles, band, grid.halo, planes)
-                        for tile in tiles:
-                            self._covered.cut(planes, tile)
-                    else:
-                        blender.add(part, tiles, band, planes)
-                begin += len(tiles)
+                    stitcher.add(result[start : start + len(tiles)], tiles, band, planes)
+                start += len(tiles)
                 if last:
-                    if blender is not None:
-                        blender.finish(band, planes)
-                        self._covered.clear(planes, rows)
+                    stitcher.finish(band, planes)
                     self._end(planes, band, rows)
                     self._whole.put((source, rows, planes, buffer))
                     buffer = None
@@ -398,13 +239,23 @@ class SlideRun:
                 self._slots.put(flight.slot)
         self._whole.close()
 
+    def _landed(self, flight: Flight) -> NDArray[np.uint8] | None:
+        """Wait for a batch and return its planes; ``None`` where there was no tile in it."""
+        result = None
+        if flight.pending is not None:
+            with self._flow.waiting():  # for the engine
+                result = flight.pending.result()
+            self._engine.change(-1)
+        self._flying.popleft()
+        return result
+
     def _begin(self, planes: NDArray[np.uint8], band: Band) -> None:
         """Fill a band's planes with what is known before any tile."""
         if self._journal is not None and band.index in self._kept:
             self._journal.load(band.index, planes)
             self._rows_resumed += band.region.height
         else:
-            self._covered.blank(planes, band)
+            self._stitcher.begin(band, planes)
 
     def _end(self, planes: NDArray[np.uint8], band: Band, rows: Region) -> None:
         """Hand a band's finished planes to whoever wants to see them."""

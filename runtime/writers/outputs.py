@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..geometry.focus import Polygons
+from ..geometry.regions import Polygons
 from ..options import SegmentOptions
 from .base import Discarding
 from .density import DensityMap

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..geometry.focus import Polygons
+from ..geometry.regions import Polygons
 from ..instances import Cells, Strip
 from ..intensity.display import Display
 from ..kernels.draw import draw_rings, lay_over

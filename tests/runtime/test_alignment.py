@@ -161,7 +161,7 @@ def test_cells_are_where_they_are(tmp_path, store, scale, monkeypatch):
             maps.append(self)
             super().commit()
 
-    monkeypatch.setattr("cellseg.runtime.writers.DensityMap", Map)
+    monkeypatch.setattr("cellseg.runtime.writers.outputs.DensityMap", Map)
     spec = local_spec(0, heads=("mask",), split=SplitSettings(mask_threshold=120)).model_copy(
         update={"pixel_size": scale, "tile": 96}
     )

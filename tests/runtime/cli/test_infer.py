@@ -222,14 +222,14 @@ def test_devices_are_listed() -> None:
 
 SCRIPT = """
 import time
-import cellseg.runtime.streaming.stages as stages
+from cellseg.runtime.streaming.stitch import Cores
 from cellseg.runtime.cli.infer import main
-stitch = stages.stitch_tiles
+stitch = Cores.add
 def slow(*arguments):
     print("running", flush=True)
     time.sleep(0.2)
     stitch(*arguments)
-stages.stitch_tiles = slow
+Cores.add = slow
 main()
 """
 

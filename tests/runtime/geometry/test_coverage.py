@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cellseg.runtime.geometry.coverage import Coverage
-from cellseg.runtime.geometry.focus import Focus, Overlap, Polygons, Tissue
+from cellseg.runtime.geometry.focus import Focus, Intersection
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.geometry.tiling import Region, TileGrid, reflect
+from cellseg.runtime.geometry.tissue import Tissue
 from cellseg.runtime.instances import Strip, split_planes
 from cellseg.runtime.intensity.channels import ChannelChoice
 from cellseg.runtime.intensity.normalization import Normalization
 from cellseg.runtime.model.spec import SplitSettings
 from cellseg.runtime.readers import ArrayReader
-from cellseg.runtime.streaming.stages import Setup, SlideRun
+from cellseg.runtime.streaming.setup import Setup
+from cellseg.runtime.streaming.stages import SlideRun
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec, whole_image_planes
 
 SPLIT = SplitSettings(min_area=3, min_seed_area=2, max_hole_area=4, smoothing=0.5)
@@ -64,7 +67,7 @@ def draw_focus(data: st.DataObject, height: int, width: int) -> Focus:
     rings = data.draw(st.lists(st.lists(place, min_size=3, max_size=6), min_size=1, max_size=3))
     mask = np.random.default_rng(data.draw(st.integers(0, 99))).random((3, 4)) < 0.5
     polygons, tissue = Polygons([[np.array(ring)] for ring in rings]), Tissue(mask, height, width)
-    return data.draw(st.sampled_from([polygons, tissue, Overlap([polygons, tissue])]))
+    return data.draw(st.sampled_from([polygons, tissue, Intersection([polygons, tissue])]))
 
 
 @settings(deadline=None, max_examples=80)

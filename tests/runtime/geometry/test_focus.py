@@ -11,8 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.geometry.focus import Polygons, find_tissue
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.geometry.tissue import find_tissue
 from cellseg.runtime.readers import ArrayReader, open_slide
 
 SQUARE = [[[10, 20], [50, 20], [50, 60], [10, 60], [10, 20]]]

@@ -9,8 +9,8 @@ import pytest
 
 from cellseg.runtime import segment
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.geometry.focus import Polygons
 from cellseg.runtime.geometry.geojson import read_areas
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 SQUARE = [[10, 10], [60, 10], [60, 50], [10, 50], [10, 10]]

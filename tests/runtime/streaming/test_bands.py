@@ -12,7 +12,8 @@ from cellseg.runtime.intensity.channels import ChannelChoice
 from cellseg.runtime.intensity.normalization import Normalization
 from cellseg.runtime.readers import ArrayReader
 from cellseg.runtime.streaming import bands
-from cellseg.runtime.streaming.bands import TileGatherer, read_bands, row_buffer, stitch_tiles
+from cellseg.runtime.streaming.bands import TileGatherer, read_bands, row_buffer
+from cellseg.runtime.streaming.stitch import Cores
 
 
 class CountingReader(ArrayReader):
@@ -65,7 +66,7 @@ def test_cut_and_stitched_is_the_mapped_image(data: st.DataObject) -> None:
     image = np.random.default_rng(0).integers(0, 999, (height, width, 3)).astype(np.uint16)
     mapping = Normalization(100, 900, "uint16")
     grid, reader = TileGrid(height, width, core + 2 * halo, halo), ArrayReader(image)
-    gatherer = TileGatherer(grid, ChannelChoice((2, 0, 1)), mapping)
+    gatherer, stitcher = TileGatherer(grid, ChannelChoice((2, 0, 1)), mapping), Cores(grid)
     expected = mapping.apply(image[:, :, [2, 0, 1]])
     for source in read_bands(reader, grid, lambda: row_buffer(reader, grid)):
         tiles = source.band.tiles
@@ -74,7 +75,8 @@ def test_cut_and_stitched_is_the_mapped_image(data: st.DataObject) -> None:
         planes = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         region = source.band.region
         out = np.zeros((3, region.height, width), np.uint8)
-        stitch_tiles(planes, tiles, source.band, halo, out)
+        stitcher.add(planes, tiles, source.band, out)
+        assert stitcher.rows(source.band) == region
         assert (out.transpose(1, 2, 0) == expected[region.y : region.y1]).all()
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellseg.runtime.errors import UsageError
 from cellseg.runtime.geometry.tiling import TileGrid
 from cellseg.runtime.kernels.stitch import use_instructions
-from cellseg.runtime.streaming.blend import WHOLE, Blend, Blender, blend_weights, check_blend
+from cellseg.runtime.options import Blend
+from cellseg.runtime.streaming.blend import WHOLE, Blender, blend_weights
 
 KINDS = [kind for kind in get_args(Blend) if kind != "none"]
 
@@ -127,8 +127,3 @@ def test_weights_are_those_of_the_curve(kind: Blend, tile: int, halo: int) -> No
         x = np.arange(tile) + index * core - halo
         inside = (x >= 0) & (x < size)
         assert np.abs(weights[index][inside] - WHOLE * curve[inside] / exact[x[inside]]).max() <= 1
-
-
-def test_errors() -> None:
-    with pytest.raises(UsageError, match="blend 'mean' is unknown; choose none, hann, gaussian"):
-        check_blend("mean")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.errors import BackendError, ImageError
 from cellseg.runtime.geometry.coverage import Coverage
-from cellseg.runtime.geometry.focus import Polygons
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.geometry.tiling import Region, TileGrid
 from cellseg.runtime.instances import Cells, Strip, split_planes
 from cellseg.runtime.intensity.channels import ChannelChoice
@@ -20,7 +20,9 @@ from cellseg.runtime.intensity.normalization import Normalization
 from cellseg.runtime.model.spec import ModelSpec, SplitSettings
 from cellseg.runtime.readers import ArrayReader
 from cellseg.runtime.streaming.blend import Blend
-from cellseg.runtime.streaming.stages import Progress, Setup, SlideRun
+from cellseg.runtime.streaming.progress import Progress
+from cellseg.runtime.streaming.setup import Setup
+from cellseg.runtime.streaming.stages import SlideRun
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec, whole_image_planes
 
 SPLIT = SplitSettings(min_area=3, min_seed_area=2, max_hole_area=4, smoothing=0.5)
@@ -195,7 +197,7 @@ def test_an_error_anywhere_stops_all_with_its_own_message() -> None:
         found = Collector()
         SlideRun(setup_for(image, engine, 20, 2), [found]).run()
         assert found.labels.shape == image.shape
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended meanwhile
 
 
 def test_an_interrupt_leaves_no_thread() -> None:
@@ -207,7 +209,7 @@ def test_an_interrupt_leaves_no_thread() -> None:
 
     with LocalEngine(local_spec(2), 2, shuffle=1) as engine, pytest.raises(KeyboardInterrupt):
         SlideRun(setup_for(image, engine, 20, 1), [Collector()]).run(tick)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended meanwhile
 
 
 def test_progress_adds_up() -> None:

@@ -1,0 +1,202 @@
+"""Regions of interest, drawn by a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+from ..options import RegionsLike
+from .focus import Focus, digest_of
+from .geojson import FURTHEST, read_areas
+from .tiling import Region
+
+Ring = npt.NDArray[np.float64]
+
+
+class Polygons(Focus):
+    """Regions of interest: pixels whose centre lies inside any of some polygons.
+
+    Parameters
+    ----------
+    polygons
+        Each a list of rings, shape (n, 2): x and y in pixels, from the image's corner. A point is
+        inside where it lies within an odd number of a polygon's rings. One without rings is left out.
+    source
+        The file they come from.
+
+    Attributes
+    ----------
+    n_empty
+        How many were left out.
+    """
+
+    def __init__(self, polygons: Sequence[Sequence[Ring]], source: str | None = None) -> None:
+        self.source = source
+        self.polygons = tuple(tuple(rings) for rings in polygons if len(rings))
+        self.n_empty = len(polygons) - len(self.polygons)
+        # Edges from every vertex to the next, as rows of (x0, y0, x1, y1).
+        self._edges = [
+            np.concatenate([np.hstack([ring, np.roll(ring, -1, axis=0)]) for ring in rings])
+            for rings in self.polygons
+        ]
+        self._boxes = np.array(
+            [(e[:, 1].min(), e[:, 0].min(), e[:, 1].max(), e[:, 0].max()) for e in self._edges]
+        ).reshape(-1, 4)
+
+    @property
+    def digest(self) -> str:
+        """What tells these polygons from others."""
+        return digest_of(ring for rings in self.polygons for ring in rings)
+
+    @classmethod
+    def given(cls, regions: RegionsLike, height: int, width: int) -> Polygons:
+        """Return polygons that are given as a file or as they are.
+
+        Parameters
+        ----------
+        regions
+            A path, as for :meth:`read`, or polygons: each a ring of shape (n, 2), x and y in
+            full-resolution pixels, or a list of rings, of which all but the first are holes.
+        height, width
+            Size of the image in pixels.
+
+        Raises
+        ------
+        UsageError
+            They cannot be read, or none lies inside the image.
+        """
+        if isinstance(regions, str | os.PathLike):
+            return cls.read(os.fspath(regions), height, width)
+        try:
+            polygons = [_rings(polygon) for polygon in regions]
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"roi: wanted a path or polygons, each an array of (n, 2) x and y in pixels: {error}"
+            ) from None
+        return cls._checked(polygons, None, height, width)
+
+    @classmethod
+    def read(cls, path: str | Path, height: int, width: int) -> Polygons:
+        """Read the polygons of a GeoJSON file, as QuPath exports annotations; also ``.gz``.
+
+        Parameters
+        ----------
+        path
+            The file: a FeatureCollection, a Feature, a geometry, or a list of features.
+        height, width
+            Size of the image in pixels.
+
+        Raises
+        ------
+        UsageError
+            The file cannot be read, holds no polygon, or none inside the image.
+        """
+        polygons = read_areas(Path(path))
+        return cls._checked(polygons, str(path), height, width)
+
+    @classmethod
+    def _checked(cls, polygons: list[list[Ring]], source: str | None, height: int, width: int) -> Polygons:
+        name = source or "roi"
+        made = cls(polygons, source)
+        if not made.polygons:
+            what = f"its {made.n_empty} polygons are empty" if made.n_empty else "holds no polygon"
+            raise UsageError(f"{name}: {what}; draw an area and export it as GeoJSON")
+        if not made.touches(Region(0, 0, height, width)):
+            raise UsageError(
+                f"{name}: none of its {len(made.polygons)} areas lies inside the image of {height}×{width} "
+                "pixels; are they in full-resolution pixels?"
+            )
+        return made
+
+    def scaled(self, tall: float, wide: float) -> Polygons:
+        """Return the polygons in pixels of another size: y times ``tall``, x times ``wide``."""
+        factors = np.array([wide, tall])
+        return Polygons([[ring * factors for ring in rings] for rings in self.polygons], self.source)
+
+    def touches(self, region: Region) -> bool:
+        """Return whether any polygon and a rectangle overlap."""
+        return any(_place(self._edges[number], region) is not False for number in self._near(region))
+
+    def _near(self, region: Region) -> npt.NDArray[np.intp]:
+        """Return the numbers of the polygons whose bounding boxes overlap a rectangle."""
+        y0, x0, y1, x1 = self._boxes.T
+        return np.flatnonzero((y0 < region.y1) & (x0 < region.x1) & (y1 > region.y) & (x1 > region.x))
+
+    def inside(self, region: Region) -> npt.NDArray[np.bool_] | None:
+        """Return which pixels have their centre in a polygon; ``None`` where all do."""
+        cut = []
+        for number in self._near(region):
+            place = _place(self._edges[number], region)
+            if place is True:
+                return None
+            if place is None:
+                cut.append(self._edges[number])
+        found = np.zeros((region.height, region.width), np.bool_)
+        for edges in cut:
+            found |= _fill(edges, region)
+        return None if found.all() else found
+
+
+def _rings(polygon: Any) -> list[Ring]:
+    """Return the rings of a polygon that is given as one ring or several."""
+    try:
+        one = np.asarray(polygon, np.float64)
+    except ValueError:  # rings of different lengths
+        one = np.empty(1)
+    if not one.size:
+        return []
+    rings = [one] if one.ndim == 2 else [np.asarray(ring, np.float64) for ring in polygon]
+    for ring in rings:
+        # Not a number is not at most anything.
+        if ring.ndim != 2 or len(ring) < 3 or ring.shape[1] != 2 or not (np.abs(ring) <= FURTHEST).all():
+            raise ValueError(
+                f"found an array of shape {ring.shape}, wanted (3 or more, 2) numbers of at most {FURTHEST:g}"
+            )
+    return rings
+
+
+def _place(edges: npt.NDArray[np.float64], region: Region) -> bool | None:
+    """Return whether a rectangle lies wholly inside a polygon or outside; ``None`` where an edge cuts it."""
+    x0, y0, x1, y1 = edges.T
+    near = (
+        (np.minimum(x0, x1) <= region.x1)
+        & (np.maximum(x0, x1) >= region.x)
+        & (np.minimum(y0, y1) <= region.y1)
+        & (np.maximum(y0, y1) >= region.y)
+    )
+    ax, ay, bx, by = edges[near].T
+    if ax.size:
+        # On which side of the edge's line each corner lies: an edge that cuts has some on both.
+        corners = [(y, x) for y in (region.y, region.y1) for x in (region.x, region.x1)]
+        sides = np.stack([(bx - ax) * (y - ay) - (by - ay) * (x - ax) for y, x in corners])
+        if ((sides.min(axis=0) <= 0) & (sides.max(axis=0) >= 0)).any():
+            return None
+    y, x = region.y + 0.5, region.x + 0.5
+    crossed = (np.minimum(y0, y1) <= y) & (y < np.maximum(y0, y1))
+    ax, ay, bx, by = edges[crossed].T
+    return bool(np.count_nonzero(ax + (y - ay) * ((bx - ax) / (by - ay)) <= x) & 1)
+
+
+def _fill(edges: npt.NDArray[np.float64], region: Region) -> npt.NDArray[np.bool_]:
+    """Rasterise one polygon by scan lines through the pixels' centres, even-odd."""
+    turns = np.zeros((region.height, region.width + 1), np.int32)
+    y0, y1 = edges[:, 1], edges[:, 3]
+    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
+    crossing = (high > region.y + 0.5) & (low <= region.y1 - 0.5)
+    for ax, ay, bx, by in edges[crossing]:
+        # A centre line y + ½ is crossed where low ≤ y + ½ < high, so a vertex counts once.
+        first = max(int(np.ceil(min(ay, by) - 0.5)), region.y)
+        last = min(int(np.ceil(max(ay, by) - 0.5)), region.y1)
+        if first >= last:
+            continue
+        y = np.arange(first, last)
+        x = ax + (y + 0.5 - ay) * ((bx - ax) / (by - ay))
+        column = np.clip(np.ceil(x - 0.5).astype(np.int64) - region.x, 0, region.width)
+        turns[y - region.y, column] += 1
+    return np.asarray(np.cumsum(turns[:, :-1], axis=1) & 1, np.bool_)

@@ -1,0 +1,75 @@
+"""All that has been decided about a slide before its first tile, and who takes what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..backends import Backend
+from ..geometry.coverage import Coverage
+from ..geometry.regions import Polygons
+from ..geometry.tiling import TileGrid
+from ..geometry.tissue import Tissue
+from ..instances import Strip
+from ..instances.full_resolution import FullResolution
+from ..intensity.channels import ChannelChoice
+from ..intensity.normalization import Normalization
+from ..model.spec import SplitSettings
+from ..options import Blend
+from ..readers import SlideReader
+
+
+class Sink(Protocol):
+    """What takes finished strips; every writer is one."""
+
+    def write(self, strip: Strip) -> None:
+        """Take the next strip; its labels are used again as soon as this returns."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that has been decided about a slide before its first tile."""
+
+    #: What is read: the slide, at the model's scale where that is known.
+    reader: SlideReader
+    #: Prepared for ``grid.tile``.
+    backend: Backend
+    grid: TileGrid
+    choice: ChannelChoice
+    mapping: Normalization
+    split: SplitSettings
+    #: Threads that split and measure.
+    workers: int
+    #: Micrometres a pixel of the slide, where known.
+    pixel_size: float | None = None
+    #: The slide, where ``reader`` shows it at another scale.
+    unscaled: SlideReader | None = None
+    #: What is looked at, where that is not everything.
+    coverage: Coverage | None = None
+    #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
+    regions: Polygons | None = None
+    tissue: Tissue | None = None
+    #: How overlapping tiles are joined.
+    blend: Blend = "none"
+
+    @property
+    def covered(self) -> Coverage:
+        """Which tiles are computed."""
+        covered = self.coverage or Coverage.of(self.grid)
+        # Where tiles are averaged, each needs its neighbours.
+        return covered if self.blend == "none" else covered.everywhere()
+
+    @property
+    def slide(self) -> SlideReader:
+        """The slide at full resolution, in whose pixels all results are."""
+        return self.unscaled or self.reader
+
+    @property
+    def way_back(self) -> FullResolution | None:
+        """How strips become strips of the slide, where the reader shows it at another scale."""
+        if self.unscaled is None:
+            return None
+        return FullResolution(
+            self.reader.height, self.reader.width, self.unscaled.height, self.unscaled.width
+        )
