@@ -70,6 +70,8 @@ class Request:
     split: SplitSettings = field(default_factory=SplitSettings)
     #: Write even where the comparison fails.
     force: bool = False
+    #: Replace a model that stands there.
+    overwrite: bool = False
     #: The command, for the record.
     command: str = ""
 
@@ -104,6 +106,7 @@ def export(request: Request, say: Say) -> Exported:
     output = request.output or default_output(path, trained.name, request.precision)
     if output.suffix != ".onnx":
         raise UsageError(f"-o {output}: must end in .onnx")
+    files.refuse_existing(output, overwrite=request.overwrite)
     found = "" if request.checkpoint else " (the newest best.pt under work_dirs)"
     kind = "averaged weights" if trained.averaged else "weights"
     if trained.mean_of:
@@ -127,7 +130,11 @@ def export(request: Request, say: Say) -> Exported:
 
         wanted = parity.reference_planes(Reference(trained.network, heads), images.images)
         figures = parity.check(partial, spec, wanted, images.images)
-        passed = report.comparison(figures, images.source, say)
+        failed = report.comparison(figures, images.source, say)
+        unfit = failed & {"bf16"}
+        if unfit:
+            say(line("", "so it runs in fp32 on processors that would compute in bf16"))
+        passed = not failed - unfit
         if request.precision == "fp16" and not parity.rounds_to_half():
             say(line("", "fp16 was summed in single: onnxruntime, which rounds to half, is not installed"))
         if not passed and not request.force:
@@ -135,7 +142,9 @@ def export(request: Request, say: Say) -> Exported:
                 f"{output}: not written, because the exported model differs from the trained one beyond its "
                 "limits (see above); --force writes it all the same and records the failure in it"
             )
-        spec = spec.model_copy(update={"parity": _record(figures, measured, passed)})
+        spec = spec.model_copy(
+            update={"parity": _record(figures, measured, passed), "unfit": tuple(sorted(unfit))}
+        )
         files.write(partial, to_onnx.finish(model, spec))
         seal(partial)
     size = output.stat().st_size / 1e6

@@ -79,6 +79,7 @@ def inspect_command(file: Path) -> None:
 )
 @click.option("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
 @click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
+@click.option("--overwrite", is_flag=True, help="Replace a model or plan that stands there.")
 @common.version_option()
 def main(
     checkpoint: Path | None,
@@ -113,8 +114,12 @@ def main(
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"needs {', '.join(missing)}, not installed here: pip install 'cellseg[export]'")
+    from cellseg.runtime.common import files
+
     from .assemble import Request, export
 
+    if plan is not None:
+        files.refuse_existing(plan, "--plan", overwrite=options["overwrite"])
     request = Request(
         checkpoint=checkpoint,
         heads=kept,

@@ -75,7 +75,7 @@ def _comparison(exported: Exported, say: Say, force: bool) -> Callable[[Path], d
         with open_backend(plan, "cuda", options=Options(fallback="none")) as backend:
             planes = parity.engine_planes(backend, exported.images)
         figures = parity.compare(exported.planes, planes, exported.spec)
-        passed = report.comparison({exported.spec.precision: figures}, "the plan, on the same tiles", say)
+        passed = not report.comparison({exported.spec.precision: figures}, "the plan, on the same tiles", say)
         if not passed and not force:
             raise ModelError(
                 f"{plan.name}: not written, because the plan differs from the trained network beyond its "

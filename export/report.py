@@ -44,20 +44,20 @@ def savings(trained: UNet, deployable: Deployable, model: onnx.ModelProto, chann
         say(line("", f"{label:14}{one:>12{form}}{two:>12{form}}"))
 
 
-def comparison(figures: dict[str, parity.Figures], source: str, say: Say) -> bool:
-    """Tell what the comparison with PyTorch found; return whether it stays within its limits."""
+def comparison(figures: dict[str, parity.Figures], source: str, say: Say) -> set[str]:
+    """Tell what the comparison with PyTorch found; return the rows that are beyond their limits."""
     names = list(parity.Limits.__dataclass_fields__)
     say(line("parity", f"with PyTorch, on {source}"))
     say(line("", f"{'':6}" + "".join(f"{name:>17}" for name in names)))
-    passed = True
+    failed = set()
     for row, found in figures.items():
         limits = parity.LIMITS[row]
         for label, values in ((row, found), ("limit", limits.among(found.cells))):
             say(line("", f"{label:6}" + "".join(f"{getattr(values, name):>17.5g}" for name in names)))
         for phrase in found.beyond(limits):
             say(line("", f"{row} fails: {phrase}"))
-            passed = False
-    return passed
+            failed.add(row)
+    return failed
 
 
 def operations(trained: UNet, channels: int) -> int:

@@ -25,6 +25,8 @@ Blend = Literal["none", "hann", "gaussian"]
 LabelFormat = Literal["zarr", "tiff", "png"]
 #: Where on a slide to look.
 TissueChoice = Literal["auto", "none"]
+#: In what the engine shall compute; what ``auto`` takes is the engine's to say.
+PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 #: A GeoJSON file; or polygons, each an array of shape (n, 2) with x and y, or a list of such rings.
 RegionsLike = str | os.PathLike[str] | Sequence[Any]
 
@@ -401,6 +403,16 @@ class SegmentOptions:
             text="Insist on an engine, see --devices.",
         ),
     ] = None
+    precision: Annotated[
+        PrecisionChoice,
+        Option(
+            kind=Choice(get_args(PrecisionChoice)),
+            group="Computing",
+            matters=False,  # what the engine computes in is compared itself
+            advanced=True,
+            text="Arithmetic: fp32 for equal bits everywhere, int8 for a model's twin in eight bits.",
+        ),
+    ] = "auto"
     tile: Annotated[
         int | None,
         Option(

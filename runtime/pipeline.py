@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends import Backend, open_backend
+from .backends import Backend, Options, open_backend
 from .common.threads import cores
 from .errors import ImageError, UsageError
 from .geometry.coverage import Coverage
@@ -201,8 +201,14 @@ def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractCo
 def _open_model(model: Model, options: SegmentOptions) -> contextlib.AbstractContextManager[Backend]:
     """Open the model; a backend that was given stays open."""
     if isinstance(model, Backend):
+        if options.precision != "auto" and not model.computes_in(options.precision):
+            raise UsageError(
+                f"the engine that was given computes in {model.precision}, not in {options.precision}; "
+                "open it with Options(precision=…)"
+            )
         return contextlib.nullcontext(model)
-    return open_backend(model, options.device, engine=options.engine)
+    running = Options(precision=options.precision)
+    return open_backend(model, options.device, engine=options.engine, options=running)
 
 
 def _target(output: str | os.PathLike[str] | None, options: SegmentOptions, source: Source) -> Target:

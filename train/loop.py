@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from cellseg.runtime.errors import ModelError, OutputError
+from cellseg.runtime.errors import ModelError, OutputError, UsageError
 
 from . import checkpoint
 from .augment import photometric
@@ -157,6 +157,11 @@ class _Training:
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on where a checkpoint was saved."""
+        if saved["step"] > self.steps:
+            raise UsageError(
+                f"{self.folder}: is at step {saved['step']} already, beyond the {self.steps} that iters and "
+                "epochs allow; raise them to go on, or start over with --overwrite"
+            )
         try:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])

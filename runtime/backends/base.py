@@ -24,8 +24,10 @@ from .turns import Turns
 
 #: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
 Mode = Literal["throughput", "latency"]
-#: ``auto`` leaves the choice to the engine; ``fp32`` forbids it to compute in less than the graph says.
-Precision = Literal["auto", "fp32"]
+#: What a user may ask for. ``auto`` takes what the processor is fastest in and the model bears; ``fp32``
+#: forbids to compute in less than the graph says; ``bf16`` insists on bfloat16; ``int8`` wants the model's
+#: twin in eight bits.
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 #: Said where a forked child would wait for ever for threads that only its parent has.
 FORKED = (
@@ -216,6 +218,13 @@ class Backend(Closing):
             self._closed = True
             if os.getpid() == self._process:  # what a forked child inherits is its parent's to give back
                 self._close()
+
+    def computes_in(self, wanted: Precision) -> bool:
+        """Tell whether the engine computes in what a user asks for."""
+        kinds = self.precision.split("+")
+        if wanted == "fp32":
+            return not {"bf16", "tf32"} & set(kinds)
+        return wanted == "auto" or wanted in kinds
 
     @property
     def precision(self) -> str:

@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: the engine of the base installation.
 
-It picks bfloat16 by itself where the processor multiplies in it, and runs INT8 graphs as they are.
+It computes in bfloat16 where the processor multiplies in it and the model bears it, and runs INT8 graphs
+as they are.
 This is the only module that imports ``openvino``.
 """
 
@@ -49,7 +50,12 @@ class OpenVino(Backend):
     threads
         Cores to use; ``None`` for all.
     precision
-        ``auto`` means bfloat16 where the CPU has it.
+        ``auto`` means bfloat16 where the processor has it and the model bears it.
+
+    Raises
+    ------
+    UsageError
+        The processor or the model does not compute in what was asked for.
     """
 
     name = "openvino"
@@ -71,31 +77,35 @@ class OpenVino(Backend):
         except Exception as error:  # of any class: names that are no text are a UnicodeDecodeError
             raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
         check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
-        self._options: dict[str, Any] = {"PERFORMANCE_HINT": mode.upper()}
+        self._precision = _arithmetic(spec, precision)
+        if self._precision == "fp32" and precision == "auto" and _has_bf16():
+            self.note = (
+                f"model '{spec.name}' runs in fp32: in bf16, which is faster here, its planes differ beyond "
+                "the limits of cellseg-export"
+            )
+        self._options: dict[str, Any] = {
+            "PERFORMANCE_HINT": mode.upper(),
+            "INFERENCE_PRECISION_HINT": "bf16" if self._precision.endswith("bf16") else "f32",
+        }
         if threads is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        if precision == "fp32":
-            self._options["INFERENCE_PRECISION_HINT"] = "f32"
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: set[_Running] = set()
         self._compiled: Any = None
 
     @property
     def precision(self) -> str:
-        """In what OpenVINO computes here."""
-        asked = self._options.get("INFERENCE_PRECISION_HINT")
-        kind = str(asked or CORE.get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name())
-        return {"f32": "fp32", "f16": "fp16"}.get(kind, kind)
+        """Arithmetic: ``fp32``, ``bf16``, or for an INT8 graph that of its other parts too: ``int8+bf16``."""
+        return self._precision
 
     @property
     def description(self) -> str:
         """One line about how the model runs."""
         if self._compiled is None:
             return super().description
-        kind = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         streams = self._compiled.get_property("NUM_STREAMS")
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
-        return f"openvino on cpu ({kind}, {threads} threads in {streams} streams)"
+        return f"openvino on cpu ({self._precision}, {threads} threads in {streams} streams)"
 
     def _prepare(self, tile: int, batch: int) -> None:
         try:
@@ -173,6 +183,19 @@ def _check_process() -> None:
     if _process not in (None, os.getpid()):
         raise UsageError(f"OpenVINO: {FORKED}")
     _process = os.getpid()
+
+
+def _has_bf16() -> bool:
+    return "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _arithmetic(spec: ModelSpec, wanted: Precision) -> str:
+    """Return in what a model computes here."""
+    if wanted == "bf16" and not _has_bf16():
+        raise UsageError("this processor does not compute in bfloat16; choose --precision auto or fp32")
+    bears = "bf16" not in spec.unfit
+    floating = "bf16" if wanted == "bf16" or (wanted != "fp32" and _has_bf16() and bears) else "fp32"
+    return f"int8+{floating}" if spec.precision == "int8" else floating
 
 
 def _shapes(ports: Any) -> dict[str, list[int | None]]:

@@ -86,7 +86,7 @@ def _open_openvino(path: Path, spec: ModelSpec, device: str, options: Options) -
 def _open_ort(path: Path, spec: ModelSpec, device: str, options: Options) -> Backend:
     from .ort import OnnxRuntime
 
-    return OnnxRuntime(path, spec, device=device, threads=options.threads)
+    return OnnxRuntime(path, spec, device=device, threads=options.threads, precision=options.precision)
 
 
 def _plan_spec(path: Path) -> ModelSpec:
@@ -193,30 +193,62 @@ def open_backend(
     BackendError
         The engine is not installed or does not start on that device.
     """
+    options = options or Options()
     path = resolve_model(model)
     kind, index = _parse_device(device)
     rows = _rows(path, engine, kind, device)
+    if options.precision in ("int8", "bf16") and path.suffix == ".plan":
+        raise UsageError(f"{path}: a plan computes in what it was built for, not in {options.precision}")
     if path.suffix == ".plan":  # its sidecar says which engine, and what to do where that is missing
-        return _open_plan(path, None, f"cuda:{index}", options or Options())
+        return _with_doubt(_open_plan(path, None, f"cuda:{index}", options))
     spec = rows[0].load_spec(path)
+    if options.precision == "int8" and spec.precision != "int8":
+        path, spec = _twin(path, spec)
     refused: list[str] = []
     for row in rows:
         missing = row.missing()
         if missing is None:
             try:
-                backend = row.open(
-                    path, spec, "cpu" if row.kind == "cpu" else f"cuda:{index}", options or Options()
-                )
+                backend = row.open(path, spec, "cpu" if row.kind == "cpu" else f"cuda:{index}", options)
             except BackendError as error:
                 if kind != "auto":
                     raise
                 missing = str(error)
             else:
                 # A GPU that is not there is no news; one that is there and does not work is.
-                backend.note = "; ".join(text for text in refused if "no NVIDIA GPU" not in text)
-                return backend
+                told = [text for text in refused if "no NVIDIA GPU" not in text]
+                backend.note = "; ".join([*told, backend.note] if backend.note else told)
+                return _with_doubt(backend)
         refused.append(f"{row.name} on {row.kind}: {missing}")
     raise BackendError(f"nothing here can run {path}: {'; '.join(refused)}")
+
+
+def _with_doubt(backend: Backend) -> Backend:
+    """Say at every use of a model that it was exported against the findings of its comparison."""
+    if backend.spec.parity.get("passed", 1.0) < 1 and "--force" not in backend.note:
+        doubt = (
+            f"model '{backend.spec.name}' differs from the trained network beyond the limits of "
+            "cellseg-export, which wrote it with --force: its cells are not to be relied on"
+        )
+        backend.note = f"{backend.note}; {doubt}" if backend.note else doubt
+    return backend
+
+
+def _twin(path: Path, spec: ModelSpec) -> tuple[Path, ModelSpec]:
+    """Return a model's twin in eight bits, as ``cellseg-export --int8`` names it."""
+    twin = path.with_name(f"{path.stem}.int8{path.suffix}")
+    if not twin.is_file():
+        raise UsageError(
+            f"{path}: computes in {spec.precision}, and no twin in eight bits, {twin.name}, is beside it; "
+            "cellseg-export --int8 writes one"
+        )
+    found = onnx_metadata.load_spec(twin)
+    key = "checkpoint_sha256"
+    if found.precision != "int8" or found.provenance.get(key) != spec.provenance.get(key):
+        raise ModelError(
+            f"{twin}: not the twin of {path.name} in eight bits; export both from one checkpoint"
+        )
+    return twin, found
 
 
 def load_spec(model: str | os.PathLike[str] | None = None) -> ModelSpec:

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, ModelError
+from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from .base import Backend, Pending, check_graph
+from .base import Backend, Pending, Precision, check_graph
+from .gpus import list_gpus
 
 _INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"
 
@@ -34,15 +35,32 @@ class OnnxRuntime(Backend):
         ``cpu`` or ``cuda:N``.
     threads
         CPU threads of one batch; ``None`` for all cores.
+    precision
+        It computes in what the graph says, but for TF32 (ten bits of fraction) on GPUs that have it, which
+        ``fp32`` forbids.
+
+    Raises
+    ------
+    UsageError
+        ``bf16`` was asked for.
     """
 
     name = "onnxruntime"
 
     def __init__(
-        self, path: Path, spec: ModelSpec, *, device: str = "cpu", threads: int | None = None
+        self,
+        path: Path,
+        spec: ModelSpec,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: Precision = "auto",
     ) -> None:
         super().__init__(spec)
         self.device = device
+        if precision == "bf16":
+            raise UsageError(f"ONNX Runtime computes in what the model says ({spec.precision}), not in bf16")
+        self._tf32 = spec.precision == "fp32" and precision != "fp32" and _has_tf32(device)
         ort = load()
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -53,6 +71,7 @@ class OnnxRuntime(Backend):
         if cuda:
             # A fixed algorithm search keeps results the same from run to run.
             settings = {"device_id": device.partition(":")[2] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
+            settings["use_tf32"] = str(int(self._tf32))
             providers.insert(0, ("CUDAExecutionProvider", settings))
         try:
             # Without its fallback: that prints to the terminal, and tries the same again.
@@ -70,6 +89,16 @@ class OnnxRuntime(Backend):
         # On a GPU, one batch is copied while another computes; on a CPU every batch has all the cores.
         self.in_flight = 3 if cuda else 2
         self._workers = ThreadPoolExecutor(2 if cuda else 1, thread_name_prefix="onnxruntime")
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic in which it computes."""
+        return "tf32" if self._tf32 else self.spec.precision
+
+    @property
+    def description(self) -> str:
+        """One line about how the model runs."""
+        return f"{super().description} ({self.precision})"
 
     def _prepare(self, tile: int, batch: int) -> None:
         """Nothing to do: the session takes any shape."""
@@ -127,6 +156,12 @@ def has_cuda() -> bool:
         return "CUDAExecutionProvider" in load().get_available_providers()
     except BackendError:
         return False
+
+
+def _has_tf32(device: str) -> bool:
+    """Tell whether a device multiplies in TF32: compute capability 8.0 and up."""
+    index = int(device.partition(":")[2] or 0)
+    return device != "cpu" and any(gpu.index == index and gpu.capability >= (8, 0) for gpu in list_gpus())
 
 
 def _shapes(values: Any) -> dict[str, list[int | None]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from ..errors import OutputError, UsageError
+from ..options import PrecisionChoice
 from . import common, scoring
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Score these label images, or results of cellseg-infer, instead of running a model.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(PrecisionChoice)),
+    default="auto",
+    show_default=True,
+    help="Arithmetic that the model runs in.",
+)
 @scoring.group_options
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures."
@@ -36,6 +44,7 @@ def main(
     model: str | None,
     device: str,
     labels: Path | None,
+    precision: PrecisionChoice,
     groups: Path | None,
     by: str | None,
     json_path: Path | None,
@@ -64,7 +73,7 @@ def main(
         scores = _score_folder(truth, predicted)
         source = {"labels": str(labels)}
     else:
-        scores, source = _score_model(truth, folder / "image", engine or model, device)
+        scores, source = _score_model(truth, folder / "image", engine or model, device, precision)
 
     by_group: dict[str, dict[str, float]] = {}
     for group in sorted({group_of[stem] for stem in scores} if group_of else ()):
@@ -93,17 +102,17 @@ def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score
 
 
 def _score_model(
-    truth: LabelFolder, pictures: Path, model: Path | str | None, device: str
+    truth: LabelFolder, pictures: Path, model: Path | str | None, device: str, precision: PrecisionChoice
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Segment the picture of each label image and score it, by stem; also say what was run."""
-    from ..backends import open_backend
+    from ..backends import Options, open_backend
     from ..evaluation.metrics import score
     from ..pipeline import segment
     from ..readers import by_size, open_slide
 
     files = scoring.pictures_of(truth, pictures)
     scores = {}
-    with open_backend(model, device) as backend:
+    with open_backend(model, device, options=Options(precision=precision)) as backend:
         spec = backend.spec
         for stem in scoring.progress(by_size(files), "scoring", len(files)):
             true_labels = truth.read(stem)

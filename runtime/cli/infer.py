@@ -82,7 +82,12 @@ def main(
     from ..backends import Options, open_backend
     from ..results.finished import finished
 
-    running = Options(fallback=fallback, trust_plan=trust_plan, rebuilding=None if quiet else _rebuilding)
+    running = Options(
+        precision=options.precision,
+        fallback=fallback,
+        trust_plan=trust_plan,
+        rebuilding=None if quiet else _rebuilding,
+    )
     failed: list[CellsegError] = []
     with open_backend(engine or model, options.device, engine=options.engine, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):

@@ -50,6 +50,7 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
 @click.option("--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
 @click.option("--jobs", type=click.IntRange(1), help="Processes; as many as there are cores by default.")
+@click.option("--overwrite", is_flag=True, help="Replace a file that stands where -o says.")
 @common.version_option()
 def main(
     folder: Path,
@@ -66,6 +67,7 @@ def main(
     fix: tuple[str, ...],
     seed: int,
     jobs: int | None,
+    overwrite: bool,
 ) -> None:
     """Tune how a model's planes are split into cells, on pictures whose cells are known.
 
@@ -91,6 +93,7 @@ def main(
     path = resolve_model(engine or model)
     if output is not None:
         _check_ending(output, path)
+        files.refuse_existing(output, overwrite=overwrite)
     truth, group_of = scoring.open_truth(folder, groups, by)
     with files.replacing(output) if output is not None else contextlib.nullcontext() as partial:
         with open_backend(path, device) as backend:

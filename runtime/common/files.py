@@ -55,6 +55,14 @@ def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def refuse_existing(path: Path, option: str = "-o", *, overwrite: bool) -> None:
+    """Raise UsageError where a file stands that may not be replaced; `option` as in :func:`replacing`."""
+    if path.is_file() and not overwrite:
+        raise UsageError(
+            f"{path}: exists already; replace it with --overwrite or choose another place with {option}"
+        )
+
+
 def write(path: Path, data: bytes, option: str = "-o") -> None:
     """Write `data` and see it onto the disk; `option` as in :func:`replacing`.
 

@@ -184,6 +184,9 @@ class ModelSpec(Record):
     #: Micrometres a pixel of the training data; ``None`` where it is not known.
     pixel_size: float | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    #: Arithmetic in which its planes were found to differ too much from the trained network's: no engine
+    #: chooses it by itself.
+    unfit: tuple[Literal["bf16"], ...] = ()
     split: SplitSettings = SplitSettings()
     #: SHA-256 of the weights (names and bytes of every initializer): the identity of a model in reports
     #: and in cells' ids. It is not what finds damage: that is the seal of :mod:`.onnx_metadata`.

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -126,7 +127,8 @@ class TestParityFails:
     def test_nothing_is_written(self, checkpoint: Path, tmp_path: Path) -> None:
         output = tmp_path / "m.onnx"
         output.write_bytes(b"a former good one")
-        assert "not written, because the exported model differs" in refuses(checkpoint, "-o", output, *ALL)
+        command = (checkpoint, "-o", output, "--overwrite", *ALL)
+        assert "not written, because the exported model differs" in refuses(*command)
         assert output.read_bytes() == b"a former good one"
         assert list(tmp_path.iterdir()) == [output]
 
@@ -136,6 +138,27 @@ class TestParityFails:
         assert code == 0, text
         assert "fp32 fails: plane_max" in text
         assert load_spec(output).parity["passed"] == 0
+
+
+class TestBfloat16Fails:
+    """The graph is right, and a processor's own arithmetic costs too much."""
+
+    @pytest.fixture(autouse=True)
+    def _a_processor_with_bfloat16(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+        good = parity.Figures(0, 0, 1, 1, 1, 0, 24, 100)
+        bad = dataclasses.replace(good, mask_iou=0.98704)
+        monkeypatch.setattr(parity, "check", lambda *_: {"fp32": good, "bf16": bad})
+
+    def test_it_is_written_and_says_so(self, checkpoint: Path, tmp_path: Path) -> None:
+        output = tmp_path / "m.onnx"
+        code, text = run(checkpoint, "-o", output, *ALL)
+        assert code == 0, text
+        assert "bf16 fails: mask_iou 0.98704 (at least 0.995)" in text
+        assert "so it runs in fp32 on processors that would compute in bf16" in text
+        spec = load_spec(output)
+        assert (spec.unfit, spec.parity["passed"]) == (("bf16",), 1)
+        assert spec.parity["bf16.mask_iou"] == 0.98704
 
 
 class TestTheFormerArtefactStays:
@@ -152,13 +175,23 @@ class TestTheFormerArtefactStays:
         assert output.read_bytes() == b"a former good one"
         assert list(output.parent.iterdir()) == [output]
 
+    def test_unless_it_may_be_replaced(self, checkpoint: Path, output: Path) -> None:
+        line = refuses(checkpoint, "-o", output, *ALL, code=2)
+        assert "m.onnx: exists already; replace it with --overwrite or choose another place with -o" in line
+        plan = output.rename(output.with_suffix(".plan"))
+        line = refuses(checkpoint, "-o", output, "--plan", plan, *ALL, code=2)
+        assert (
+            "m.plan: exists already; replace it with --overwrite or choose another place with --plan" in line
+        )
+        plan.rename(output)
+
     def test_when_the_disk_is_full(self, checkpoint: Path, output: Path) -> None:
         """A limit on the size of files breaks the write half-way, as a full disk does."""
         resource = pytest.importorskip("resource")
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
         try:
-            line = refuses(checkpoint, "-o", output, *ALL)
+            line = refuses(checkpoint, "-o", output, "--overwrite", *ALL)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert "MB cannot be written (File too large); free space or choose another place with -o" in line
@@ -169,7 +202,7 @@ class TestTheFormerArtefactStays:
             os.kill(os.getpid(), signal.SIGINT)
 
         monkeypatch.setattr(parity, "check", interrupt)
-        assert "interrupted" in refuses(checkpoint, "-o", output, *ALL, code=130)
+        assert "interrupted" in refuses(checkpoint, "-o", output, "--overwrite", *ALL, code=130)
 
     def test_when_the_place_is_read_only(self, checkpoint: Path, output: Path) -> None:
         folder = Path("/proc/sys") if os.geteuid() == 0 else output.parent / "locked"
@@ -297,7 +330,7 @@ class TestPlan:
         for name in (plan, plans.sidecar(plan)):
             shown = CliRunner().invoke(cli.main, ["inspect", str(name)])
             assert shown.exit_code == 1
-            assert "m.plan.json: does not fit this release (format 1): format: found 9" in shown.output
+            assert "m.plan.json: does not fit this release (format 2): format: found 9" in shown.output
         nothing = CliRunner().invoke(cli.main, ["inspect", str(tmp_path / "none.plan.json")])
         assert nothing.exit_code == 1
         assert "none.plan.json: cannot be read" in nothing.output
@@ -311,7 +344,7 @@ class TestPlan:
         assert code == 0, text
         assert "plan        none: TensorRT is not installed (pip install" in text
         assert list(tmp_path.iterdir()) == [output]
-        line = refuses(checkpoint, "-o", output, "--plan", tmp_path / "m.plan", *ALL)
+        line = refuses(checkpoint, "-o", output, "--overwrite", "--plan", tmp_path / "m.plan", *ALL)
         assert "TensorRT is not installed" in line
 
     def test_options(self, checkpoint: Path, tmp_path: Path) -> None:

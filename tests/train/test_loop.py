@@ -224,6 +224,8 @@ def test_a_run_is_neither_overwritten_nor_mixed_up(configure: Configure, tmp_pat
         loop.train(configure(iters=4, resume=str(tmp_path / "other.pt")), folder)
     loop.train(configure(iters=4), folder, overwrite=True)
     assert len(rows(folder)) == 1
+    with pytest.raises(UsageError, match=r"is at step 4 already, beyond the 3 that iters and epochs allow"):
+        loop.train(configure(iters=3, resume=True), folder)
     with pytest.raises(ModelError, match="its network is not the one that the configuration names"):
         loop.train(configure(iters=8, resume=True, init_channel_number=3), folder)
     with pytest.raises(ModelError, match="no such checkpoint"):

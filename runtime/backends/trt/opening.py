@@ -165,7 +165,10 @@ def _open(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = Fals
     reason = plans.misfit(plan, data, record, gpu, trust=trust)
     if reason is not None or gpu is None:
         raise BackendError(reason or f"{plan}: a plan needs an NVIDIA GPU, and there is none here")
-    return TensorRt(plan, data, record.spec, FLAVOURS[record.flavour], record.profile, gpu.index)
+    spec = record.spec
+    if record.parity.get("plan.passed", 1.0) < 1:  # the graph may have passed, and the plan not
+        spec = spec.model_copy(update={"parity": {**spec.parity, "passed": 0.0}})
+    return TensorRt(plan, data, spec, FLAVOURS[record.flavour], record.profile, gpu.index)
 
 
 def _open_alone(plan: Path, onnx: Path, gpu: Gpu | None) -> Backend:

@@ -55,7 +55,7 @@ def test_writes_the_model_with_better_settings(data: Path, bright_model: Path, t
     assert float(row[-1]) > float(row[-2])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
-    again = run(data, "--engine", output, "--trials", 1, "-o", output)  # in its own place
+    again = run(data, "--engine", output, "--trials", 1, "-o", output, "--overwrite")  # in its own place
     assert again.exit_code == 0, again.output
     assert load_spec(output) == after
 
@@ -85,6 +85,7 @@ def test_learns_rules_unless_told_not_to(bright_model: Path, tmp_path: Path) -> 
             cv2.imwrite(str(tmp_path / name / f"{index}.png"), each)
     target = tmp_path / "split.json"
     options = ("--engine", bright_model, "--trials", 1, "--jobs", 1, "--fix", "mask_threshold", "-o", target)
+    options = (*options, "--overwrite")
     result = run(tmp_path, *options)
     assert result.exit_code == 0, result.output
     found = SplitSettings.model_validate(json.loads(target.read_text()))
@@ -118,6 +119,8 @@ def test_data_that_do_not_serve_are_named(data: Path, bright_model: Path, tmp_pa
     output = tmp_path / "tuned.onnx"
     output.write_bytes(b"kept")
     options = ("--engine", bright_model, "-o", output)
+    refused(run(data, *options), "tuned.onnx: exists already; replace it with --overwrite", code=2)
+    options = (*options, "--overwrite")
     cv2.imwrite(str(data / "image" / "b.png"), np.zeros((9, 64), np.uint8))
     refused(run(data, *options), "b.png: 9 rows × 64 columns", "48 × 64")
     (data / "image" / "b.png").unlink()
