@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from cellseg.runtime.backends import Backend
+from cellseg.runtime.backends.rates import rate
 from cellseg.runtime.errors import BackendError, UsageError
 
 #: Tile edges and batch sizes that are tried.
-TILES = (256, 384, 512, 768, 1024, 1536)
+TILES = (256, 384, 512, 768, 1024, 1536, 2048)
 BATCHES = (1, 2, 4)
 #: The largest batch in pixels: more only adds memory and delay.
-LARGEST = 1536**2
+LARGEST = 2048**2
 #: Each size runs for this many seconds a round, and twice at least.
 SECONDS = 1.0
 #: Rounds, of which a size's fastest counts: other work on the machine only ever slows one down.
@@ -62,13 +60,13 @@ def measure(backend: Backend, halo: int, clock: Callable[[], float] = time.perf_
                 backend.prepare(tile, batch)
             except (UsageError, BackendError):
                 continue  # beyond the engine's profile or memory
-            computed = _rate(backend, clock)
-            rate = Rate(tile, batch, computed, computed * (1 - 2 * halo / tile) ** 2)
-            best[tile, batch] = max(best.get((tile, batch), rate), rate, key=lambda each: each.useful)
+            computed = rate(backend, SECONDS, clock)
+            found = Rate(tile, batch, computed, computed * (1 - 2 * halo / tile) ** 2)
+            best[tile, batch] = max(best.get((tile, batch), found), found, key=lambda each: each.useful)
         if not best:
             raise BackendError(f"{backend.description}: none of the tile sizes {TILES} fits a halo of {halo}")
-        rates = sorted(best.values(), key=lambda rate: -rate.useful)
-        sizes = [(rate.tile, rate.batch) for rate in rates if rate.useful >= WORTH_A_TRY * rates[0].useful]
+        rates = sorted(best.values(), key=lambda each: -each.useful)
+        sizes = [(each.tile, each.batch) for each in rates if each.useful >= WORTH_A_TRY * rates[0].useful]
     return rates
 
 
@@ -78,22 +76,3 @@ def choose(rates: list[Rate]) -> Rate:
         (rate for rate in rates if rate.useful >= AS_FAST * rates[0].useful),
         key=lambda rate: (rate.batch * rate.tile**2, -rate.useful),
     )
-
-
-def _rate(backend: Backend, clock: Callable[[], float]) -> float:
-    """Return computed megapixels a second with the engine's queue kept full."""
-    images = backend.new_batch()
-    images[:] = np.random.default_rng(0).integers(0, 256, images.shape, np.uint8)
-    backend.submit(images).result()  # the first one warms up
-    planes = deque(backend.new_planes() for _ in range(backend.in_flight))
-    start, done = clock(), 0
-    pending = deque(backend.submit(images, each) for each in planes)
-    while done < 2 or clock() - start < SECONDS:
-        pending.popleft().result()
-        pending.append(backend.submit(images, planes[0]))  # the plane that has just fallen free
-        planes.rotate(-1)
-        done += 1
-    for one in pending:
-        one.result()
-    done += len(pending)
-    return done * backend.batch * backend.tile**2 / 1e6 / (clock() - start)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.closing import Closing
+from ..common.threads import cores
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from .turns import Turns
@@ -71,6 +72,18 @@ def check_graph(
         else:
             continue
         raise ModelError(f"{path}: its graph {problem}; export the model again with cellseg-export")
+
+
+def thread_limit(wanted: int | None) -> int | None:
+    """Return how many CPU threads an engine may use; ``None`` leaves it to the engine.
+
+    Engines see the cores that a process is bound to. What else binds it, a container's share of
+    processor time or ``CELLSEG_CORES``, they have to be told.
+    """
+    if wanted is not None:
+        return wanted
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if cores() < seen else None
 
 
 class Pending(Protocol):

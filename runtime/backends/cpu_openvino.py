@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, ModelSpec
-from .base import FORKED, Backend, Mode, Pending, Precision, check_graph
+from .base import FORKED, Backend, Mode, Pending, Precision, check_graph, thread_limit
 
 #: OpenVINO's one core in this process, which must never go. Its CPU plug-in gives the thread that loads it
 #: another stack for signal handlers, and takes that away with the core. If a second core was made before
@@ -87,7 +87,7 @@ class OpenVino(Backend):
             "PERFORMANCE_HINT": mode.upper(),
             "INFERENCE_PRECISION_HINT": "bf16" if self._precision.endswith("bf16") else "f32",
         }
-        if threads is not None:
+        if (threads := thread_limit(threads)) is not None:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: set[_Running] = set()

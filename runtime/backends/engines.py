@@ -115,7 +115,7 @@ def _plans_missing(package: str, extra: str) -> str | None:
 def _installed(package: str, extra: str = "") -> str | None:
     if importlib.util.find_spec(package) is not None:
         return None
-    return f"not installed (pip install cellseg{extra})"
+    return f"not installed (pip install 'cellseg{extra}')"
 
 
 def _ort_cuda_missing() -> str | None:

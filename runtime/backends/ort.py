@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
-from .base import Backend, Pending, Precision, check_graph
+from .base import Backend, Pending, Precision, check_graph, thread_limit
 from .gpus import list_gpus
 
+#: Severity from which ONNX Runtime's own logger prints.
+_FATAL = 4
 _INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"
 
 
@@ -63,8 +65,8 @@ class OnnxRuntime(Backend):
         self._tf32 = spec.precision == "fp32" and precision != "fp32" and _has_tf32(device)
         ort = load()
         options = ort.SessionOptions()
-        options.log_severity_level = 4
-        if threads is not None:
+        options.log_severity_level = _FATAL
+        if (threads := thread_limit(threads)) is not None:
             options.intra_op_num_threads = threads
         providers: list[Any] = ["CPUExecutionProvider"]
         cuda = device.startswith("cuda")
@@ -144,6 +146,7 @@ def load() -> Any:
     except ImportError:
         raise BackendError(f"ONNX Runtime is not installed; {_INSTALL}") from None
     onnxruntime.disable_telemetry_events()  # on Windows there is no other switch
+    onnxruntime.set_default_logger_severity(_FATAL)  # its coloured lines; what matters is raised
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         with contextlib.suppress(Exception):  # what is missing shows when the session starts
             onnxruntime.preload_dlls()

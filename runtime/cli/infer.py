@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..results.result import Result
 
 PROGRAM = "cellseg-infer"
+#: Seconds for which ``--devices --measure`` looks at an engine.
+MEASURED = 3.0
 
 
 @click.command(PROGRAM, cls=common.Command)
@@ -42,6 +44,7 @@ PROGRAM = "cellseg-infer"
 )
 @click.option("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
+@click.option("--measure", is_flag=True, help="With --devices: how fast each runs the model, in seconds.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @common.version_option()
 def main(
@@ -52,6 +55,7 @@ def main(
     fallback: Literal["auto", "none"],
     trust_plan: bool,
     devices: bool,
+    measure: bool,
     quiet: bool,
     **choices: Any,
 ) -> None:
@@ -63,8 +67,10 @@ def main(
     cells.geojson.gz for QuPath, report.html, overview.png, density.png and run.json. An image that
     fails does not stop the others.
     """
-    if devices:
-        print_devices()
+    if devices or measure:
+        if not devices:
+            raise UsageError("--measure goes with --devices")
+        print_devices(engine or model, measure)
         return
     if not images:
         raise UsageError(f"no image was given; see {PROGRAM} --help")
@@ -147,15 +153,42 @@ def summary(result: Result) -> str:
     return "\n".join(lines)
 
 
-def print_devices() -> None:
-    """Print which engines can run which models on which devices here."""
+def print_devices(model: Path | str | None, measure: bool) -> None:
+    """Print which engines can run which models on which devices here, what ``auto`` takes, and how fast."""
     from rich.table import Table
+    from rich.text import Text
 
     from ..backends import list_devices
 
+    lines = list_devices()
     table = Table(box=None, pad_edge=False)
     for title in ("device", "hardware", "backend", "models", "state"):
         table.add_column(title, overflow="fold")
-    for line in list_devices():
-        table.add_row(line.device, line.hardware, line.engine, line.suffix, line.missing or "ready")
-    common.console().print(table)
+    for line in lines:
+        values = (line.device, line.hardware, line.engine, line.suffix, line.missing or "ready")
+        table.add_row(*map(Text, values))  # an extra's name in brackets would be taken for markup
+    console = common.console()
+    console.print(table)
+    for suffix in dict.fromkeys(line.suffix for line in lines):
+        taken = next((line for line in lines if line.suffix == suffix and line.missing is None), None)
+        if taken is not None:
+            text = f"runs on {taken.engine} ({taken.device})"
+        else:
+            text = "cannot run; its ONNX file does in its place" if suffix == ".plan" else "cannot run"
+        click.echo(f"auto: a {suffix} file {text}")
+    if measure:
+        from ..backends import Options, open_backend, resolve_model
+        from ..backends.rates import rate
+
+        path = resolve_model(model)
+        for line in lines:
+            if line.missing is None and line.suffix == path.suffix:
+                options = Options(fallback="none")
+                with open_backend(path, line.device, engine=line.engine, options=options) as backend:
+                    backend.prepare(backend.spec.tile, backend.spec.batch)
+                    found = rate(backend, seconds=MEASURED)
+                    useful = found * (1 - 2 * backend.spec.halo / backend.tile) ** 2
+                    click.echo(
+                        f"{path.stem} on {backend.description}: {found:.1f} Mpx/s computed, "
+                        f"{useful:.1f} useful (tiles of {backend.tile} × {backend.batch})"
+                    )

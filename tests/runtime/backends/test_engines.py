@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from cellseg.runtime.backends import Options, engines, list_devices, load_spec, open_backend, resolve_model
+from cellseg.runtime.backends import (
+    Options,
+    base,
+    engines,
+    list_devices,
+    load_spec,
+    open_backend,
+    resolve_model,
+)
 from cellseg.runtime.backends.base import Backend
 from cellseg.runtime.backends.gpus import Gpu, list_gpus
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
@@ -146,3 +154,27 @@ def test_packaged_models(
     assert model_names() == ["nuclei"]
     with pytest.raises(UsageError, match="no packaged model is called 'cells'; packaged: nuclei"):
         resolve_model("cells")
+
+
+def test_engines_keep_to_a_containers_share(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They see the cores of the machine, and would start as many threads on a quota of one."""
+    monkeypatch.setattr(base, "cores", lambda: 1)
+    monkeypatch.setattr(base.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert base.thread_limit(None) == 1
+    assert base.thread_limit(5) == 5
+    with open_backend(model_path, "cpu", engine="openvino") as backend:
+        backend.prepare(32, 1)
+        assert "1 threads in 1 streams" in backend.description
+    monkeypatch.setattr(base, "cores", lambda: 64)
+    assert base.thread_limit(None) is None
+
+
+def test_onnx_runtime_prints_nothing_of_its_own(
+    tmp_path: Path, write_model: Callable[..., Path], box_spec: ModelSpec, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = write_model(tmp_path / "odd.onnx", spec=box_spec)
+    path.write_bytes(path.read_bytes().replace(b"Conv", b"Cnov"))
+    with pytest.raises(ModelError):
+        open_backend(path, "cpu", engine="onnxruntime")
+    assert capfd.readouterr() == ("", "")

@@ -218,6 +218,34 @@ def test_devices_are_listed() -> None:
     assert result.exit_code == 0
     assert "openvino" in result.stdout
     assert "ready" in result.stdout
+    assert "auto: a .onnx file runs on " in result.stdout
+    assert "auto: a .plan file " in result.stdout
+
+
+def test_what_is_missing_is_named_by_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In brackets, which a console may take for markup."""
+    from cellseg.runtime import backends
+    from cellseg.runtime.backends.engines import Device
+
+    line = Device("cuda:0", "A [red]GPU[/red]", "onnxruntime", ".onnx", "pip install 'cellseg[gpu]'")
+    monkeypatch.setattr(backends, "list_devices", lambda: [line])
+    result = run("--devices")
+    shown = " ".join(result.stdout.split())
+    assert "A [red]GPU[/red]" in shown
+    assert "'cellseg[gpu]'" in shown
+    assert "auto: a .onnx file cannot run" in shown
+
+
+def test_devices_are_measured(bright_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cellseg.runtime.cli import infer
+
+    monkeypatch.setattr(infer, "MEASURED", 0.01)
+    result = run("--devices", "--measure", "--engine", bright_model)
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("bright on openvino on cpu"))
+    assert "Mpx/s computed" in line
+    assert "(tiles of 64 × 2)" in line
+    assert run("--measure").exit_code == 2
 
 
 SCRIPT = """
