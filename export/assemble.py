@@ -22,7 +22,7 @@ from cellseg.runtime.backends import load_spec, open_backend
 from cellseg.runtime.common import files
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.model.onnx_metadata import seal
-from cellseg.runtime.model.spec import METADATA_KEY, Head, ModelSpec, SplitSettings
+from cellseg.runtime.model.spec import METADATA_KEY, CellDiameter, Head, ModelSpec, SplitSettings
 from cellseg.train.models.heads import ENCODINGS
 
 from . import half, halo, integer, network, parity, report, sizes, tiles, to_onnx
@@ -67,6 +67,8 @@ class Request:
     batch: int = 1
     #: Micrometres a pixel of the training data.
     pixel_size: float | None = None
+    #: How large the cells of the training data are.
+    diameter: CellDiameter | None = None
     split: SplitSettings = field(default_factory=SplitSettings)
     #: Write even where the comparison fails.
     force: bool = False
@@ -246,6 +248,7 @@ def _draft(
         receptive_field=reach,
         tile=preferred_tile(bound, multiple),
         pixel_size=request.pixel_size,
+        diameter=request.diameter,
         precision=request.precision,
         split=request.split,
         provenance=_provenance(trained, request, parity_source),

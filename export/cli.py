@@ -58,6 +58,12 @@ def inspect_command(file: Path) -> None:
 )
 @click.option("--batch", type=click.IntRange(1), default=1, help="Preferred batch size.", show_default=True)
 @click.option("--pixel-size", type=float, help="Micrometres a pixel of the training data.")
+@click.option(
+    "--diameter",
+    metavar="DIR|MEDIAN,LOW,HIGH",
+    help="How large the cells are that it was trained on, in pixels, and from where to where it serves "
+    "others as they are; measured where a folder of label images is named.",
+)
 @click.option("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
 @click.option("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; beside the ONNX by default.")
 @click.option("--no-plan", is_flag=True, help="Build no TensorRT plan.")
@@ -86,6 +92,7 @@ def main(
     heads: str | None,
     halo: str,
     tile: str | None,
+    diameter: str | None,
     split: Path | None,
     plan: Path | None,
     no_plan: bool,
@@ -125,6 +132,7 @@ def main(
         heads=kept,
         halo=wanted_halo,  # type: ignore[arg-type]  # a word is one of those allowed
         tile=wanted_tile,  # type: ignore[arg-type]
+        diameter=_diameter(diameter),
         split=_split_settings(split, kept or ("mask",)),
         command=shlex.join(["cellseg-export", *sys.argv[1:]]),
         **options,
@@ -174,6 +182,31 @@ def _size(option: str, text: str, words: tuple[str, ...]) -> int | str:
     if not text.isdecimal() or (option == "--tile" and int(text) == 0):
         raise UsageError(f"{option} {text}: wanted {', '.join(words)} or a number of pixels")
     return int(text)
+
+
+def _diameter(text: str | None) -> Any:
+    from pydantic import ValidationError
+
+    from cellseg.runtime.model.spec import CellDiameter, complaint
+
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) == 1:
+        from cellseg.runtime.evaluation.folders import LabelFolder
+        from cellseg.runtime.sizing.measured import measure_cells
+
+        folder = Path(text)
+        labels = LabelFolder.open(folder / "label" if (folder / "label").is_dir() else folder)
+        return measure_cells(labels.read(stem) for stem in labels.files)
+    try:
+        median, low, high = (float(part) for part in parts)
+    except ValueError:
+        raise UsageError(f"--diameter {text}: wanted three numbers: median, low, high; or a folder") from None
+    try:
+        return CellDiameter(median=median, low=low, high=high)
+    except ValidationError as error:
+        raise UsageError(f"--diameter {text}: {complaint(error)}") from None
 
 
 def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:

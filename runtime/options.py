@@ -177,6 +177,32 @@ class Pair(Kind[tuple[float, float]]):
 
 
 @dataclass(frozen=True, slots=True)
+class Size(Kind["float | str"]):
+    """A number of pixels above 0, or a word in its place."""
+
+    words: tuple[str, ...] = ("auto", "none")
+
+    @property
+    def wanted(self) -> str:  # type: ignore[override]  # made from the words
+        """The words."""
+        return f"a number of pixels above 0, {' or '.join(self.words)}"
+
+    def read(self, text: str) -> float | str:
+        """Read a number, or one of the words."""
+        return self.check(text if text in self.words else float(text))
+
+    def check(self, value: Any) -> float | str:
+        """Accept a finite number above 0, or one of the words."""
+        if isinstance(value, str):
+            if value not in self.words:
+                raise ValueError
+            return value
+        if isinstance(value, bool) or not (math.isfinite(float(value)) and float(value) > 0):
+            raise ValueError
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Names(Kind[tuple[int | str, ...]]):
     """Names or numbers of several things."""
 
@@ -320,6 +346,17 @@ class SegmentOptions:
             off="Take pixels as they are, whatever scale the model was trained at.",
         ),
     ] = True
+    diameter: Annotated[
+        float | Literal["auto", "none"] | None,
+        Option(
+            kind=Size(),
+            group="Image",
+            column=True,
+            metavar="PX|auto|none",
+            text="How large the cells are: the image is read at the scale at which they have the size that "
+            "the model knows. auto, the default where it knows one, finds out; none changes nothing.",
+        ),
+    ] = None
     levels: Annotated[
         tuple[float, float] | None,
         Option(

@@ -7,6 +7,7 @@ command and every worker comes through this function.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import time
@@ -30,12 +31,13 @@ from .intensity.channels import ChannelChoice, choose
 from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
 from .readers import ArrayReader, SlideReader, open_slide
-from .readers.scaled import at_scale
 from .results.doubts import doubts
 from .results.identity import Source
+from .results.notes import notes_of
 from .results.report import Report
 from .results.result import Result
 from .results.target import Memory, Target
+from .sizing import Scaling, choose_scale
 from .streaming.progress import Progress
 from .streaming.setup import Setup
 from .streaming.stages import SlideRun
@@ -146,22 +148,25 @@ def segment(
                 return found
         source = Source(path=slide.location) if output is None else Source.of(image)
         pixel_size = chosen.pixel_size or slide.pixel_size
-        reader = _at_model_scale(slide, pixel_size, backend, chosen)
-        choice = choose(reader.channel_names, backend.spec.channels, reader.path)
-        grid = _tiling(reader, backend, chosen)
-        regions, tissue = _regions(slide, chosen), _tissue(reader, chosen)
+        choice = choose(slide.channel_names, backend.spec.channels, slide.path)
+        regions = _regions(slide, chosen)
         target = stack.enter_context(_target(output, chosen, source))
+        mapping = functools.cache(lambda: _mapping(slide, choice, backend, chosen))
+        scaling = _scaling(slide, pixel_size, backend, regions, chosen, lambda: (choice, mapping()))
+        reader = scaling.reader
+        grid, tissue = _tiling(reader, backend, chosen), _tissue(reader, chosen)
         stack.enter_context(backend.prepared(grid.tile, _batch(grid, backend, chosen)))
         setup = Setup(
             reader=reader,
             backend=backend,
             grid=grid,
             choice=choice,
-            mapping=_mapping(reader, choice, backend, chosen),
+            mapping=mapping() if reader is slide else _mapping(reader, choice, backend, chosen),
             split=backend.spec.split_at(chosen.min_score),
             workers=chosen.workers or cores(),
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
+            scaling=scaling,
             blend=chosen.blend,
             coverage=_coverage(reader, slide, grid, regions, tissue),
             regions=regions,
@@ -174,8 +179,12 @@ def segment(
         ran = time.perf_counter()
         target.finish()
         seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
-        notes = _notes(setup, last, chosen) + doubts(run.stats.cells, run.stats.dropped, run.scores)
-        report = Report(setup, source, chosen, last, run.stats, seconds, notes)
+        unsure = doubts(
+            run.stats.cells, run.stats.dropped, run.scores, areas=run.areas, known=backend.spec.diameter
+        )
+        report = Report(
+            setup, source, chosen, last, run.stats, seconds, notes_of(setup, last, chosen), unsure
+        )
         return target.commit(report)
 
 
@@ -220,14 +229,24 @@ def _target(output: str | os.PathLike[str] | None, options: SegmentOptions, sour
     return ResultFolder(Path(output), options, source)
 
 
-def _at_model_scale(
-    slide: SlideReader, pixel_size: float | None, backend: Backend, options: SegmentOptions
-) -> SlideReader:
-    """Return the slide as the model wants to see it."""
-    wanted = backend.spec.pixel_size
-    if wanted is None or pixel_size is None or not options.rescale:
-        return slide
-    return at_scale(slide, wanted, pixel_size)
+def _scaling(
+    slide: SlideReader,
+    pixel_size: float | None,
+    backend: Backend,
+    regions: Polygons | None,
+    options: SegmentOptions,
+    eyes: Callable[[], tuple[ChannelChoice, Normalization]],
+) -> Scaling:
+    """Decide at what scale the model sees the slide."""
+    return choose_scale(
+        slide,
+        backend,
+        options.diameter,
+        pixel_size=pixel_size,
+        rescale=options.rescale,
+        eyes=eyes,
+        within=None if regions is None else regions.within(slide.height, slide.width),
+    )
 
 
 def _tiling(reader: SlideReader, backend: Backend, options: SegmentOptions) -> TileGrid:
@@ -296,38 +315,3 @@ def _mapping(
         raise ImageError(
             f"{reader.path}: {error}; save it with numbers, or say what is black and white with --levels"
         ) from None
-
-
-def _notes(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, ...]:
-    """Return what the user should know about this run, one line each."""
-    slide, spec = setup.slide, setup.backend.spec
-    notes = [*slide.notes]
-    if setup.backend.note:
-        notes.append(setup.backend.note)
-    if setup.pixel_size is None:
-        notes.append("the image does not say how large a pixel is: sizes are in pixels; give it with --mpp")
-    elif setup.unscaled is not None:
-        notes.append(
-            f"the image has {setup.pixel_size:.4g} µm a pixel and was brought to the model's "
-            f"{spec.pixel_size:.4g}; results are in pixels of the image"
-        )
-    if last.resumed:
-        notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")
-    if options.resume and setup.blend != "none":
-        notes.append("bands of averaged tiles are not kept: interrupted, this image starts over")
-    covered = setup.covered
-    if options.tissue == "auto" and setup.tissue is None:
-        notes.append("glass is looked for on large bright-field slides only: none was skipped here")
-    if covered.focus is not None:
-        notes.append(
-            f"{covered.part:.1%} of the image was looked at, {len(setup.grid) - covered.count} of "
-            f"{len(setup.grid)} tiles were skipped"
-        )
-    if setup.regions is not None and setup.regions.n_empty:
-        total = setup.regions.n_empty + len(setup.regions.polygons)
-        notes.append(
-            f"{setup.regions.n_empty} of the {total} regions of interest are empty and were left out"
-        )
-    if bad := slide.bad_blocks:
-        notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
-    return tuple(notes)

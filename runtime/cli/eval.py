@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic that the model runs in.",
 )
+@scoring.diameter_option
 @scoring.group_options
 @click.option(
     "--json", "json_path", metavar="FILE", type=click.Path(path_type=Path), help="Write all figures."
@@ -43,6 +44,7 @@ def main(
     engine: Path | None,
     model: str | None,
     device: str,
+    diameter: float | Literal["auto", "none"] | None,
     labels: Path | None,
     precision: PrecisionChoice,
     groups: Path | None,
@@ -56,6 +58,8 @@ def main(
     """
     if sum(option is not None for option in (engine, model, labels)) > 1:
         raise UsageError("--engine, --model and --labels exclude each other; give one of them")
+    if labels is not None and diameter is not None:
+        raise UsageError("--diameter is for a model; with --labels none runs")
     if json_path is not None and not json_path.parent.is_dir():
         raise OutputError(f"{json_path}: its folder does not exist; make it first")
 
@@ -73,7 +77,7 @@ def main(
         scores = _score_folder(truth, predicted)
         source = {"labels": str(labels)}
     else:
-        scores, source = _score_model(truth, folder / "image", engine or model, device, precision)
+        scores, source = _score_model(truth, folder / "image", engine or model, device, precision, diameter)
 
     by_group: dict[str, dict[str, float]] = {}
     for group in sorted({group_of[stem] for stem in scores} if group_of else ()):
@@ -102,7 +106,12 @@ def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score
 
 
 def _score_model(
-    truth: LabelFolder, pictures: Path, model: Path | str | None, device: str, precision: PrecisionChoice
+    truth: LabelFolder,
+    pictures: Path,
+    model: Path | str | None,
+    device: str,
+    precision: PrecisionChoice,
+    diameter: float | Literal["auto", "none"] | None,
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Segment the picture of each label image and score it, by stem; also say what was run."""
     from ..backends import Options, open_backend
@@ -120,10 +129,11 @@ def _score_model(
                 scoring.check_size(
                     truth.files[stem], true_labels.shape, files[stem], (slide.height, slide.width)
                 )
-                scores[stem] = score(true_labels, segment(slide, backend).labels)
+                scores[stem] = score(true_labels, segment(slide, backend, diameter=diameter).labels)
         return scores, {
             "model": spec.name,
             "weights_sha256": spec.weights_sha256,
             "split": spec.split.model_dump(),
+            "diameter": diameter,
             "engine": backend.description,
         }

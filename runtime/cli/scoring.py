@@ -57,6 +57,26 @@ def model_options(function: _Decorated) -> _Decorated:
     return function
 
 
+def diameter_option(function: _Decorated) -> _Decorated:
+    """Add the option that says how large the cells are, as ``cellseg-infer`` has it."""
+    from ..options import OPTIONS
+
+    kind = OPTIONS["diameter"].kind
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> float | str | None:
+        try:
+            return None if text is None else kind.read(text)
+        except ValueError:
+            raise UsageError(f"--diameter is '{text}'; wanted {kind.wanted}") from None
+
+    return click.option(
+        "--diameter",
+        metavar=OPTIONS["diameter"].metavar,
+        callback=read,
+        help="How large the cells in the pictures are, as for cellseg-infer.",
+    )(function)
+
+
 def group_options(function: _Decorated) -> _Decorated:
     """Add the options that sort pictures into groups."""
     for option in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -24,6 +24,7 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
 @click.command("cellseg-tune", cls=common.Command)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @scoring.model_options
+@scoring.diameter_option
 @click.option(
     "-o",
     "--output",
@@ -57,6 +58,7 @@ def main(
     engine: Path | None,
     model: str | None,
     device: str,
+    diameter: float | Literal["auto", "none"] | None,
     output: Path | None,
     groups: Path | None,
     by: str | None,
@@ -74,7 +76,8 @@ def main(
     DIR holds image/ and label/ with files of the same names, as for cellseg-eval. The model runs once over
     each picture; then settings of the splitter are tried on what it saw, and two rules are learned from it:
     which touching cells are one, and how sure a cell is (its score). They are kept if they help on pictures
-    that they were not learned from. The network stays as it is.
+    that they were not learned from. A model that does not know how large its cells are learns it, too. The
+    network stays as it is.
 
     Take validation pictures, and others to measure what it is worth: on the pictures that the settings
     were chosen on, figures are optimistic.
@@ -88,6 +91,7 @@ def main(
     from ..common import files
     from ..common.threads import cores
     from ..model.onnx_metadata import respecify
+    from ..sizing.measured import measure_cells
     from ..tuning.search import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
 
     path = resolve_model(engine or model)
@@ -99,7 +103,7 @@ def main(
         with open_backend(path, device) as backend:
             spec = backend.spec
             names = _names(names_for(spec.heads), fix)
-            cases = _see(backend, truth, folder / "image", group_of, only)
+            cases = _see(backend, truth, folder / "image", group_of, only, diameter)
         processes = min(jobs or cores(), max(trials, len(FINER)))
         bare = spec.split.model_copy(update={"join": None, "score": None})
         with runner(cases, spec.heads, processes) as run:
@@ -128,7 +132,12 @@ def main(
         if output.suffix == ".json":
             files.write(partial, (best.model_dump_json(indent=1) + "\n").encode())
         else:
-            respecify(path, partial, spec.model_copy(update={"split": best}))
+            known = spec.diameter or measure_cells(case.truth for case in cases)
+            respecify(path, partial, spec.model_copy(update={"split": best, "diameter": known}))
+            if spec.diameter is None:
+                click.echo(
+                    f"cells: {known.median:g} pixels across; {known.low:g} to {known.high:g} are served"
+                )
     click.echo(f"written: {output}")
 
 
@@ -149,7 +158,12 @@ def _names(known: list[str], fixed: tuple[str, ...]) -> list[str]:
 
 
 def _see(
-    backend: Backend, truth: LabelFolder, pictures: Path, group_of: dict[str, str], only: tuple[str, ...]
+    backend: Backend,
+    truth: LabelFolder,
+    pictures: Path,
+    group_of: dict[str, str],
+    only: tuple[str, ...],
+    diameter: float | Literal["auto", "none"] | None,
 ) -> list[Case]:
     """Run the model over the pictures of the wanted groups."""
     from ..readers import open_slide
@@ -170,7 +184,7 @@ def _see(
         raise DataError(f"{truth.folder}: no cell in any label image; nothing can be tuned on")
     return [
         Case(group_of.get(stem, "all"), planes, at_scale_of(planes, labels[stem]))
-        for stem, planes in scoring.progress(see(backend, files), "looking", len(files))
+        for stem, planes in scoring.progress(see(backend, files, diameter), "looking", len(files))
     ]
 
 

@@ -119,6 +119,13 @@ class Polygons(Focus):
         factors = np.array([wide, tall])
         return Polygons([[ring * factors for ring in rings] for rings in self.polygons], self.source)
 
+    def within(self, height: int, width: int) -> Region:
+        """Return the smallest rectangle of an image of some size that holds what they have of it."""
+        low, high = self._boxes[:, :2].min(0), self._boxes[:, 2:].max(0)
+        y0, x0 = np.clip(np.floor(low), 0, (height - 1, width - 1)).astype(int).tolist()
+        y1, x1 = np.clip(np.ceil(high), (y0 + 1, x0 + 1), (height, width)).astype(int).tolist()
+        return Region(y0, x0, y1 - y0, x1 - x0)
+
     def touches(self, region: Region) -> bool:
         """Return whether any polygon and a rectangle overlap."""
         return any(_place(self._edges[number], region) is not False for number in self._near(region))

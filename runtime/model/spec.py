@@ -159,6 +159,25 @@ class SplitSettings(Record):
         return cls.model_validate(common | own)
 
 
+class CellDiameter(Record):
+    """How large the cells are that a model knows: diameters of circles of their area, in its pixels."""
+
+    #: Of half of the cells it was trained on; the size to which others are brought.
+    median: float = Field(gt=0.0, allow_inf_nan=False)
+    #: The range in which it is as good as elsewhere, so that pictures whose cells are about so large
+    #: are read as they are.
+    low: float = Field(gt=0.0, allow_inf_nan=False)
+    high: float = Field(gt=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.median <= self.high:
+            raise ValueError(
+                f"wanted low ≤ median ≤ high, found {self.low:g}, {self.median:g}, {self.high:g}"
+            )
+        return self
+
+
 class ModelSpec(Record):
     """Everything the runtime needs to know about a model."""
 
@@ -183,6 +202,8 @@ class ModelSpec(Record):
     batch: int = Field(default=4, ge=1)
     #: Micrometres a pixel of the training data; ``None`` where it is not known.
     pixel_size: float | None = None
+    #: How large the cells it was trained on are; ``None`` where it is not known.
+    diameter: CellDiameter | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     #: Arithmetic in which its planes were found to differ too much from the trained network's: no engine
     #: chooses it by itself.

@@ -12,6 +12,8 @@ from ..geometry.tiling import Region
 from ..kernels.resample import resample
 from .base import DirectReader, Level, Pixels, SlideReader
 
+#: A slide is not enlarged or reduced by more than this.
+MOST_ENLARGED, MOST_REDUCED = 16, 64
 #: A slide whose scale is within this part of the wanted one is taken as it is.
 TOLERANCE = 0.1
 
@@ -48,12 +50,30 @@ def at_scale(
     factor = wanted / size
     if abs(factor - 1) <= tolerance:
         return reader
-    if not 1 / 16 <= factor <= 64:
+    if not 1 / MOST_ENLARGED <= factor <= MOST_REDUCED:
         raise UsageError(
             f"{reader.path}: {size:g} µm a pixel is too far from the model's {wanted:g}; check --mpp"
         )
     height, width = (max(1, round(edge / factor)) for edge in (reader.height, reader.width))
     return ScaledReader(reader, height, width, pixel_size=wanted)
+
+
+def enlarged(reader: SlideReader, factor: float) -> SlideReader:
+    """Return a slide with ``factor`` times as many pixels along each side.
+
+    Raises
+    ------
+    UsageError
+        The rescaled picture would be absurd.
+    """
+    if not 1 / MOST_REDUCED <= factor <= MOST_ENLARGED:
+        raise UsageError(
+            f"{reader.path}: would be read at {factor:.3g} times its size, wanted 1/{MOST_REDUCED} to "
+            f"{MOST_ENLARGED}; check --diameter"
+        )
+    height, width = (max(1, round(edge * factor)) for edge in (reader.height, reader.width))
+    scale = None if reader.pixel_size is None else reader.pixel_size / factor
+    return ScaledReader(reader, height, width, pixel_size=scale)
 
 
 class ScaledReader(DirectReader):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
+from ..model.spec import CellDiameter
+
 #: Below this mean score of its cells a picture is unlike those that the model has learned from.
 UNSURE = 0.6
 
+#: Cells outside of the sizes that the model serves by more than this factor are not its own.
+BEYOND = 1.25
+
 _ADVICE = (
     "look at the overview; if cells are missing or wrong, say which channels show them (--channels) and how "
-    "large a pixel is (--mpp), lower --min-score, or teach the model with pictures of your own "
-    "(cellseg-train finetune)"
+    "large they (--diameter) or the pixels (--mpp) are, lower --min-score, or teach the model with pictures "
+    "of your own (cellseg-train finetune)"
 )
 
 
-def doubts(cells: int, dropped: int, scores: float) -> tuple[str, ...]:
+def doubts(
+    cells: int, dropped: int, scores: float, *, areas: int = 0, known: CellDiameter | None = None
+) -> tuple[str, ...]:
     """Return one line where a picture seems unlike what the model has seen.
 
     Parameters
@@ -23,12 +32,22 @@ def doubts(cells: int, dropped: int, scores: float) -> tuple[str, ...]:
         How many more were dropped as too small or too doubtful.
     scores
         Sum of the scores of the cells that were found.
+    areas
+        Sum of their pixels, as the model saw them.
+    known
+        The cells that the model knows.
     """
     more = f" ({dropped} were dropped as too small or too doubtful)" if dropped else ""
     if not cells:
         return (f"no cell was found{more}: {_ADVICE}",)
+    unlike = f"this picture may be unlike those that it has learned from: {_ADVICE}"
     mean = scores / cells
-    if mean >= UNSURE and dropped <= cells:
-        return ()
-    what = f"the model is unsure: the mean score of {cells} cells is {mean:.2f}{more}"
-    return (f"{what}; this picture may be unlike those that it has learned from: {_ADVICE}",)
+    if mean < UNSURE or dropped > cells:
+        return (f"the model is unsure: the mean score of {cells} cells is {mean:.2f}{more}; {unlike}",)
+    across = 2 * math.sqrt(areas / cells / math.pi)
+    if known is not None and not known.low / BEYOND <= across <= known.high * BEYOND:
+        return (
+            f"the model saw cells of {across:.3g} pixels, and those that it knows have {known.low:g} to "
+            f"{known.high:g}; {unlike}",
+        )
+    return ()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
-from ..model.spec import Record, SplitSettings
+from ..model.spec import CellDiameter, Record, SplitSettings
 from ..options import OPTIONS, SegmentOptions
 
 #: Formats whose file comes with a folder of the same name that holds the pixels.
@@ -100,6 +100,8 @@ class Identity:
     tile: int | None
     #: How planes became cells, the smallest score included.
     split: SplitSettings
+    #: Of the cells that the model knows; matters unless the scale is left alone.
+    diameter: CellDiameter | None
     #: As :meth:`~cellseg.runtime.options.SegmentOptions.plain` has them.
     options: Mapping[str, Any]
     #: Whether damaged tiles were read as zero.
@@ -115,6 +117,7 @@ class Identity:
             precision=backend.precision,
             tile=options.tile,
             split=backend.spec.split_at(options.min_score),
+            diameter=backend.spec.diameter,
             options=described(options),
         )
 
@@ -138,6 +141,9 @@ class Identity:
             return f"tile was {self.tile}, now {wanted.tile} (averaged tiles depend on it)"
         if self.damaged and not wanted_options.skip_bad_tiles:
             return "damaged tiles were read as black, now skip_bad_tiles is off"
+        if wanted_options.diameter != "none" and wanted_options.rescale and self.diameter != wanted.diameter:
+            before, now = (each and each.median for each in (self.diameter, wanted.diameter))
+            return f"the model's cells had a diameter of {_say(before)}, now {_say(now)}"
         before, now = flat(self.split.model_dump()), flat(wanted.split.model_dump())
         for name in dict.fromkeys([*before, *now]):
             if before.get(name) != now.get(name):

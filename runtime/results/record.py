@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import OutputError
-from ..model.spec import Record, SplitSettings, complaint
+from ..model.spec import CellDiameter, Record, SplitSettings, complaint
 from .identity import Identity, Source
 
 #: Version of the record; a reader refuses newer ones, and what has none.
@@ -83,6 +83,36 @@ class SettingsRecord(Record):
     split: SplitSettings
 
 
+class LookRecord(Record):
+    """What the model saw in a slide at one scale, when it looked for the size of its cells."""
+
+    #: Pixels that were seen for each pixel of the slide, along a side.
+    scale: float
+    fields: int
+    cells: int
+    #: Their sum, and the diameter in pixels of the slide that half of them lie below.
+    votes: float
+    diameter: float | None
+
+
+class SizingRecord(Record):
+    """Why the image was read at its scale: see :class:`~cellseg.runtime.sizing.scale.Scaling`."""
+
+    reason: str
+    factor: float
+    #: Of the image's cells, in its pixels, where given or found.
+    diameter: float | None = None
+    #: Of the cells that the model knows.
+    model: CellDiameter | None = None
+    #: Where it was looked for: votes for it, their part of all, and the scales that support it.
+    votes: float | None = None
+    agreement: float | None = None
+    scales: tuple[float, ...] = ()
+    looks: tuple[LookRecord, ...] = ()
+    #: Pixels that the engine computed for that.
+    pixels: int = 0
+
+
 class FocusRecord(Record):
     """Where was looked."""
 
@@ -143,6 +173,7 @@ class RunRecord(Record):
     #: What the user asked for: see :class:`~cellseg.runtime.options.SegmentOptions`.
     options: dict[str, Any]
     settings: SettingsRecord
+    sizing: SizingRecord = SizingRecord(reason="alone", factor=1.0)
     focus: FocusRecord
     counts: CountsRecord
     seconds: SecondsRecord
@@ -154,6 +185,8 @@ class RunRecord(Record):
     bottleneck: str
     #: What the user should know.
     notes: tuple[str, ...]
+    #: Those of them that say why the cells may not be right.
+    doubts: tuple[str, ...] = ()
     versions: dict[str, str]
     #: The other files of the folder, where there is one.
     files: tuple[FileRecord, ...] = ()
@@ -167,6 +200,7 @@ class RunRecord(Record):
             precision=self.engine.precision,
             tile=self.settings.tile,
             split=self.settings.split,
+            diameter=self.sizing.model,
             options=self.options,
             damaged=bool(self.image.bad_blocks),
         )

@@ -21,10 +21,12 @@ from .record import (
     EngineRecord,
     FocusRecord,
     ImageRecord,
+    LookRecord,
     ModelRecord,
     RunRecord,
     SecondsRecord,
     SettingsRecord,
+    SizingRecord,
     StageRecord,
 )
 
@@ -52,6 +54,8 @@ class Report:
     seconds: Mapping[str, float]
     #: What the user should know.
     notes: tuple[str, ...]
+    #: Why the cells may not be right.
+    doubts: tuple[str, ...] = ()
 
     def record(self) -> RunRecord:
         """Return all of it, as in ``run.json``."""
@@ -63,6 +67,7 @@ class Report:
             engine=self._engine(),
             options=described(self.options),
             settings=self._settings(),
+            sizing=self._sizing(),
             focus=self._focus(),
             counts=self._counts(),
             seconds=SecondsRecord(**self.seconds, total=sum(self.seconds.values())),
@@ -72,7 +77,8 @@ class Report:
             resumed_pixels=progress.resumed,
             mpx_s=progress.mpx_s,
             bottleneck=progress.bottleneck,
-            notes=self.notes,
+            notes=self.doubts + self.notes,
+            doubts=self.doubts,
             versions=dict(versions()),
         )
 
@@ -122,6 +128,33 @@ class Report:
             input_channels=tuple(int(channel) for channel in setup.choice.pick),
             workers=setup.workers,
             split=setup.split,
+        )
+
+    def _sizing(self) -> SizingRecord:
+        scaling, known = self.setup.scaling, self.setup.backend.spec.diameter
+        if scaling is None:
+            return SizingRecord(reason="alone", factor=1.0, model=known)
+        survey = scaling.survey
+        found = survey.estimate if survey else None
+        return SizingRecord(
+            reason=scaling.reason,
+            factor=scaling.factor,
+            diameter=scaling.diameter,
+            model=known,
+            votes=found.votes if found else None,
+            agreement=found.agreement if found else None,
+            scales=found.scales if found else (),
+            looks=tuple(
+                LookRecord(
+                    scale=each.scale,
+                    fields=each.fields,
+                    cells=each.cells,
+                    votes=each.votes,
+                    diameter=each.diameter,
+                )
+                for each in (survey.evidence if survey else ())
+            ),
+            pixels=survey.pixels if survey else 0,
         )
 
     def _focus(self) -> FocusRecord:

@@ -17,6 +17,7 @@ from ..intensity.normalization import Normalization
 from ..model.spec import SplitSettings
 from ..options import Blend
 from ..readers import SlideReader
+from ..sizing import Scaling
 
 
 class Sink(Protocol):
@@ -45,6 +46,8 @@ class Setup:
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
     unscaled: SlideReader | None = None
+    #: Why it is read at that scale.
+    scaling: Scaling | None = None
     #: What is looked at, where that is not everything.
     coverage: Coverage | None = None
     #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.

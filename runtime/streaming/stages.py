@@ -82,8 +82,8 @@ class SlideRun:
         self._engine = EngineClock()
         self._started = time.perf_counter()
         self._rows_done = self._rows_resumed = self._cells = 0
-        #: Sum of the scores of the cells written.
-        self.scores = 0.0
+        #: Sum of the scores of the cells written, and of their pixels as the model saw them.
+        self.scores, self.areas = 0.0, 0
         self._flying: deque[Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
@@ -302,3 +302,4 @@ class SlideRun:
             self._canvases.give(strip.labels)
             self._cells += len(strip.cells)
             self.scores += float(strip.cells.columns["score"].sum())
+            self.areas += int(strip.cells.columns["area"].sum())

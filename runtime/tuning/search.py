@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import zarr
@@ -106,15 +107,19 @@ class Case:
     truth: Labels
 
 
-def see(backend: Backend, files: Mapping[str, Path]) -> Iterator[tuple[str, Planes]]:
+def see(
+    backend: Backend, files: Mapping[str, Path], diameter: float | Literal["auto", "none"] | None = None
+) -> Iterator[tuple[str, Planes]]:
     """Yield each picture's name and the planes that the splitter gets of it, (K, H, W), small ones first.
 
-    Their scale is the model's, as in a segmentation.
+    Their scale is the model's, as in a segmentation; `diameter` is the option of that name.
     """
     with tempfile.TemporaryDirectory(prefix="cellseg-") as folder:
         output = Path(folder) / "seen"
         for name in by_size(files):
-            segment(files[name], backend, output=output, overwrite=True, probabilities=True)
+            segment(
+                files[name], backend, output=output, overwrite=True, probabilities=True, diameter=diameter
+            )
             stored = zarr.open_group(output / "planes.ome.zarr", mode="r")
             yield name, np.asarray(stored["0"])
 

@@ -52,6 +52,7 @@ header p, footer, .hint { margin: .2rem 0 0; color: var(--soft); }
 .notes { margin: 0 0 1rem; padding: 0; list-style: none; }
 .notes li { margin: .3rem 0; padding: .5rem .9rem; border-left: 4px solid var(--warm);
   background: var(--paper); border-radius: 4px; }
+.notes .doubt { border: 2px solid var(--warm); border-left-width: 10px; font-weight: 600; }
 .picture { padding: 10px; text-align: center; }
 .picture img { max-width: 100%; max-height: 85vh; border-radius: 6px; vertical-align: top; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: .8rem;

@@ -156,7 +156,10 @@ def page(
             f"<div class=fact><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>"
             for label, value in facts
         ),
-        notes="".join(f"<li>{html.escape(str(note))}</li>" for note in record.get("notes", [])),
+        notes="".join(
+            f"<li{' class=doubt' if note in record.get('doubts', []) else ''}>{html.escape(str(note))}</li>"
+            for note in record.get("notes", [])
+        ),
         overview=embed(overview, "jpeg", "The picture with the outlines of the cells"),
         density=embed(density, "png", "Map of cell density"),
         charts="".join(charts),
@@ -226,7 +229,7 @@ def stages(record: Mapping[str, Any]) -> str:
 
 def details(record: Mapping[str, Any]) -> Iterable[str]:
     """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
-    for part in ("model", "engine", "settings", "focus", "counts", "seconds", "versions"):
+    for part in ("model", "engine", "settings", "sizing", "focus", "counts", "seconds", "versions"):
         for name, value in _flat(record.get(part, {})):
             yield f"<tr><th>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
 

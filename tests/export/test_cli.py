@@ -5,6 +5,8 @@ import signal
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,7 +17,7 @@ from cellseg.export.assemble import Exported
 from cellseg.runtime.backends.trt import plans
 from cellseg.runtime.errors import ModelError
 from cellseg.runtime.model.onnx_metadata import SEAL_KEY, load_spec, read_metadata
-from cellseg.runtime.model.spec import METADATA_KEY, ModelSpec, ScoreRule, SplitSettings
+from cellseg.runtime.model.spec import METADATA_KEY, CellDiameter, ModelSpec, ScoreRule, SplitSettings
 from cellseg.train import checkpoint as checkpoints
 from cellseg.train.models import build_model
 
@@ -74,6 +76,17 @@ def test_preferred_tile_is_mostly_core(halo: int) -> None:
     assert tile % 256 == 0
     assert (tile - 2 * halo) ** 2 >= assemble.USEFUL * tile**2
     assert tile == 256 or (tile - 256 - 2 * halo) ** 2 < assemble.USEFUL * (tile - 256) ** 2
+
+
+def test_how_large_the_cells_are_is_measured(checkpoint: Path, tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint16)
+    labels[5:25, 5:25], labels[5:25, 30:50] = 1, 2
+    (tmp_path / "data" / "label").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "data" / "label" / "a.png"), labels)
+    for said in (tmp_path / "data", "22.6,11.3,45.1"):
+        code, output = run(checkpoint, "-o", tmp_path / "m.onnx", "--diameter", said)
+        assert code == 0, output
+        assert load_spec(tmp_path / "m.onnx").diameter == CellDiameter(median=22.6, low=11.3, high=45.1)
 
 
 def test_inspect_prints_the_spec(exported: Exported) -> None:
@@ -261,6 +274,19 @@ class TestBadInput:
             next(network.parameters()).fill_(float("nan"))
         path = write_checkpoint(tmp_path / "w" / "best.pt", small_config(), network)
         assert "holds NaN or infinity; export an earlier checkpoint" in refuses(path)
+
+    def test_diameters(self, checkpoint: Path, tmp_path: Path) -> None:
+        target = ("-o", tmp_path / "m.onnx")
+        for wrong, words in {
+            "20,10": "wanted three numbers",
+            "20,ten,30": "wanted three numbers",
+            "20,21,30": "wanted low ≤ median ≤ high, found 21, 20, 30",
+            "20,-1,30": "low: Input should be greater than 0",
+            "nan,1,2": "median: Input should be",
+        }.items():
+            assert words in refuses(checkpoint, *target, "--diameter", wrong, code=2)
+        assert "none: no such folder" in refuses(checkpoint, *target, "--diameter", tmp_path / "none")
+        assert not (tmp_path / "m.onnx").exists()
 
     def test_options(self, checkpoint: Path, tmp_path: Path) -> None:
         assert "--opset 17: wanted 20…23" in refuses(checkpoint, "--opset", 17, code=2)

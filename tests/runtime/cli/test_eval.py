@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cellseg.runtime.cli.eval import main
+from cellseg.runtime.model.onnx_metadata import load_spec, respecify
+from cellseg.runtime.model.spec import CellDiameter
 
 from . import conftest
 
@@ -159,3 +161,19 @@ def test_models_that_are_none(pictures: Path, tmp_path: Path) -> None:
     refused(run(pictures, "--engine", tmp_path / "absent.onnx"), "absent.onnx: no such file")
     refused(run(pictures, "--model", "kidneys"), "no packaged model is called 'kidneys'", code=2)
     refused(run(pictures, "--device", "tpu"), "unknown device 'tpu'", code=2)
+
+
+def test_the_diameter_is_for_a_model(truth: Path, found: Path, bright_model: Path, tmp_path: Path) -> None:
+    """Cells three times as large as the model's are found as well where their size is said."""
+    refused(run(truth, "--labels", found, "--diameter", 9), "--diameter is for a model", code=2)
+    refused(run(truth, "--engine", bright_model, "--diameter", "x"), "--diameter is 'x'; wanted", code=2)
+    sized = tmp_path / "sized.onnx"
+    known = CellDiameter(median=6, low=5, high=8)
+    respecify(bright_model, sized, load_spec(bright_model).model_copy(update={"diameter": known}))
+    write(truth / "image", **{name: (CELLS > 0).astype(np.uint8) * 200 for name in "abc"})
+    target = tmp_path / "figures.json"
+    for said in ((), ("--diameter", 9)):
+        result = run(truth, "--engine", sized, *said, "--json", target)
+        assert result.exit_code == 0, result.output
+    figures = json.loads(target.read_text())
+    assert figures["source"]["diameter"] == 9

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cellseg.runtime import Result as Results
 from cellseg.runtime.cli import infer
 from cellseg.runtime.model.onnx_metadata import load_spec, respecify
-from cellseg.runtime.model.spec import ScoreRule
+from cellseg.runtime.model.spec import CellDiameter, ScoreRule
 
 from .conftest import refused
 
@@ -475,3 +475,20 @@ def test_a_batch_of_results_that_differ_is_a_wrong_command(bright_model: Path, t
     result = run(*command, "--csv")
     assert result.exit_code == 2
     assert "1 of 2 images failed; the others are done" in result.stderr
+
+
+def test_the_diameter_is_an_option(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    for value in ("", "0", "-2", "nan", "big"):
+        result = run(slide, "--engine", bright_model, "-o", tmp_path / "out", "--diameter", value)
+        assert result.exit_code == 2
+        wanted = f"--diameter is '{value}'; wanted a number of pixels above 0, auto or none"
+        assert result.stderr == f"cellseg-infer: error: {wanted}\n"
+    result = run(slide, "--engine", bright_model, "-o", tmp_path / "out", "--diameter", "auto")
+    assert result.exit_code == 2
+    assert "model 'bright' does not say how large" in result.stderr
+    sized = tmp_path / "sized.onnx"
+    known = CellDiameter(median=8, low=4, high=16)
+    respecify(bright_model, sized, load_spec(bright_model).model_copy(update={"diameter": known}))
+    result = run(slide, "--engine", sized, "-o", tmp_path / "out", "--diameter", "12")
+    assert result.exit_code == 0, result.output
+    assert "note     for cells of 12 pixels the image was read at 0.667 times its size" in result.stdout

@@ -47,9 +47,9 @@ def test_nothing_found(tree):
 
 def test_manifest(tree):
     (tree / "m.csv").write_text(
-        "\ufeffimage,mpp,channels,z,levels,roi,tissue,min_score\n"
-        'b.tif,0.25,"DAPI, CD3",2,10 200.5,r.geojson,auto,0.2\n'
-        "https://host/a.zarr,,,,,,,\n",
+        "\ufeffimage,mpp,channels,z,levels,roi,tissue,min_score,diameter\n"
+        'b.tif,0.25,"DAPI, CD3",2,10 200.5,r.geojson,auto,0.2,auto\n'
+        "https://host/a.zarr,,,,,,,,12.5\n",
         encoding="utf-8",
     )
     first, second = expand([tree / "m.csv"])
@@ -62,8 +62,9 @@ def test_manifest(tree):
         "roi": str(tree / "r.geojson"),
         "tissue": "auto",
         "min_score": 0.2,
+        "diameter": "auto",
     }
-    assert second == Input("https://host/a.zarr")
+    assert second == Input("https://host/a.zarr", {"diameter": 12.5})
     (tree / "m.tsv").write_text("image\tz\nb.tif\t0\nb.tif\t1\n")
     assert [item.options["z"] for item in expand([tree / "m.tsv"])] == [0, 1]
 
@@ -76,9 +77,13 @@ def test_manifest(tree):
         ("image\n", "at least one row"),
         ("image,channel\na,b\n", "column 'channel' is not known; did you mean 'channels'"),
         ("image,tisue\na,b\n", "column 'tisue' is not known; did you mean 'tissue'"),
-        ("image,patient\na,b\n", "column 'patient' is not known; known are image, channels, mpp, levels"),
+        ("image,patient\na,b\n", "column 'patient' is not known; known are image, channels, mpp, diameter"),
         ("image,levels\na.tif,1 2 3\n", "line 2: levels is '1 2 3', wanted two numbers, black and white"),
         ("image,tissue\na.tif,yes\n", "line 2: tissue is 'yes', wanted auto or none"),
+        (
+            "image,diameter\na.tif,0\n",
+            "line 2: diameter is '0', wanted a number of pixels above 0, auto or none",
+        ),
         ("image,min_score\na.tif,2\n", "line 2: min_score is '2', wanted a number from 0 to 1"),
         ("image,min_score\na.tif,low\n", "line 2: min_score is 'low', wanted a number from 0 to 1"),
         ("image,mpp\na.tif,fine\n", "line 2: mpp is 'fine', wanted a number"),

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cellseg.runtime.backends import load_spec
 from cellseg.runtime.cli.tune import main
-from cellseg.runtime.model.spec import SplitSettings
+from cellseg.runtime.model.spec import CellDiameter, SplitSettings
 
 from . import conftest
 
@@ -49,7 +49,10 @@ def test_writes_the_model_with_better_settings(data: Path, bright_model: Path, t
     assert result.stdout.splitlines()[-1] == f"written: {output}"
     before, after = load_spec(bright_model), load_spec(output)
     assert after.split.mask_threshold < 90 < before.split.mask_threshold
-    assert after == before.model_copy(update={"split": after.split})
+    assert after == before.model_copy(update={"split": after.split, "diameter": after.diameter})
+    # Of circles as large as the cells of 16 × 16, 20 × 20 and 12 × 20 pixels, the middle one.
+    assert after.diameter == CellDiameter(median=18.1, low=9.0, high=36.1)
+    assert "cells: 18.1 pixels across; 9 to 36.1 are served" in result.stdout
     assert "bright, before" in result.stdout
     (row,) = (line.split() for line in result.stdout.splitlines() if "IoU 0.75" in line)
     assert float(row[-1]) > float(row[-2])
@@ -58,6 +61,9 @@ def test_writes_the_model_with_better_settings(data: Path, bright_model: Path, t
     again = run(data, "--engine", output, "--trials", 1, "-o", output, "--overwrite")  # in its own place
     assert again.exit_code == 0, again.output
     assert load_spec(output) == after
+    assert "pixels across" not in again.stdout, "what a model knows is kept"
+    larger = run(data, "--engine", output, "--trials", 1, "--diameter", 9.05)
+    assert larger.exit_code == 0, larger.output
 
 
 def test_writes_settings_alone_or_nothing(data: Path, bright_model: Path, tmp_path: Path) -> None:
@@ -107,6 +113,8 @@ def test_what_cannot_be_is_said_before_any_work(data: Path, bright_model: Path, 
     refused(run(data, *model, "-o", tmp_path / "m.plan"), "m.plan: must end in .onnx", code=2)
     refused(run(data, *model, "-o", tmp_path), "must end in", code=2)
     refused(run(data, *model, "--fix", "colour"), "--fix colour: this model has", "mask_threshold", code=2)
+    refused(run(data, *model, "--diameter", "-1"), "--diameter is '-1'; wanted", "auto or none", code=2)
+    refused(run(data, *model, "--diameter", 20), "model 'bright' does not say how large", code=2)
     table = ("--groups", data / "index.csv", "--by", "stain")
     refused(run(data, *model, *table, "--only", "red"), "--only red: no picture", "bright, dark", code=2)
     refused(run(tmp_path / "none", *model), "none/label: no such folder")

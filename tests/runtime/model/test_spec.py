@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from cellseg.runtime.errors import ModelError
-from cellseg.runtime.model.spec import Head, ModelSpec, SplitSettings
+from cellseg.runtime.model.spec import CellDiameter, Head, ModelSpec, SplitSettings
 
 SPEC = ModelSpec(
     name="n",
@@ -21,6 +22,23 @@ SPEC = ModelSpec(
 def test_a_record_survives_the_round_trip() -> None:
     assert ModelSpec.from_json(SPEC.to_json(), "m.onnx") == SPEC
     assert SPEC.head_names == ("mask", "density")
+
+
+def test_a_record_without_a_diameter_is_read() -> None:
+    old = json.loads(SPEC.to_json())
+    del old["diameter"]
+    assert ModelSpec.from_json(json.dumps(old), "old.onnx") == SPEC
+    sized = SPEC.model_copy(update={"diameter": CellDiameter(median=20, low=10, high=40)})
+    assert ModelSpec.from_json(sized.to_json(), "m.onnx") == sized
+
+
+@pytest.mark.parametrize(
+    "sizes", [(20, 21, 40), (20, 10, 19), (0, 0, 9), (20, -1, 40), (20, 10, float("inf"))]
+)
+def test_diameters_that_are_none(sizes: tuple[float, float, float]) -> None:
+    median, low, high = sizes
+    with pytest.raises(ValidationError):
+        CellDiameter(median=median, low=low, high=high)
 
 
 @pytest.mark.parametrize("version", [0, 2, 9, -1])

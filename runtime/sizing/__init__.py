@@ -1,0 +1,5 @@
+"""How large the cells of a slide are, and at what scale the slide is read for them."""
+
+from .scale import Scaling, choose_scale
+
+__all__ = ["Scaling", "choose_scale"]
