@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
+from .disk import sync, sync_folder
 
 
 @contextlib.contextmanager
@@ -48,7 +49,10 @@ def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
         yield partial
         partial.chmod(0o666 & ~_umask())
         try:
+            with partial.open("rb") as file:
+                sync(file.fileno())
             partial.replace(path)
+            sync_folder(path.parent)
         except OSError as error:
             raise OutputError(f"{path}: cannot be replaced ({error.strerror})") from None
     finally:
@@ -75,7 +79,7 @@ def write(path: Path, data: bytes, option: str = "-o") -> None:
         with path.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
     except OSError as error:
         raise OutputError(
             f"{path.parent}: {len(data) / 1e6:.1f} MB cannot be written ({error.strerror}); "

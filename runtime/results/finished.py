@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from ..backends import Backend
-from ..errors import CellsegError, UsageError
+from ..errors import CellsegError, OutputError, UsageError
 from ..options import SegmentOptions
-from ..writers.folder import RECORD
+from ..writers.contents import RECORD, File, difference
+from ..writers.folder import recover
 from .identity import Identity
 from .result import Result
 
@@ -38,17 +39,21 @@ def finished(
     ------
     UsageError
         The folder holds other results; the message names what differs.
+    OutputError
+        They are not whole: a file is missing, or not what the record says.
     """
     path = Path(folder)
+    recover(path)
     if not (path / RECORD).is_file():
         return None
     try:
         found = Result.open(path)
     except CellsegError as error:
         raise UsageError(f"{error}; replace it with --overwrite or choose another folder with -o") from None
-    if difference := found.record.identity().difference(Identity.of(image, backend, options), options):
-        raise UsageError(
-            f"{path}: holds other results: {difference}; replace them with --overwrite or choose another "
-            "folder with -o"
-        )
+    advice = "replace them with --overwrite or choose another folder with -o"
+    if other := found.record.identity().difference(Identity.of(image, backend, options), options):
+        raise UsageError(f"{path}: holds other results: {other}; {advice}")
+    if harm := difference(path, [File(file.path, file.bytes, file.sha256) for file in found.record.files]):
+        raise OutputError(f"{path}: its results are not whole: {harm}; {advice}")
+    recover(path, discard=True)
     return found

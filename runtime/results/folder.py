@@ -19,12 +19,14 @@ from ..streaming.journal import Journal
 from ..streaming.setup import Setup
 from ..writers import DensityMap, OutputFolder, Overview, Writer, write_record
 from ..writers.base import Discarding
-from ..writers.folder import JOURNAL, RECORD
+from ..writers.contents import RECORD
+from ..writers.folder import JOURNAL
 from ..writers.outputs import OUTPUTS, Subject
 from ..writers.overview import MAX_EDGE, reduced_size
 from ..writers.planes import PlanesZarr
 from ..writers.report import Summary, write_report
 from .identity import Source
+from .record import FileRecord
 from .report import Report
 from .result import Result
 from .target import Opened, Target
@@ -57,6 +59,7 @@ class ResultFolder(Target):
         )
         self._options, self._source = options, source
         self._outputs: list[Discarding] = []
+        self._written: dict[Path, int] = {}
 
     def open(self, setup: Setup) -> Opened:
         """Start every file."""
@@ -80,24 +83,28 @@ class ResultFolder(Target):
         )
 
     def finish(self) -> None:
-        """Finish every file."""
+        """Finish every file, and take down which there are."""
         # Pictures, tables and outlines are finished side by side: nothing else is running any more.
         with ThreadPoolExecutor(len(self._outputs), "cellseg-finish") as pool:
             for done in [pool.submit(output.commit) for output in self._outputs]:
                 done.result()
+        for output in self._outputs:
+            self._written |= output.written()
 
     def commit(self, report: Report) -> Result:
-        """Write the record and give the folder its name."""
-        result = Result(report.record(), self._folder.final)
-        record, path = result.record.to_dict(), self._folder.path
-        write_record(path / RECORD, record)
-        write_report(
-            path / "report.html",
-            record,
+        """Flush all files, write the record that lists them, and give the folder its name."""
+        record, path = report.record(), self._folder.path
+        page = path / "report.html"
+        self._written[page] = write_report(
+            page,
+            record.to_dict(),
             self._one(Summary),
             overview=self._one(Overview).jpeg,
             density=self._one(DensityMap).png,
         )
+        files = tuple(FileRecord(**file._asdict()) for file in self._folder.seal(self._written))
+        result = Result(record.model_copy(update={"files": files}), self._folder.final)
+        write_record(path / RECORD, result.record.to_dict())
         self._folder.commit()
         return result
 

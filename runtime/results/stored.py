@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..instances import Cells
 from ..instances.cells import column_types
-from ..writers.folder import RECORD
+from ..writers.contents import RECORD
 from ..writers.table import intensity_columns
 from .record import RunRecord
 

@@ -8,10 +8,12 @@ anew by the same code from the same bytes, and therefore is the same.
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.bounded import parse_json, read_bytes
+from ..common.disk import sync, sync_folder
 from ..errors import OutputError, UsageError
-from ..writers.base import write_whole, writing
+from ..writers.base import writing
 
 #: Before the compressed planes of a band: mark, CRC-32 of what follows, heads, rows, columns.
 HEADER = struct.Struct("<4sIIII")
@@ -36,6 +40,8 @@ AFTER = 60.0
 #: Of LZ4, from 1 for small to 65537 for fast. On real planes it makes half of them at 560 MB/s, where the
 #: fastest of Zstandard makes 0.37 at 320.
 ACCELERATION = 5
+#: Names of the bands.
+BAND = re.compile(r"band-(\d{1,9})\.planes")
 
 
 class Journal:
@@ -65,16 +71,17 @@ class Journal:
         mark = folder / IDENTITY
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            if mark.is_file():
-                _compare(_read(mark), json.loads(text), folder)
+            before = _read(mark)
+            if before is not None:
+                _compare(before, json.loads(text), folder)
             else:
+                _forget(folder)
                 _write(mark, text.encode())
-        #: Numbers of the bands that were there at the start.
-        self.bands = frozenset(
-            int(path.stem.removeprefix("band-"))
-            for path in folder.glob("band-*.planes")
-            if path.stat().st_size > HEADER.size
-        )
+                # The way to the bands: this folder's name in the one above, and that one's.
+                for parent in (folder.parent, folder.parent.parent):
+                    sync_folder(parent)
+            #: Numbers of the bands that were there, and whole, at the start.
+            self.bands = frozenset(_whole_bands(folder))
 
     def keep(self, band: int, planes: NDArray[np.uint8]) -> None:
         """Keep the planes of a finished band, uint8 (K, rows, W), unless that is not worth its time.
@@ -105,7 +112,7 @@ class Journal:
             data = path.read_bytes()
         body = data[HEADER.size :]
         if data[: HEADER.size] != HEADER.pack(MARK, zlib.crc32(body), *planes.shape):
-            raise OutputError(f"{path}: is damaged; delete this file and go on with --resume")
+            raise OutputError(f"{path}: was changed meanwhile; go on with --resume")
         imagecodecs.lz4_decode(body, out=planes.reshape(-1).data)
         self._since = time.perf_counter()
 
@@ -114,19 +121,49 @@ class Journal:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever this process ends."""
+    """Write a file that is there whole or not at all, whenever this process or the power ends."""
     partial = path.with_suffix(".part")
-    write_whole(partial, data)
     with writing(path):
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                sync(file.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
 
 
-def _read(mark: Path) -> dict[str, Any]:
+def _read(mark: Path) -> dict[str, Any] | None:
+    """Return which run the bands belong to; ``None`` where that is not known."""
     try:
-        found: dict[str, Any] = json.loads(mark.read_text(encoding="utf-8"))
-    except ValueError:
-        raise OutputError(f"{mark}: is damaged; start over without --resume") from None
-    return found
+        found = parse_json(read_bytes(mark))
+    except (OSError, EOFError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _forget(folder: Path) -> None:
+    """Delete the bands of a run of which it is not known what it was."""
+    for path in folder.iterdir():
+        if BAND.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
+
+
+def _whole_bands(folder: Path) -> Iterator[int]:
+    """Yield the numbers of the bands that are whole; delete the others, as a failure of power leaves them."""
+    for path in sorted(folder.iterdir()):
+        number = BAND.fullmatch(path.name)
+        if number is None or not path.is_file():
+            continue
+        data = path.read_bytes()
+        if data[: len(MARK) + 4] == MARK + struct.pack("<I", zlib.crc32(data[HEADER.size :])):
+            yield int(number[1])
+        else:
+            path.unlink()
 
 
 def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

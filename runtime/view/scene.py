@@ -23,7 +23,7 @@ from ..readers import SlideReader, open_slide
 from ..readers.open import SlideOptions
 from ..results.record import RunRecord
 from ..results.stored import open_levels
-from ..writers.folder import RECORD
+from ..writers.contents import RECORD
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
 OVERVIEW_EDGE = 4096

@@ -29,6 +29,22 @@ class Discarding(ABC):
             It cannot be written.
         """
 
+    def written(self) -> dict[Path, int]:
+        """Return the files of the result and their sizes in bytes; there after :meth:`commit`.
+
+        Raises
+        ------
+        OutputError
+            One has gone since.
+        """
+        path: Path | None = getattr(self, "path", None)
+        if path is None:
+            return {}
+        try:
+            return {path: path.stat().st_size}
+        except OSError as error:
+            raise OutputError(f"{path}: was removed while it was written; run it again") from error
+
     def discard(self) -> None:
         """Close files and remove what was written; does nothing after :meth:`commit`."""
         return

@@ -17,6 +17,7 @@ import zarr
 from ..errors import OutputError
 from ..instances import Strip
 from .base import Writer, write_whole, writing
+from .contents import check
 from .labels import LabelsZarr
 
 #: Edge of a TIFF tile in pixels.
@@ -101,6 +102,7 @@ class _Converted(Writer):
     def commit(self) -> None:
         """Convert what was written."""
         self._zarr.commit()
+        check(self._zarr.written())  # a shard that has gone would be read as background
         self._convert()
         with writing(self._zarr.path):
             shutil.rmtree(self._zarr.path)

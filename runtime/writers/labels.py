@@ -86,6 +86,11 @@ class LabelsZarr(Writer):
         self._pool.shutdown()
         self._committed = True
 
+    def written(self) -> dict[Path, int]:
+        """Return the files of all levels, and of their metadata, with their sizes in bytes."""
+        shards = [level.written for level in self._levels]
+        return self._store.written() | {path: size for level in shards for path, size in level.items()}
+
     def discard(self) -> None:
         """Remove the folder, unless committed."""
         if not self._committed:
@@ -101,7 +106,9 @@ class _Level:
     ) -> None:
         self.height = height
         self._pool = pool
-        self._pending: list[Future[None]] = []
+        self._pending: list[tuple[Path, Future[int]]] = []
+        #: Size in bytes of every shard that is there.
+        self.written: dict[Path, int] = {}
         self._folder = path / str(number)
         self._per_shard = min(SHARD_WIDTH // CHUNK, -(-width // CHUNK))
         group.create_array(
@@ -119,7 +126,7 @@ class _Level:
         self._rows = np.empty((min(CHUNK, height), width), np.int32)
         self._filled = 0
         self._lent = False  # whether the rows gathered before are still on their way
-        self._written = 0
+        self._done = 0  # rows that are written
 
     def push(self, rows: npt.NDArray[np.int32]) -> None:
         """Append rows of this level, which must not change until :meth:`settle`."""
@@ -134,27 +141,26 @@ class _Level:
             self._rows[self._filled : self._filled + take] = rows[:take]
             self._filled += take
             rows = rows[take:]
-            if self._filled == len(self._rows) or self._written + self._filled == self.height:
+            if self._filled == len(self._rows) or self._done + self._filled == self.height:
                 self._put(self._rows[: self._filled])
                 self._filled, self._lent = 0, True
 
     def settle(self) -> None:
         """Wait until all that is full is written."""
         while self._pending:
-            self._pending.pop(0).result()
+            path, written = self._pending.pop(0)
+            if size := written.result():
+                self.written[path] = size
         self._lent = False
 
     def _put(self, rows: npt.NDArray[np.int32]) -> None:
         """Begin to write one row of chunks."""
-        folder = self._folder / "c" / str(self._written // CHUNK)
+        folder = self._folder / "c" / str(self._done // CHUNK)
         wide = self._per_shard * CHUNK
-        self._pending += [
-            self._pool.submit(
-                write_shard, folder / str(number), rows[:, x : x + wide], CHUNK, self._per_shard
-            )
-            for number, x in enumerate(range(0, rows.shape[1], wide))
-        ]
-        self._written += len(rows)
+        for number, x in enumerate(range(0, rows.shape[1], wide)):
+            path, part = folder / str(number), rows[:, x : x + wide]
+            self._pending.append((path, self._pool.submit(write_shard, path, part, CHUNK, self._per_shard)))
+        self._done += len(rows)
 
 
 def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:

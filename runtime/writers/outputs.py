@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..geometry.regions import Polygons
 from ..options import SegmentOptions
 from .base import Discarding
+from .contents import RECORD
 from .density import DensityMap
-from .folder import RECORD
 from .formats import LabelsPng, LabelsTiff
 from .geojson import GeoJson
 from .labels import LabelsZarr

@@ -92,6 +92,10 @@ class PlanesZarr(Discarding):
                 raise UsageError(f"{self.path}: {level.written} of {level.height} rows were written")
         self._committed = True
 
+    def written(self) -> dict[Path, int]:
+        """Return the files of all levels, and of their metadata, with their sizes in bytes."""
+        return self._store.written()
+
     def discard(self) -> None:
         """Remove the folder, unless committed."""
         if not self._committed:

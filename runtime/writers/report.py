@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..instances import Strip
 from .base import Writer, write_whole
+from .contents import RECORD
 from .density import round_up
 from .outputs import titles
 from .page import PAGE, STYLE
@@ -84,8 +85,8 @@ class Summary(Writer):
 
 def write_report(
     path: Path, record: Mapping[str, Any], summary: Summary, *, overview: bytes = b"", density: bytes = b""
-) -> None:
-    """Write the page of one image.
+) -> int:
+    """Write the page of one image; return its size in bytes.
 
     Parameters
     ----------
@@ -103,7 +104,9 @@ def write_report(
     OutputError
         It cannot be written.
     """
-    write_whole(path, page(path.parent, record, summary, overview=overview, density=density).encode())
+    data = page(path.parent, record, summary, overview=overview, density=density).encode()
+    write_whole(path, data)
+    return len(data)
 
 
 def page(
@@ -165,7 +168,9 @@ def page(
         charts="".join(charts),
         stages=stages(record),
         files="".join(
-            f"<tr><th>{item}<td>{text}" for item, text in titles().items() if (folder / item).exists()
+            f"<tr><th>{item}<td>{text}"
+            for item, text in titles().items()
+            if item == RECORD or (folder / item).exists()  # the record comes last
         ),
         settings="".join(details(record)),
     )

@@ -63,7 +63,7 @@ def shard(chunks: Sequence[bytes | None]) -> bytes:
     return b"".join([*filter(None, chunks), packed, struct.pack("<I", crc32c(packed))])
 
 
-def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: int) -> None:
+def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: int) -> int:
     """Write one shard, unless there is nothing but zeros in it.
 
     Parameters
@@ -76,6 +76,11 @@ def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: 
         Edge of a chunk in pixels.
     per_shard
         Chunks of a shard.
+
+    Returns
+    -------
+    int
+        Bytes of the file; 0 where none was written.
     """
     parts: list[bytes | None] = []
     block = np.empty((chunk, chunk), np.int32)  # one for all: it stays in cache
@@ -83,6 +88,7 @@ def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: 
         found = cut(rows, x, block)
         # any buffer does
         parts.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
-    if any(part is not None for part in parts):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(shard(parts + [None] * (per_shard - len(parts))))
+    if all(part is None for part in parts):
+        return 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.write_bytes(shard(parts + [None] * (per_shard - len(parts))))

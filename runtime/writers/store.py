@@ -32,16 +32,36 @@ class DiscardableStore(LocalStore):  # type: ignore[misc]  # zarr's types are no
         self._change = Condition()
         self._running = 0
         self._discarded = False
+        self._sizes: dict[str, int] = {}
 
     async def set(self, key: str, value: Any) -> None:
         """Write a file, as zarr has it; refused after :meth:`discard`."""
         with self._writing():
             await super().set(key, value)
+            self._sizes[key] = len(value)
 
     async def set_if_not_exists(self, key: str, value: Any) -> None:
         """Write a file unless it is there, as zarr has it; refused after :meth:`discard`."""
         with self._writing():
             await super().set_if_not_exists(key, value)
+            self._sizes.setdefault(key, len(value))
+
+    def set_sync(self, key: str, value: Any) -> None:
+        """Write a file at once, as zarr has it; refused after :meth:`discard`."""
+        with self._writing():
+            super().set_sync(key, value)
+            self._sizes[key] = len(value)
+
+    async def delete(self, key: str) -> None:
+        """Remove a file or folder, as zarr has it."""
+        await super().delete(key)
+        self._sizes = {
+            name: size for name, size in self._sizes.items() if not f"{name}/".startswith(f"{key}/")
+        }
+
+    def written(self) -> dict[Path, int]:
+        """Return the files that were written and their sizes in bytes."""
+        return {self.root / key: size for key, size in self._sizes.items()}
 
     def discard(self) -> None:
         """Wait for the files being written, refuse all others, and remove the folder."""

@@ -23,6 +23,7 @@ from cellseg.runtime import Result as Results
 from cellseg.runtime.cli import infer
 from cellseg.runtime.model.onnx_metadata import load_spec, respecify
 from cellseg.runtime.model.spec import CellDiameter, ScoreRule
+from cellseg.runtime.writers.folder import MARK
 
 from .conftest import refused
 
@@ -365,6 +366,34 @@ def test_resume_takes_no_other_results_for_its_own(slide: Path, bright_model: Pa
         result = run(slide, "--engine", bright_model, "-o", out, "--resume")
         refused("cellseg-infer", result, str(record), message, "--overwrite or choose", code=2)
     assert run(slide, "--engine", bright_model, "-o", out, "--resume", "--overwrite").exit_code == 0
+
+
+def test_resume_takes_no_broken_results_for_whole_ones(
+    slide: Path, bright_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    folder = out / slide.stem
+    command = [slide, "--engine", bright_model, "-o", out, "--resume"]
+    assert run(*command, "--csv").exit_code == 0
+    for name, harm, message in (
+        ("cells.csv", lambda path: path.write_bytes(b""), "cells.csv has 0 bytes, and"),
+        ("cells.csv", lambda path: path.write_bytes(path.read_bytes()[::-1]), "cells.csv has changed since"),
+        ("labels.ome.zarr/zarr.json", lambda path: path.unlink(), "labels.ome.zarr/zarr.json is missing"),
+    ):
+        harm(folder / name)
+        result = run(*command, "--csv")
+        refused(
+            "cellseg-infer", result, f"{folder}: its results are not whole: {message}", "--overwrite", code=1
+        )
+        assert run(*command, "--csv", "--overwrite").exit_code == 0
+    # What a killed run left beside finished results goes; what is not ours stays.
+    left = out / f".{slide.stem}.partial"
+    (left / "journal").mkdir(parents=True)
+    (left / "journal" / "run.json").write_text("{}")
+    (left / MARK).touch()
+    result = run(*command, "--csv")
+    assert result.stdout == f"{slide}: done already, in {folder}\n"
+    assert [path.name for path in out.iterdir()] == [slide.stem]
 
 
 REGION = {

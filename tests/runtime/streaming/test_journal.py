@@ -1,6 +1,8 @@
 """Going on after a stop: the planes of finished bands, and results that are byte for byte the same."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from cellseg.runtime.errors import BackendError, CellsegError, OutputError, Usag
 from cellseg.runtime.streaming import journal as journals
 from cellseg.runtime.streaming.journal import Journal
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
+from cellseg.runtime.writers.folder import MARK
 
 
 @pytest.fixture(autouse=True)
@@ -38,30 +41,77 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
     assert (out == planes(0)[:, ::-1]).all()
 
 
-def test_half_written_bands_do_not_count(tmp_path: Path) -> None:
-    folder = tmp_path / "journal"
-    Journal(folder, {}).keep(1, planes())
-    (folder / "band-000002.part").write_bytes(b"CSB1 half")
-    (folder / "band-000004.planes").write_bytes(b"")  # as after a power failure
-    assert Journal(folder, {}).bands == {1}
-
-
-def test_damage_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: b"",
+        lambda data: bytes(len(data)),  # of the size that it had, with nothing in it
+        lambda data: data[:20] + bytes(len(data) - 20),
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:],
+        lambda data: b"CSB0" + data[4:],
+    ],
+)
+def test_bands_that_a_power_failure_has_torn_are_computed_again(
+    tmp_path: Path, harm: Callable[[bytes], bytes]
+) -> None:
     folder = tmp_path / "journal"
     kept = Journal(folder, {})
     kept.keep(1, planes())
+    kept.keep(2, planes())
     path = folder / "band-000001.planes"
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(OutputError, match=r"band-000001\.planes: is damaged; delete this file.*--resume"):
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(OutputError, match=r"band-000001\.planes: was changed meanwhile; go on with --resume"):
         kept.load(1, planes())
+    assert Journal(folder, {}).bands == {2}
+    assert not path.exists()
+
+
+def test_strangers_among_the_bands_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    Journal(folder, {}).keep(1, planes())
+    for name in ("band-000002.part", "band-xyz.planes", "band-.planes", "band--1.planes", "notes.txt"):
+        (folder / name).write_bytes(b"CSB1 half")
+    (folder / "band-000004.planes").mkdir()
+    os.mkfifo(folder / "band-000005.planes")
+    assert Journal(folder, {}).bands == {1}
+
+
+@pytest.mark.parametrize("text", [b"", bytes(300), b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_bands_of_an_unknown_run_are_computed_again(tmp_path: Path, text: bytes) -> None:
+    """A mark that a power failure has torn is no error, but nobody knows what the bands were."""
+    folder = tmp_path / "journal"
+    Journal(folder, {"tile": 32}).keep(1, planes())
+    (folder / "notes.txt").write_text("mine")
+    (folder / "run.json").write_bytes(text)
+    assert Journal(folder, {"tile": 48}).bands == frozenset()
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "run.json"]
+    with pytest.raises(UsageError, match="was begun with tile 48"):
+        Journal(folder, {"tile": 32})
+
+
+def test_planes_of_another_size_are_refused(tmp_path: Path) -> None:
+    kept = Journal(tmp_path / "journal", {})
     kept.keep(1, planes())
-    with pytest.raises(OutputError, match="is damaged"):  # of another size
+    with pytest.raises(OutputError, match="was changed meanwhile"):
         kept.load(1, np.zeros((2, 7, 12), np.uint8))
-    (folder / "run.json").write_text("{")
-    with pytest.raises(OutputError, match=r"run\.json: is damaged; start over without --resume"):
-        Journal(folder, {})
+
+
+def test_bands_and_the_way_to_them_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        fsync(handle)
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = tmp_path / ".slide.partial" / "journal"
+    kept = Journal(folder, {})
+    assert flushed == [folder / "run.part", folder, folder.parent, tmp_path]
+    flushed.clear()
+    kept.keep(1, planes())
+    assert flushed == [folder / "band-000001.part", folder]
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:
@@ -139,7 +189,7 @@ def test_stopped_and_resumed_is_the_same(
             segment(image, fake, output=out, resume=True, **OPTIONS)
         assert not out.exists()
         (left,) = out.parent.iterdir()
-        assert [path.name for path in left.iterdir()] == ["journal"]
+        assert sorted(path.name for path in left.iterdir()) == [MARK, "journal"]
     fake = engine()
     result = segment(image, fake, output=out, resume=True, **OPTIONS)
     assert contents(out) == whole

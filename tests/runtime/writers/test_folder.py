@@ -15,12 +15,22 @@ from hypothesis import strategies as st
 
 from cellseg.runtime.errors import OutputError
 from cellseg.runtime.writers import OutputFolder, result_name, write_record
+from cellseg.runtime.writers import folder as folder_module
 from cellseg.runtime.writers.base import writing
+from cellseg.runtime.writers.contents import File, difference, listed
+from cellseg.runtime.writers.folder import MARK, NAMES, recover
+from cellseg.runtime.writers.outputs import titles
 
 
-def finish(folder, text="one"):
-    (folder.path / "cells.txt").write_text(text)
-    write_record(folder.path / "run.json", {"cells": 1})
+def finish(folder, text="one", **more):
+    """Write a file, and others by name; flush them, write the record, commit."""
+    written = {}
+    for name, content in {"cells.txt": text, **more}.items():
+        path = folder.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written[path] = path.write_bytes(content.encode())
+    files = folder.seal(written)
+    write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
     folder.commit()
 
 
@@ -40,8 +50,8 @@ def test_appears_complete(tmp_path):
 def test_nothing_stays_after_an_error(tmp_path):
     def fail():
         with OutputFolder(tmp_path / "slide") as folder:
-            (folder.path / "sub").mkdir()
-            (folder.path / "sub" / "half").write_text("x")
+            (folder.path / "labels.ome.zarr").mkdir()
+            (folder.path / "labels.ome.zarr" / "half").write_text("x")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -84,14 +94,264 @@ def test_never_deletes_what_is_not_ours(tmp_path):
 
 def test_a_killed_run_does_not_disturb_the_next(tmp_path):
     left = tmp_path / ".slide.partial"
-    (left / "labels").mkdir(parents=True)
-    (left / "labels" / "0").write_text("x")
-    (left / "out").symlink_to(tmp_path / "precious")
+    (left / "labels.ome.zarr").mkdir(parents=True)
+    (left / "labels.ome.zarr" / "0").write_text("x")
+    (left / "labels.ome.zarr" / "1").symlink_to(tmp_path / "precious")
+    (left / "cells.csv").symlink_to(tmp_path / "precious")
+    (left / MARK).touch()
     (tmp_path / "precious").mkdir()
     with OutputFolder(tmp_path / "slide") as folder:
         finish(folder)
     assert names(tmp_path) == ["precious", "slide"]
     assert names(tmp_path / "slide") == ["cells.txt", "run.json"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_foreign_folder_in_the_way_is_kept(tmp_path, resume):
+    left = tmp_path / ".slide.partial"
+    (left / "journal").mkdir(parents=True)
+    (left / "journal" / "diary.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"slide\.partial: .* was not made by cellseg; move it away"):
+        OutputFolder(tmp_path / "slide", resume=resume)
+    recover(tmp_path / "slide", discard=True)
+    assert (left / "journal" / "diary.txt").read_text() == "mine"
+
+
+def test_a_foreign_file_in_an_unfinished_folder_is_kept(tmp_path):
+    def fail():
+        with OutputFolder(tmp_path / "slide") as folder:
+            (folder.path / "mine.txt").write_text("mine")
+            (folder.path / "cells.csv").write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert names(tmp_path / ".slide.partial") == [MARK, "mine.txt"]
+    with OutputFolder(tmp_path / "slide") as folder:
+        finish(folder)
+    assert names(tmp_path) == ["slide"]
+    assert names(tmp_path / "slide") == ["cells.txt", "mine.txt", "run.json"]
+
+
+def test_overwriting_keeps_what_the_record_does_not_list(tmp_path):
+    slide = tmp_path / "slide"
+    with OutputFolder(slide) as folder:
+        finish(folder, "one", **{"labels.ome.zarr/0/c": "chunk", "cells.csv": "1"})
+    (slide / "mine.txt").write_text("mine")
+    (slide / "labels.ome.zarr" / "notes.txt").write_text("mine")
+    (slide / "report.html").write_text("mine")
+    (slide / "empty").mkdir()
+    with OutputFolder(slide, overwrite=True) as folder:
+        finish(folder, "two", **{"report.html": "two"})
+    assert (slide / "cells.txt").read_text() == "two"
+    assert (slide / "report.html").read_text() == "two"
+    assert (slide / "mine.txt").read_text() == (slide / "labels.ome.zarr" / "notes.txt").read_text() == "mine"
+    assert names(slide / "labels.ome.zarr") == ["notes.txt"]
+    assert names(slide) == ["cells.txt", "labels.ome.zarr", "mine.txt", "report.html", "run.json"]
+    # What has no place in the new folder is not lost either.
+    assert names(tmp_path) == ["slide", "slide.kept"]
+    assert names(tmp_path / "slide.kept") == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[]", "", "{", '{"files": []}', '{"files": [{"path": "a"}]}', '{"cells": 1}',
+        '{"files": [{"path": "../precious", "bytes": 1, "sha256": ""}]}',
+        '{"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": ""}]}',
+        '{"files": [{"path": "a/../../precious", "bytes": 1, "sha256": ""}]}',
+    ],
+)  # fmt: skip
+def test_a_record_that_does_not_say_what_is_ours(tmp_path, record):
+    (tmp_path / "slide").mkdir()
+    (tmp_path / "slide" / "mine.txt").write_text("mine")
+    (tmp_path / "slide" / "run.json").write_text(record)
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(
+        OutputError, match=r"run\.json does not say which files are of these results"
+    ) as caught:
+        OutputFolder(tmp_path / "slide", overwrite=True)
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == ["precious", "slide"]
+
+
+def test_a_link_in_earlier_results_is_not_followed(tmp_path):
+    slide = tmp_path / "slide"
+    with OutputFolder(slide) as folder:
+        finish(folder, "one", **{"labels.ome.zarr/c": "chunk"})
+    (slide / "labels.ome.zarr").rename(tmp_path / "precious")
+    (slide / "labels.ome.zarr").symlink_to(tmp_path / "precious")
+    with OutputFolder(slide, overwrite=True) as folder:
+        finish(folder, "two")
+    assert (tmp_path / "precious" / "c").read_text() == "chunk"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.unlink(), "was removed while the results were written"),
+        (lambda path: path.write_bytes(b""), "has 0 bytes, and 5 were written"),
+        (lambda path: (path.unlink(), path.mkdir()), "was removed|bytes, and 5 were written"),
+    ],
+)
+def test_what_was_harmed_meanwhile_is_not_committed(tmp_path, harm, message):
+    def run():
+        with OutputFolder(tmp_path / "slide") as folder:
+            path = folder.path / "cells.csv"
+            written = {path: path.write_bytes(b"a,b,c")}
+            harm(path)
+            folder.seal(written)
+
+    with pytest.raises(OutputError, match=message):
+        run()
+    assert names(tmp_path) == []
+
+
+def test_what_goes_after_it_was_listed_is_missed_too(tmp_path):
+    def run():
+        with OutputFolder(tmp_path / "slide") as folder:
+            path = folder.path / "cells.csv"
+            files = folder.seal({path: path.write_bytes(b"a,b,c")})
+            write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
+            path.unlink()
+            folder.commit()
+
+    with pytest.raises(OutputError, match=r"cells\.csv was removed meanwhile; run it again"):
+        run()
+    assert names(tmp_path) == []
+
+
+def state(path):
+    """What a flush can be compared with: any later change shows."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_all_is_flushed_before_the_name_and_the_name_after(tmp_path, monkeypatch, again):
+    """What a failure of power leaves of a file that was not flushed is nothing."""
+    flushed, steps = {}, []
+    take_place, fsync = folder_module._take_place, os.fsync
+
+    def note(handle):
+        fsync(handle)
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        flushed[path] = state(path)
+        steps.append(path)
+
+    def check(path, final):
+        inside = [path, *path.rglob("*")]
+        assert {item: flushed.get(item) for item in inside} == {item: state(item) for item in inside}
+        assert len(inside) == 7
+        steps.append("renamed")
+        return take_place(path, final)
+
+    final = tmp_path / "deep" / "er" / "slide"
+    if again:
+        with OutputFolder(final) as folder:
+            finish(folder, "one")
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(folder_module, "_take_place", check)
+    with OutputFolder(final, overwrite=again) as folder:
+        finish(folder, "two", **{"labels.ome.zarr/0/c": "chunk", "labels.ome.zarr/zarr.json": "{}"})
+    after = steps[steps.index("renamed") + 1 :]
+    assert sorted(after) == ([final.parent] if again else [tmp_path, tmp_path / "deep", final.parent])
+    assert names(final.parent) == ["slide"]
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+@pytest.mark.parametrize("step", range(16))
+def test_an_overwrite_that_is_killed_loses_no_results(tmp_path, monkeypatch, swaps, step):
+    """Killed before the nth change to the disk: the earlier results are there, or the new ones, whole."""
+    if not swaps:
+        monkeypatch.setattr(folder_module, "exchange", lambda one, other: False)
+    slide = tmp_path / "slide"
+    with OutputFolder(slide) as folder:
+        finish(folder, "one", **{"cells.csv": "one", "cells.parquet": "one"})
+    (slide / "mine.txt").write_text("mine")
+
+    class Killed(BaseException):
+        pass
+
+    left = step
+
+    def mortal(function):
+        def run(*arguments, **options):
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return function(*arguments, **options)
+
+        return run
+
+    folder = OutputFolder(slide, overwrite=True)
+    written = {
+        folder.path / name: (folder.path / name).write_bytes(b"two")
+        for name in ("cells.parquet", "cells.csv")
+    }
+    files = folder.seal(written)
+    write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
+    with monkeypatch.context() as patched:
+        for name in ("rename", "unlink", "rmdir"):
+            patched.setattr(Path, name, mortal(getattr(Path, name)))
+        if swaps:
+            patched.setattr(folder_module, "exchange", mortal(folder_module.exchange))
+        try:
+            folder.commit()
+        except Killed:
+            folder._release()
+    if swaps:
+        assert (slide / "cells.parquet").read_text() in ("one", "two")
+    recover(slide, discard=True)
+    text = (slide / "cells.parquet").read_text()
+    assert text in ("one", "two")
+    assert (slide / "cells.csv").read_text() == text
+    assert difference(slide, listed(slide)) is None
+    assert (slide / "mine.txt").read_text() == "mine"
+    assert names(tmp_path) == ["slide"]
+
+
+def test_results_that_had_all_but_their_name_get_it(tmp_path, monkeypatch):
+    def dies(path, final):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(folder_module, "_take_place", dies)
+    folder = OutputFolder(tmp_path / "slide")
+    with pytest.raises(ZeroDivisionError):
+        finish(folder)
+    folder._release()
+    recover(tmp_path / "slide")
+    assert names(tmp_path) == ["slide"]
+    assert difference(tmp_path / "slide", listed(tmp_path / "slide")) is None
+
+
+def test_recovering_leaves_a_run_that_is_alive(tmp_path):
+    with OutputFolder(tmp_path / "slide") as folder:
+        (folder.path / "cells.csv").write_text("half")
+        recover(tmp_path / "slide", discard=True)
+        assert names(folder.path) == [MARK, "cells.csv"]
+        finish(folder)
+
+
+def test_differences(tmp_path):
+    slide = tmp_path / "slide"
+    with OutputFolder(slide) as folder:
+        finish(folder, "one", **{"labels.ome.zarr/c": "chunk"})
+    files = listed(slide)
+    assert difference(slide, files) is None
+    chunk = slide / "labels.ome.zarr" / "c"
+    chunk.write_text("chUnk")
+    assert difference(slide, files) == "labels.ome.zarr/c has changed since it was written"
+    chunk.write_text("ch")
+    assert difference(slide, files) == "labels.ome.zarr/c has 2 bytes, and 5 were written"
+    chunk.unlink()
+    assert difference(slide, files) == "labels.ome.zarr/c is missing"
+    assert "its record names" in difference(slide, [File("../../x", 1, "")])
+
+
+def test_every_file_of_the_report_is_known_to_be_ours():
+    assert set(titles()) | {"report.html"} <= NAMES
 
 
 def test_two_runs_do_not_write_one_folder(tmp_path):
