@@ -1,4 +1,4 @@
-"""Put the committed figures into the README's tables, so that none is typed by hand.
+"""Put the committed figures into the tables of the README and the docs, so that none is typed by hand.
 
     python benchmarks/readme.py [--check]
 
@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", ROOT / "docs" / "figures.md")
 RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -96,7 +97,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def fill(text: str) -> str:
-    """Return the README with every table made anew."""
+    """Return a page with every table filled in."""
 
     def replace(found: re.Match[str]) -> str:
         figures = json.loads((RESULTS / f"{found[2]}.json").read_text(encoding="utf-8"))
@@ -106,15 +107,17 @@ def fill(text: str) -> str:
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Only tell whether the README is up to date.")
+@click.option("--check", is_flag=True, help="Only tell whether the pages are up to date.")
 def main(check: bool) -> None:
-    """Fill the README's tables from benchmarks/results."""
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = fill(old)
-    if check and new != old:
-        raise click.ClickException("README.md is out of date; run python benchmarks/readme.py")
-    path.write_text(new, encoding="utf-8")
+    """Fill the tables of README.md and docs/figures.md from benchmarks/results."""
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = fill(old)
+        if check and new != old:
+            raise click.ClickException(
+                f"{path.relative_to(ROOT)} is out of date; run python benchmarks/readme.py"
+            )
+        path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

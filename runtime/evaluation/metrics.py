@@ -5,23 +5,24 @@ things happen here. :func:`score` counts what one pair of images shows, and :fun
 the counts of many images into figures: *pooled* (all cells of all images in one ratio, so a crowded
 image weighs more) and *per image* (the mean of each image's own figure).
 
-With T true cells, P predicted cells and the intersection over union IoU(t, p) = |t ∩ p| / |t ∪ p|:
+With T true cells, P predicted cells and the intersection over union ``IoU(t, p) = |t ∩ p| / |t ∪ p|``:
 
-==================== =========================================================================
-``ap50`` … ``ap95``   TP / (TP + FP + FN) at IoU ≥ 0.50, 0.55 … 0.95 [1]_
-``ap_mean_50_90``     mean of the nine from ``ap50`` to ``ap90`` [1]_
-``precision_object``  TP / (TP + FP) at IoU ≥ 0.5, of cells
+====================== ========================================================================
+``ap50`` … ``ap95``    TP / (TP + FP + FN) at IoU ≥ 0.50, 0.55 … 0.95 [1]_
+``ap_mean_50_90``      mean of the nine from ``ap50`` to ``ap90`` [1]_
+``precision_object``   TP / (TP + FP) at IoU ≥ 0.5, of cells
 ``sensitivity_object`` TP / (TP + FN) at IoU ≥ 0.5, of cells
-``pq``                panoptic quality: sum of the IoU of matches / (TP + FP/2 + FN/2) [2]_
-``aji``               aggregated Jaccard index: sum over t of |t ∩ p(t)| / (sum over t of |t ∪ p(t)| + area of
-                      the predictions that no t chose), p(t) being the prediction of highest IoU
-                      with t; a t that meets none adds |t| below [3]_
-``dice``              2 |T ∩ P| / (|T| + |P|) of foreground pixels [4]_
-``iou``               |T ∩ P| / |T ∪ P| of foreground pixels [5]_
-``precision``         |T ∩ P| / |P| of foreground pixels, as the MC-UNet paper reports it
-``sensitivity``       |T ∩ P| / |T| of foreground pixels, likewise
-``count_mae``         mean over images of | cells predicted − cells true |
-==================== =========================================================================
+``pq``                 panoptic quality: sum of the IoU of matches / (TP + FP/2 + FN/2) [2]_
+``aji``                aggregated Jaccard index: sum over t of ``|t ∩ p(t)|``, divided by the sum over
+                       t of ``|t ∪ p(t)|`` and the area of the predictions that no t chose, p(t)
+                       being the prediction of highest IoU with t; a t that meets none adds ``|t|``
+                       below [3]_
+``dice``               ``2 |T ∩ P| / (|T| + |P|)`` of foreground pixels [4]_
+``iou``                ``|T ∩ P| / |T ∪ P|`` of foreground pixels [5]_
+``precision``          ``|T ∩ P| / |P|`` of foreground pixels, as the MC-UNet paper reports it
+``sensitivity``        ``|T ∩ P| / |T|`` of foreground pixels, likewise
+``count_mae``          mean over images of ``|cells predicted − cells true|``
+====================== ========================================================================
 
 ``merged``, ``missed``, ``split``, ``inexact`` and ``spurious`` count the cells without a partner at
 IoU 0.5 by what happened to them: see :class:`~cellseg.runtime.evaluation.contingency.Mistakes`. Matching is
