@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, Options, open_backend
+from .common.names import readable
 from .common.threads import cores
 from .errors import ImageError, UsageError
 from .geometry.coverage import Coverage
@@ -146,11 +147,11 @@ def segment(
 
             if (found := finished(image, output, backend, chosen)) is not None:
                 return found
-        source = Source(path=slide.location) if output is None else Source.of(image)
+        source = Source(path=readable(slide.location)) if output is None else Source.of(image)
+        target = stack.enter_context(_target(output, chosen, source, slide))
         pixel_size = chosen.pixel_size or slide.pixel_size
         choice = choose(slide.channel_names, backend.spec.channels, slide.path)
         regions = _regions(slide, chosen)
-        target = stack.enter_context(_target(output, chosen, source))
         mapping = functools.cache(lambda: _mapping(slide, choice, backend, chosen))
         scaling = _scaling(slide, pixel_size, backend, regions, chosen, lambda: (choice, mapping()))
         reader = scaling.reader
@@ -220,13 +221,15 @@ def _open_model(model: Model, options: SegmentOptions) -> contextlib.AbstractCon
     return open_backend(model, options.device, engine=options.engine, options=running)
 
 
-def _target(output: str | os.PathLike[str] | None, options: SegmentOptions, source: Source) -> Target:
+def _target(
+    output: str | os.PathLike[str] | None, options: SegmentOptions, source: Source, slide: SlideReader
+) -> Target:
     """Return where results go."""
     if output is None:
         return Memory()
     from .results.folder import ResultFolder  # its writers take longer to import than a picture to segment
 
-    return ResultFolder(Path(output), options, source)
+    return ResultFolder(Path(output), options, source, slide.height, slide.width)
 
 
 def _scaling(

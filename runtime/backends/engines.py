@@ -17,7 +17,7 @@ from typing import Literal
 
 from ..errors import BackendError, ModelError, UsageError
 from ..model import onnx_metadata
-from ..model.catalog import default_model
+from ..model.catalog import default_model, model_names
 from ..model.spec import ModelSpec
 from .base import Backend, Mode, Precision
 from .gpus import list_gpus
@@ -262,7 +262,9 @@ def resolve_model(model: str | os.PathLike[str] | None) -> Path:
     if model is None:
         return default_model()
     path = Path(model)
-    if path.suffix or path.exists() or len(path.parts) > 1:
+    packaged = path.name == str(model) and str(model) in model_names()
+    # A folder that happens to be called like a packaged model does not hide it.
+    if not (packaged and not path.is_file()) and (path.suffix or path.exists() or len(path.parts) > 1):
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "no such file"
             raise ModelError(f"{path}: {what}; expected a model written by cellseg-export")
@@ -289,6 +291,11 @@ def _rows(path: Path, engine: str | None, kind: str, device: str) -> list[Engine
     rows = [row for row in ENGINES if row.suffix == path.suffix]
     if not rows:
         known = " or ".join(dict.fromkeys(row.suffix for row in ENGINES))
+        if path.suffix in (".pt", ".pth", ".ckpt"):
+            raise UsageError(
+                f"{path}: is a checkpoint of training, and what runs are {known} files; export it first: "
+                f"cellseg-export {path}"
+            )
         raise UsageError(f"{path}: unknown kind of model '{path.suffix}'; expected {known}")
     if engine is not None:
         rows = [row for row in rows if row.name == engine]

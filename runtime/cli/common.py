@@ -7,6 +7,7 @@ A failure is one line on stderr, ``cellseg-infer: error: …``, and an exit code
  1    an image, a model, the data or the machine is at fault (:class:`CellsegError`)
  2    the command line or the configuration is at fault (:class:`UsageError`, click)
  130  interrupted by the user (128 + SIGINT, as shells count)
+ 143  ended by the system or a scheduler (128 + SIGTERM)
 ===== ==========================================================================
 
 Any other exception is a bug of ours and keeps its traceback. This module knows nothing of what a
@@ -17,20 +18,26 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..common.spelling import written_as
-from ..errors import CellsegError
+from ..errors import CellsegError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Exit code after Ctrl-C.
-INTERRUPTED = 130
+#: Exit codes after Ctrl-C and after SIGTERM.
+INTERRUPTED, TERMINATED = 130, 143
+#: Headings of ``--help`` in their order; options of none come first.
+GROUPS = ("Results", "Image", "Cells", "Computing", "Advanced")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -52,33 +59,78 @@ def fail(program: str, message: str, exit_code: int) -> SystemExit:
     return SystemExit(exit_code)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the system or a scheduler ends this program; it leaves as after Ctrl-C."""
+
+
+class Option(click.Option):
+    """An option with a heading in ``--help``, one of :data:`GROUPS`."""
+
+    def __init__(self, *arguments: Any, group: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.group = group
+
+
 class Command(click.Command):
     """A click command whose errors, usage errors included, are one line each.
 
     Use as ``@click.command("cellseg-infer", cls=common.Command)``; the name starts every error line.
+    What it prints never fails for the terminal's encoding: letters that this lacks are escaped.
 
     Parameters
     ----------
+    examples
+        Command lines at the end of ``--help``, each with what it does.
     words
         Commands that run instead where the first argument is the last word of their name:
         ``cellseg-train mean`` in ``cellseg-train``. The main one needs no word, as click's groups would want.
     """
 
-    def __init__(self, *arguments: Any, words: Sequence[click.Command] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[tuple[str, str]] = (),
+        words: Sequence[click.Command] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
+        self.examples = tuple(examples)
         self.words = {str(command.name).split()[-1]: command for command in words}
 
     def main(self, args: Sequence[str] | None = None, *arguments: Any, **options: Any) -> Any:
         """Run as a program: this command, or the one that the first of `args` names."""
         given = sys.argv[1:] if args is None else list(args)
         command = self.words.get(given[0]) if given else None
-        if command is None:
+        if command is not None:
+            return command.main(given[1:], *arguments, **options | {"prog_name": command.name})
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        with _terminable():
             return super().main(args, *arguments, **options)
-        return command.main(given[1:], *arguments, **options | {"prog_name": command.name})
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        for group in ("", *GROUPS):
+            rows = [
+                record
+                for option in self.get_params(ctx)
+                if isinstance(option, click.Option)
+                and getattr(option, "group", "") == group
+                and (record := option.get_help_record(ctx))
+            ]
+            if rows:
+                with formatter.section(group or "Options"):
+                    formatter.write_dl(rows)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write a line for each of the other commands."""
+        """Write the examples, and a line for each of the other commands."""
         super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line, what in self.examples:  # a command is never broken into two lines
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+                    formatter.write(f"{'':{formatter.current_indent + 4}}{what}\n")
         if self.words:
             with formatter.section("Also"):
                 formatter.write_dl(
@@ -113,6 +165,8 @@ class Command(click.Command):
         except click.UsageError as error:
             text = error.format_message().rstrip(".")
             raise fail(program, f"{text}; see {program} --help", error.exit_code) from error
+        except Terminated as error:
+            raise fail(program, "terminated", TERMINATED) from error
         except KeyboardInterrupt as error:
             raise fail(program, "interrupted", INTERRUPTED) from error
         except OSError as error:
@@ -123,6 +177,67 @@ class Command(click.Command):
             raise fail(
                 program, f"{where}: {error.strerror}; free space or choose another place", 1
             ) from error
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does: what is half-written is removed, and a line says so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def one_line(error: BaseException) -> str:
+    """Return what happened: the message of an error of ours, else also what kind of error it is."""
+    text = " ".join(str(error).split())
+    if isinstance(error, CellsegError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def model_options(function: _Decorated) -> _Decorated:
+    """Add the options that name a model."""
+    for option in (
+        click.option("--model", metavar="NAME", help="Packaged model; the default where nothing is named."),
+        click.option("--engine", metavar="FILE", type=click.Path(path_type=Path), help="Model file to run."),
+    ):
+        function = option(function)
+    return function
+
+
+def device_option(function: _Decorated) -> _Decorated:
+    """Add the option that says where a model runs."""
+    return click.option(
+        "--device", metavar="NAME", default="auto", show_default=True, help="auto, cpu or cuda:N."
+    )(function)
+
+
+def chosen_model(engine: Path | None, model: str | None) -> Path:
+    """Return the file of the model that the command line names; the default model for nothing.
+
+    Raises
+    ------
+    UsageError
+        Both were given, or there is no packaged model of that name.
+    ModelError
+        The file is a folder.
+    """
+    if engine is not None and model is not None:
+        raise UsageError("--engine and --model exclude each other; give one of them")
+    if engine is not None and engine.is_dir():
+        raise ModelError(f"{engine}: is a folder; expected a model written by cellseg-export")
+    from ..model.catalog import DEFAULT, default_model
+
+    return engine if engine is not None else default_model(model or DEFAULT)
 
 
 def version_option() -> Callable[[_Decorated], _Decorated]:

@@ -17,9 +17,21 @@ if TYPE_CHECKING:
     from ..evaluation.metrics import Score
 
 
-@click.command("cellseg-eval", cls=common.Command)
+@click.command(
+    "cellseg-eval",
+    cls=common.Command,
+    examples=[
+        ("cellseg-eval datasets/NAME/val", "Run the default model on datasets/NAME/val/image and score it."),
+        (
+            "cellseg-eval DIR --engine mine.onnx --json mine.json",
+            "Another model, all figures kept.",
+        ),
+        ("cellseg-eval DIR --labels cellseg_out", "Score what cellseg-infer has found before."),
+    ],
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@scoring.model_options
+@common.model_options
+@common.device_option
 @click.option(
     "--labels",
     metavar="PRED_DIR",
@@ -77,7 +89,8 @@ def main(
         scores = _score_folder(truth, predicted)
         source = {"labels": str(labels)}
     else:
-        scores, source = _score_model(truth, folder / "image", engine or model, device, precision, diameter)
+        chosen = common.chosen_model(engine, model)
+        scores, source = _score_model(truth, folder / "image", chosen, device, precision, diameter)
 
     by_group: dict[str, dict[str, float]] = {}
     for group in sorted({group_of[stem] for stem in scores} if group_of else ()):
@@ -86,11 +99,11 @@ def main(
     per_image = {
         key.removesuffix("_per_image"): value for key, value in figures.items() if key.endswith("_per_image")
     }
-    scoring.print_figures({"all": figures, "per image": per_image, **by_group})
-    if json_path is not None:
+    if json_path is not None:  # before anything is printed: a terminal may fail
         record = {**figures, "groups": by_group, "truth": str(truth.folder), "source": source}
         with files.replacing(json_path, "--json") as partial:
             files.write(partial, (json.dumps(record, indent=1) + "\n").encode(), "--json")
+    scoring.print_figures({"all": figures, "per image": per_image, **by_group})
 
 
 def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score]:
@@ -108,7 +121,7 @@ def _score_folder(truth: LabelFolder, predicted: LabelFolder) -> dict[str, Score
 def _score_model(
     truth: LabelFolder,
     pictures: Path,
-    model: Path | str | None,
+    model: Path,
     device: str,
     precision: PrecisionChoice,
     diameter: float | Literal["auto", "none"] | None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
+from ..common.names import readable
 from ..errors import CellsegError, UsageError
 from ..options import SegmentOptions
 from . import common
@@ -17,14 +20,22 @@ if TYPE_CHECKING:
     from ..results.result import Result
 
 PROGRAM = "cellseg-infer"
-#: Seconds for which ``--devices --measure`` looks at an engine.
-MEASURED = 3.0
 
 
-@click.command(PROGRAM, cls=common.Command)
+@click.command(
+    PROGRAM,
+    cls=common.Command,
+    examples=[
+        (f"{PROGRAM} slide.svs", "Segment a slide; the results are in cellseg_out/slide/."),
+        (
+            f"{PROGRAM} scans -o results --channels DAPI --csv",
+            "A folder of images, by one channel.",
+        ),
+        (f"{PROGRAM} slides.csv -o results --resume", "A table of images; again after a power failure."),
+    ],
+)
 @click.argument("images", metavar="IMAGE...", nargs=-1)  # text, because some are URLs
-@click.option("--engine", metavar="FILE", type=click.Path(path_type=Path), help="Model file to run.")
-@click.option("--model", metavar="NAME", help="Packaged model to run; the default where nothing is named.")
+@common.model_options
 @click.option(
     "-o",
     "--output",
@@ -33,6 +44,8 @@ MEASURED = 3.0
     default=Path("cellseg_out"),
     show_default=True,
     help="Results go into DIR/<image name>/.",
+    cls=common.Option,
+    group="Results",
 )
 @segment_options
 @click.option(
@@ -40,12 +53,21 @@ MEASURED = 3.0
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
-    help="Where a TensorRT plan does not fit: build it anew or run its ONNX file, or stop.",
+    help="Where a TensorRT plan does not fit: build it again or run its ONNX file, or stop.",
+    cls=common.Option,
+    group="Advanced",
 )
-@click.option("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
+@click.option(
+    "--trust-plan",
+    is_flag=True,
+    help="Run a plan without a matching sidecar.",
+    cls=common.Option,
+    group="Advanced",
+)
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
 @click.option("--measure", is_flag=True, help="With --devices: how fast each runs the model, in seconds.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Show where in the program an image failed.")
 @common.version_option()
 def main(
     images: tuple[str, ...],
@@ -57,6 +79,7 @@ def main(
     devices: bool,
     measure: bool,
     quiet: bool,
+    verbose: bool,
     **choices: Any,
 ) -> None:
     """Segment the cells of images and whole slides of any size.
@@ -70,12 +93,13 @@ def main(
     if devices or measure:
         if not devices:
             raise UsageError("--measure goes with --devices")
-        print_devices(engine or model, measure)
+        from .devices import print_devices
+
+        print_devices(common.chosen_model(engine, model), measure)
         return
     if not images:
         raise UsageError(f"no image was given; see {PROGRAM} --help")
-    if engine is not None and model is not None:
-        raise UsageError("--engine and --model exclude each other; give one of them")
+    chosen_model = common.chosen_model(engine, model)
     from ..common.heap import steady_heap
     from .inputs import expand, result_names
 
@@ -86,7 +110,6 @@ def main(
     options = chosen(choices)
 
     from ..backends import Options, open_backend
-    from ..results.finished import finished
 
     running = Options(
         precision=options.precision,
@@ -94,45 +117,61 @@ def main(
         trust_plan=trust_plan,
         rebuilding=None if quiet else _rebuilding,
     )
-    failed: list[CellsegError] = []
-    with open_backend(engine or model, options.device, engine=options.engine, options=running) as opened:
+    failed: list[Exception] = []
+    with open_backend(chosen_model, options.device, engine=options.engine, options=running) as opened:
         for item, name in zip(inputs, names, strict=True):
             try:
-                folder, own = output / name, options.but(**item.options)
-                if own.resume and not own.overwrite and finished(item.image, folder, opened, own):
-                    if not quiet:
-                        click.echo(f"{item.image}: done already, in {folder}")
-                    continue
-                result = run_one(item.image, folder, opened, own, quiet)
-            except CellsegError as error:
-                if len(inputs) == 1:
+                line = run_one(item.image, output / name, opened, options.but(**item.options), quiet)
+            # Whatever is raised inside of one image is that image's error, and the others go on.
+            except Exception as error:
+                if len(inputs) == 1 and isinstance(error, CellsegError) and not verbose:
                     raise
                 failed.append(error)
-                click.echo(f"{PROGRAM}: error: {' '.join(str(error).split())}", err=True)
+                report_error(item.image, error, verbose)
             else:
                 if not quiet:
-                    click.echo(summary(result))
+                    click.echo(line)
     if failed:
-        done = "none is done" if len(failed) == len(inputs) else "the others are done"
-        # A command that could not be right for any of them is wrong itself.
-        wrong = all(isinstance(error, UsageError) for error in failed)
-        raise (UsageError if wrong else CellsegError)(f"{len(failed)} of {len(inputs)} images failed; {done}")
+        raise_for(failed, len(inputs))
+
+
+def report_error(image: str, error: Exception, verbose: bool) -> None:
+    """Print one line about an image that failed, after the traceback where that is wanted."""
+    if verbose:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    # Our own messages name the file that is at fault.
+    where = "" if isinstance(error, CellsegError) else f"{image}: failed with "
+    advice = "" if isinstance(error, CellsegError) or verbose else " (--verbose shows where)"
+    click.echo(f"{PROGRAM}: error: {where}{common.one_line(error)}{advice}", err=True)
+
+
+def raise_for(failed: Sequence[Exception], count: int) -> NoReturn:
+    """End the command after all images, some of which failed."""
+    # A command that could not be right for any of them is wrong itself.
+    wrong = all(isinstance(error, UsageError) for error in failed)
+    if count == 1:
+        raise SystemExit(UsageError.exit_code if wrong else 1)
+    done = "none is done" if len(failed) == count else "the others are done"
+    raise (UsageError if wrong else CellsegError)(f"{len(failed)} of {count} images failed; {done}")
 
 
 def _rebuilding(done: float, phase: str) -> None:
-    click.echo(f"\rbuilding the plan anew: {done:4.0%}", nl=done >= 1, err=True)
+    click.echo(f"\rbuilding the plan again: {done:4.0%}", nl=done >= 1, err=True)
 
 
-def run_one(image: str, folder: Path, backend: Backend, options: SegmentOptions, quiet: bool) -> Result:
-    """Segment one image, with a progress bar where someone is looking."""
+def run_one(image: str, folder: Path, backend: Backend, options: SegmentOptions, quiet: bool) -> str:
+    """Segment one image, with a progress bar where someone is looking; return what to print of it."""
     from ..pipeline import segment
+    from ..results.finished import finished
     from .progress import ProgressBar
 
+    if options.resume and not options.overwrite and finished(image, folder, backend, options):
+        return f"{image}: done already, in {folder}"
     console = common.console(stderr=True)
     if quiet or not console.is_terminal:
-        return segment(image, backend, output=folder, options=options)
-    with ProgressBar(Path(image).name, console) as bar:
-        return segment(image, backend, output=folder, progress=bar.update, options=options)
+        return summary(segment(image, backend, output=folder, options=options))
+    with ProgressBar(readable(Path(image).name), console) as bar:
+        return summary(segment(image, backend, output=folder, progress=bar.update, options=options))
 
 
 def summary(result: Result) -> str:
@@ -151,44 +190,3 @@ def summary(result: Result) -> str:
         *(f"  note     {note}" for note in result.notes),
     ]
     return "\n".join(lines)
-
-
-def print_devices(model: Path | str | None, measure: bool) -> None:
-    """Print which engines can run which models on which devices here, what ``auto`` takes, and how fast."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..backends import list_devices
-
-    lines = list_devices()
-    table = Table(box=None, pad_edge=False)
-    for title in ("device", "hardware", "backend", "models", "state"):
-        table.add_column(title, overflow="fold")
-    for line in lines:
-        values = (line.device, line.hardware, line.engine, line.suffix, line.missing or "ready")
-        table.add_row(*map(Text, values))  # an extra's name in brackets would be taken for markup
-    console = common.console()
-    console.print(table)
-    for suffix in dict.fromkeys(line.suffix for line in lines):
-        taken = next((line for line in lines if line.suffix == suffix and line.missing is None), None)
-        if taken is not None:
-            text = f"runs on {taken.engine} ({taken.device})"
-        else:
-            text = "cannot run; its ONNX file does in its place" if suffix == ".plan" else "cannot run"
-        click.echo(f"auto: a {suffix} file {text}")
-    if measure:
-        from ..backends import Options, open_backend, resolve_model
-        from ..backends.rates import rate
-
-        path = resolve_model(model)
-        for line in lines:
-            if line.missing is None and line.suffix == path.suffix:
-                options = Options(fallback="none")
-                with open_backend(path, line.device, engine=line.engine, options=options) as backend:
-                    backend.prepare(backend.spec.tile, backend.spec.batch)
-                    found = rate(backend, seconds=MEASURED)
-                    useful = found * (1 - 2 * backend.spec.halo / backend.tile) ** 2
-                    click.echo(
-                        f"{path.stem} on {backend.description}: {found:.1f} Mpx/s computed, "
-                        f"{useful:.1f} useful (tiles of {backend.tile} × {backend.batch})"
-                    )

@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 import difflib
 import glob
+import hashlib
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.names import result_name
 from ..errors import UsageError
 from ..options import OPTIONS
-from ..writers.folder import result_name
 from .options import flag
 
 #: Endings of files that are taken from a folder.
@@ -27,6 +29,10 @@ SUFFIXES = {
 }  # fmt: skip
 #: Files that make a folder an OME-Zarr image.
 ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
+#: The file that makes a folder one of results.
+RECORD = "run.json"
+#: Files that are looked at for what to advise.
+MOST_LOOKED_AT = 5000
 #: Endings of manifests, with the character between columns.
 MANIFESTS = {".csv": ",", ".tsv": "\t"}
 
@@ -83,19 +89,27 @@ def _expand_one(argument: str) -> list[Input]:
     if path.is_dir():
         if _is_zarr(path):
             return [Input(argument)]
+        if (path / RECORD).is_file():
+            raise UsageError(f"{path}: holds results (it has a {RECORD}); name the image they were made from")
         images = [p for p in sorted(path.iterdir()) if _is_image(p)]
         if not images:
-            raise UsageError(
-                f"{path}: this folder holds no image; for those in folders below it give '{path}/**/*.tif'"
-            )
+            raise UsageError(f"{path}: this folder holds no image; {_below(path)}")
         return [Input(str(p)) for p in images]
     if not os.path.lexists(argument) and glob.has_magic(argument):
         # Path.glob would need the pattern cut into a fixed and a moving part.
         every = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
         matches = [match for match in every if _is_image(Path(match))]
-        if not matches:
-            raise UsageError(f"{argument}: this pattern matches no image")
-        return [Input(match) for match in matches]
+        taken = {Path(match) for match in matches}
+        found = [
+            match
+            for match in matches
+            # Not what lies inside of another image, such as the levels of OME-Zarr, or of results.
+            if taken.isdisjoint(Path(match).parents) and not _is_result(Path(match))
+        ]
+        if not found:
+            what = "only files of results" if matches else "no image"
+            raise UsageError(f"{argument}: this pattern matches {what}")
+        return [Input(match) for match in found]
     if path.suffix.lower() in MANIFESTS and path.is_file():
         return _manifest(path)
     return [Input(argument)]
@@ -109,6 +123,23 @@ def _is_image(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     return path.suffix.lower() in SUFFIXES if not path.is_dir() else _is_zarr(path)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file was made by us, such as the overview beside its record."""
+    return (path.parent / RECORD).is_file()
+
+
+def _below(folder: Path) -> str:
+    """Return how to name the images in the folders below one that holds none itself."""
+    for looked, path in enumerate(folder.rglob("*")):
+        if looked == MOST_LOOKED_AT:
+            break
+        if _is_image(path) and not _is_result(path):
+            return f"for those in folders below it give '{folder}/**/*{path.suffix}'"
+    endings = sorted({path.suffix.lower() for path in folder.iterdir() if path.suffix and path.is_file()})
+    held = f", only files ending in {', '.join(endings[:5])}" if endings else " and none lies below it"
+    return f"it has none of the known formats{held}"
 
 
 def _manifest(path: Path) -> list[Input]:
@@ -155,7 +186,8 @@ def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
 def result_names(inputs: Sequence[Input]) -> list[str]:
     """Return a folder name for the results of each image, no two alike (nor but for case).
 
-    An image whose plain name is taken gets its folder's name before it, then its ending behind it.
+    An image whose plain name is taken gets its folder's name before it, then its ending behind it, then
+    a digest of its name.
 
     Raises
     ------
@@ -163,15 +195,15 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
         The names cannot be told apart.
     """
     names = [result_name(item.name or item.image) for item in inputs]
-    for refine in (_with_folder, _with_suffix):
-        counts = Counter(name.casefold() for name in names)
+    for refine in (_with_folder, _with_suffix, _with_digest):
+        counts = Counter(_key(name) for name in names)
         names = [
-            refine(name, Path(item.image)) if counts[name.casefold()] > 1 else name
+            refine(name, Path(item.image)) if counts[_key(name)] > 1 else name
             for name, item in zip(names, inputs, strict=True)
         ]
     first: dict[str, Input] = {}
     for name, item in zip(names, inputs, strict=True):
-        other = first.setdefault(name.casefold(), item)
+        other = first.setdefault(_key(name), item)
         if other is not item:
             raise UsageError(
                 f"{other.image} and {item.image} would both be written to '{name}'; run them apart, each "
@@ -180,8 +212,18 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
     return names
 
 
+def _key(name: str) -> str:
+    """Return what a name is on a disk that tells neither capitals nor composed letters apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _with_digest(name: str, image: Path) -> str:
+    """Tell names apart that are the same once what no disk takes is replaced, as of ``a:1`` and ``a?1``."""
+    return f"{name}_{hashlib.sha256(os.fsencode(image.name)).hexdigest()[:6]}"
+
+
 def _with_folder(name: str, image: Path) -> str:
-    return f"{result_name(image.parent.name + '.')}_{name}" if image.parent.name else name
+    return f"{result_name(f'{image.parent.name}.')}_{name}" if image.parent.name else name
 
 
 def _with_suffix(name: str, image: Path) -> str:

@@ -9,6 +9,7 @@ import click
 
 from ..errors import UsageError
 from ..options import OPTIONS, Choice, Number, Option, Pair, SegmentOptions, Switch, Whole
+from . import common
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -58,7 +59,12 @@ def flag(name: str, option: Option) -> str:
 def _made(name: str, option: Option, default: Any) -> Callable[[_Decorated], _Decorated]:
     """Return click's decorator for one option."""
     kind = option.kind
-    given: dict[str, Any] = {"help": option.off or option.text, "metavar": option.metavar}
+    given: dict[str, Any] = {
+        "cls": common.Option,
+        "group": "Advanced" if option.advanced else option.group,
+        "help": option.off or option.text,
+        "metavar": option.metavar,
+    }
     if isinstance(kind, Switch):
         given["is_flag"] = True
     elif default is not None:

@@ -44,19 +44,6 @@ ROWS = (
 )
 
 
-def model_options(function: _Decorated) -> _Decorated:
-    """Add the options that name a model and where it runs."""
-    for option in (
-        click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where it runs."),
-        click.option("--model", metavar="NAME", help="Packaged model; the default where nothing is named."),
-        click.option(
-            "--engine", metavar="FILE", type=click.Path(path_type=Path), help="Model to run on DIR/image."
-        ),
-    ):
-        function = option(function)
-    return function
-
-
 def diameter_option(function: _Decorated) -> _Decorated:
     """Add the option that says how large the cells are, as ``cellseg-infer`` has it."""
     from ..options import OPTIONS
@@ -109,6 +96,10 @@ def open_truth(folder: Path, groups: Path | None, by: str | None) -> tuple[Label
         )
     from ..evaluation.folders import LabelFolder, read_groups
 
+    if not (folder / "label").is_dir():
+        inside = [name for name in ("val", "test", "train") if (folder / name / "label").is_dir()]
+        advice = f"did you mean {folder / inside[0]}?" if inside else "it holds the true labels; see --help"
+        raise DataError(f"{folder / 'label'}: no such folder; {advice}")
     truth = LabelFolder.open(folder / "label")
     group_of = read_groups(groups, by) if groups is not None and by is not None else {}
     for stem, path in truth.files.items():

@@ -21,9 +21,24 @@ if TYPE_CHECKING:
 SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "missed", "spurious")
 
 
-@click.command("cellseg-tune", cls=common.Command)
+@click.command(
+    "cellseg-tune",
+    cls=common.Command,
+    examples=[
+        ("cellseg-tune datasets/NAME/train -o mine.onnx", "Tune the default model on your pictures."),
+        (
+            "cellseg-tune DIR --engine new.onnx -o tuned.onnx --trials 1",
+            "Learn the rules again only.",
+        ),
+        (
+            "cellseg-tune DIR --groups index.csv --by stain",
+            "What it is worth, stain by stain.",
+        ),
+    ],
+)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@scoring.model_options
+@common.model_options
+@common.device_option
 @scoring.diameter_option
 @click.option(
     "-o",
@@ -82,19 +97,17 @@ def main(
     Take validation pictures, and others to measure what it is worth: on the pictures that the settings
     were chosen on, figures are optimistic.
     """
-    if engine is not None and model is not None:
-        raise UsageError("--engine and --model exclude each other; give one of them")
+    path = common.chosen_model(engine, model)
     if only and groups is None:
         raise UsageError("--only names groups; say with --groups and --by what they are")
 
-    from ..backends import open_backend, resolve_model
+    from ..backends import open_backend
     from ..common import files
     from ..common.threads import cores
     from ..model.onnx_metadata import respecify
     from ..sizing.measured import measure_cells
     from ..tuning.search import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
 
-    path = resolve_model(engine or model)
     if output is not None:
         _check_ending(output, path)
         files.refuse_existing(output, overwrite=overwrite)

@@ -15,8 +15,8 @@ import numpy as np
 import tifffile
 
 from ..common.bounded import read_table
+from ..common.names import result_name
 from ..errors import DataError
-from ..writers.folder import result_name
 from .contingency import Labels
 
 #: Endings of label images. JPEG is missing on purpose: it blurs numbers.

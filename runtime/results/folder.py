@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from ..common.names import readable
 from ..options import SegmentOptions
 from ..readers import SlideReader
 from ..readers.area import Shrinker, Thinner
@@ -45,14 +46,19 @@ class ResultFolder(Target):
         Which files, and whether to replace or to go on from earlier ones.
     source
         The state of the image, to which kept bands belong.
+    height, width
+        Size of the image in pixels.
 
     Raises
     ------
     OutputError
-        The folder exists or cannot be made.
+        The folder exists or cannot be made, or the image is too large for a format.
     """
 
-    def __init__(self, path: Path, options: SegmentOptions, source: Source) -> None:
+    def __init__(self, path: Path, options: SegmentOptions, source: Source, height: int, width: int) -> None:
+        for row in OUTPUTS:
+            if row.wanted(options):
+                row.check(path / row.file, height, width)
         self._stack = contextlib.ExitStack()
         self._folder = self._stack.enter_context(
             OutputFolder(path, overwrite=options.overwrite, resume=options.resume)
@@ -121,13 +127,14 @@ class ResultFolder(Target):
 def _subject(setup: Setup, picture: NDArray[Any] | Callable[[], NDArray[Any]]) -> Subject:
     """Return what writers know of the slide."""
     slide, spec = setup.slide, setup.backend.spec
+    name = readable(slide.path.name)
     return Subject(
-        name=slide.path.name,
+        name=name,
         height=slide.height,
         width=slide.width,
         pixel_size=setup.pixel_size,
         channels=tuple(slide.channel_names),
-        space=f"{slide.path.name} {spec.weights_sha256 or spec.name}",
+        space=f"{name} {spec.weights_sha256 or spec.name}",
         picture=picture,
         regions=setup.regions,
         heads=spec.head_names,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
+from ..common.names import readable
 from ..model.spec import CellDiameter, Record, SplitSettings
 from ..options import OPTIONS, SegmentOptions
 
@@ -48,14 +49,14 @@ class Source(Record):
             return cls(path="array", sha256=digest_of(image))
         name = os.fspath(getattr(image, "location", image))
         if "://" in name:
-            return cls(path=name)
+            return cls(path=readable(name))
         path = Path(name)
         try:
             states = [path.stat(), *_inside(path)]
         except (OSError, ValueError):
-            return cls(path=name)
+            return cls(path=readable(name))
         return cls(
-            path=str(path.resolve()),
+            path=readable(str(path.resolve())),
             bytes=sum(state.st_size for state in states),
             changed=max(state.st_mtime_ns for state in states),
         )

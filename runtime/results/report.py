@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
 
+from ..common.names import readable
 from ..instances import Stats
 from ..options import SegmentOptions
 from ..streaming.progress import Progress
@@ -85,7 +86,7 @@ class Report:
     def _image(self) -> ImageRecord:
         slide = self.setup.slide
         return ImageRecord(
-            path=slide.location,
+            path=readable(slide.location),
             height=slide.height,
             width=slide.width,
             channels=tuple(slide.channel_names),

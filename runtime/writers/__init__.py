@@ -2,7 +2,7 @@
 
 from .base import Writer
 from .density import DensityMap
-from .folder import OutputFolder, result_name
+from .folder import OutputFolder
 from .geojson import GeoJson
 from .labels import LabelsZarr
 from .overview import Overview
@@ -17,6 +17,5 @@ __all__ = [
     "OutputFolder",
     "Overview",
     "Writer",
-    "result_name",
     "write_record",
 ]

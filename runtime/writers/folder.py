@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,19 +46,6 @@ NAMES = frozenset(
         JOURNAL,
     }
 )  # fmt: skip
-_SUFFIXES = re.compile(r"(\.ome)?\.(tiff?|zarr|btf|tf[28])$|\.[^. ]{1,12}$", re.IGNORECASE)
-
-
-def result_name(path: Path | str) -> str:
-    """Return the name of the folder for an image's results: its file name without the suffix.
-
-    The name is always one plain folder name, whatever the image is called; ``...tif`` does not become
-    the parent folder.
-    """
-    name = Path(path).name
-    stem = _SUFFIXES.sub("", name).strip(". ") or name.strip(". ")
-    stem = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", stem)
-    return stem or "image"
 
 
 class OutputFolder:

@@ -17,7 +17,7 @@ from ..options import SegmentOptions
 from .base import Discarding
 from .contents import RECORD
 from .density import DensityMap
-from .formats import LabelsPng, LabelsTiff
+from .formats import LabelsPng, LabelsTiff, check_png
 from .geojson import GeoJson
 from .labels import LabelsZarr
 from .overview import Overview
@@ -74,6 +74,8 @@ class Output:
     make: Callable[[Path, Subject], Discarding]
     #: Whether the user wants it.
     wanted: Callable[[SegmentOptions], bool] = lambda options: True
+    #: Refuse an image of this height and width that the format cannot hold, before anything is computed.
+    check: Callable[[Path, int, int], None] = lambda path, height, width: None
 
 
 OUTPUTS: tuple[Output, ...] = (
@@ -94,6 +96,7 @@ OUTPUTS: tuple[Output, ...] = (
         "label image (16-bit PNG)",
         lambda path, of: LabelsPng(path, *of.size, **of.labels),
         lambda options: options.labels == "png",
+        check_png,
     ),
     Output("cells.parquet", "table of cells: Python, R", lambda path, of: CellTable(path, **of.columns)),
     Output(

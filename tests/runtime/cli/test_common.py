@@ -1,6 +1,9 @@
 """One line, one exit code for every way a command can fail."""
 
 import errno
+import os
+import signal
+import time
 
 import click
 import pytest
@@ -111,3 +114,36 @@ def test_the_shell_gives_the_words(
             main()
         assert left.value.code == 0
         assert capsys.readouterr().out == said
+
+
+def test_help_is_grouped_and_ends_with_examples() -> None:
+    @click.command("cellseg-test", cls=common.Command, examples=[("cellseg-test --tile 3 a.tif", "Do it.")])
+    @click.argument("image")
+    @click.option("--plain", is_flag=True, help="Seen first.")
+    @click.option("--tile", type=int, cls=common.Option, group="Advanced", help="Seen last.")
+    @click.option("--csv", is_flag=True, cls=common.Option, group="Results", help="Seen next.")
+    def main(**given: object) -> None: ...
+
+    shown = CliRunner().invoke(main, ["--help"]).stdout
+    order = ("Options:", "--plain", "Results:", "--csv", "Advanced:", "--tile")
+    places = [shown.index(text) for text in order]
+    assert places == sorted(places)
+    assert shown.endswith("Examples:\n  cellseg-test --tile 3 a.tif\n      Do it.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
+def test_terminated() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    @click.command("cellseg-test", cls=common.Command)
+    def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            click.echo("cleaned up")
+
+    result = CliRunner().invoke(main)
+    assert (result.stdout, result.stderr) == ("cleaned up\n", "cellseg-test: error: terminated\n")
+    assert result.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -177,3 +177,8 @@ def test_the_diameter_is_for_a_model(truth: Path, found: Path, bright_model: Pat
         assert result.exit_code == 0, result.output
     figures = json.loads(target.read_text())
     assert figures["source"]["diameter"] == 9
+
+
+def test_a_data_set_is_named_by_its_part(tmp_path: Path) -> None:
+    (tmp_path / "val" / "label").mkdir(parents=True)
+    refused(run(tmp_path), "label: no such folder; did you mean", "/val?")

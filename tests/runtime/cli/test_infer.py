@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from cellseg.runtime import Result as Results
+from cellseg.runtime import pipeline
 from cellseg.runtime.cli import infer
 from cellseg.runtime.model.onnx_metadata import load_spec, respecify
 from cellseg.runtime.model.spec import CellDiameter, ScoreRule
@@ -153,6 +154,129 @@ def test_a_bad_image_does_not_stop_the_others(slide: Path, bright_model: Path, t
     assert run(odd, "--engine", bright_model, "-o", out, "--channels", "1").exit_code == 0
 
 
+def test_whatever_is_raised_in_an_image_is_that_images_error(
+    slide: Path, bright_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.tif"
+    other.write_bytes(slide.read_bytes())
+    opened = pipeline.open_slide
+
+    def fail(path: str, **options: object) -> object:
+        if Path(path) == other:
+            raise KeyError("a bug\nof ours")
+        return opened(path, **options)
+
+    monkeypatch.setattr(pipeline, "open_slide", fail)
+    out = tmp_path / "out"
+    result = run(other, slide, "--engine", bright_model, "-o", out)
+    assert result.exit_code == 1
+    first, last = result.stderr.splitlines()
+    assert first == (
+        f"cellseg-infer: error: {other}: failed with KeyError: 'a bug\\nof ours' (--verbose shows where)"
+    )
+    assert last == "cellseg-infer: error: 1 of 2 images failed; the others are done"
+    assert [path.name for path in out.iterdir()] == ["slide one"]
+    refused("cellseg-infer", run(other, "--engine", bright_model, "-o", out), "failed with KeyError", code=1)
+    result = run(other, "--engine", bright_model, "-o", out, "-v")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "in fail\n" in result.stderr
+    assert result.stderr.splitlines()[-1].endswith("failed with KeyError: 'a bug\\nof ours'")
+
+
+def test_if_all_fail_none_is_done(bright_model: Path, tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_text("no picture")
+    result = run(tmp_path, "--engine", bright_model, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == "cellseg-infer: error: 2 of 2 images failed; none is done"
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="names are bytes on Linux")
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_names_of_bytes_and_consoles_of_few_letters(
+    bright_model: Path, tmp_path: Path, encoding: str
+) -> None:
+    folder = os.fsencode(tmp_path / "bilder")
+    Path(os.fsdecode(folder)).mkdir()
+    names = {
+        b"10\xb5m.tif": "10µm",
+        "größe Ω.tif".encode(): "größe Ω",
+        b"\xff\xfe\x81.tif": "ÿþ\ufffd",
+        b"a.tif": "a",
+    }
+    for name in names:
+        tifffile.imwrite(os.fsdecode(folder + b"/" + name), picture())
+    command = [sys.executable, "-c", "from cellseg.runtime.cli.infer import main; main()"]
+    command += [
+        os.fsdecode(folder),
+        "--engine",
+        bright_model,
+        "-o",
+        tmp_path / "out",
+        "--csv",
+        "--mpp",
+        "0.5",
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert done.stdout.count(b"12 cells in") == 4
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(names.values())
+    for path in (tmp_path / "out").iterdir():
+        found = Results.open(path)
+        assert found.count == len(found.cells) == 12
+        assert found.image.stem == path.name
+    again = subprocess.run([*command, "--resume"], capture_output=True, env=environment, check=False)
+    assert again.stdout.count(b"done already") == 4
+
+
+def test_names_alike_once_cleaned_get_folders_of_their_own(bright_model: Path, tmp_path: Path) -> None:
+    for name in ("a:1.tif", "a?1.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, picture())
+    out = tmp_path / "out"
+    assert run(tmp_path, "--engine", bright_model, "-o", out).exit_code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert len(names) == 3
+    assert "b" in names
+    assert {Path(Results.open(out / name).image).name for name in names} == {"a:1.tif", "a?1.tif", "b.tif"}
+
+
+def test_results_are_not_segmented(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(slide, "--engine", bright_model, "-o", out).exit_code == 0
+    result = run(out / "slide one", "--engine", bright_model, "-o", tmp_path / "again")
+    refused("cellseg-infer", result, "holds results (it has a run.json); name the image", code=2)
+    result = run(out, "--engine", bright_model, "-o", tmp_path / "again")
+    refused("cellseg-infer", result, "out: this folder holds no image", code=2)
+    result = run(f"{out}/**/*.png", "--engine", bright_model, "-o", tmp_path / "again")
+    refused("cellseg-infer", result, "matches only files of results", code=2)
+    result = run(f"{tmp_path}/**/*", "--engine", bright_model, "-o", tmp_path / "again")
+    assert result.exit_code == 0
+    assert [path.name for path in (tmp_path / "again").iterdir()] == ["slide one"]
+
+
+def test_a_folder_called_like_a_packaged_model_hides_nothing(
+    slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "phase").mkdir()
+    assert run(slide, "--model", "phase", "-o", "out").exit_code == 0
+    assert Results.open("out/slide one").record.model.name == "phase"
+    refused("cellseg-infer", run(slide, "--engine", "phase/", "-o", "o"), "phase: is a folder", code=1)
+    (tmp_path / "phase").rmdir()
+    (tmp_path / "phase").write_text("a file")
+    assert run(slide, "--model", "phase", "-o", "again").exit_code == 0
+    refused("cellseg-infer", run(slide, "--engine", "phase", "-o", "o"), "unknown kind of model", code=2)
+
+
+def test_a_checkpoint_is_to_be_exported(slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"")
+    result = run(slide, "--engine", tmp_path / "best.pt", "-o", tmp_path / "out")
+    refused("cellseg-infer", result, "export it first: cellseg-export ", "best.pt", code=2)
+
+
 def test_folders_and_tables_of_images(slide: Path, bright_model: Path, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text(f"image,mpp,name\n{slide.name},0.25,first\n{slide.name},,second\n")
@@ -264,7 +388,10 @@ main()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are sent as POSIX does")
-def test_interrupted(bright_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interrupted(bright_model: Path, tmp_path: Path, number: int, code: int, word: str) -> None:
     slide = tmp_path / "slide.tif"
     tifffile.imwrite(slide, np.tile(picture(), (4, 4)))
     out = tmp_path / "out"
@@ -272,11 +399,11 @@ def test_interrupted(bright_model: Path, tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         started = time.monotonic()
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert error == "cellseg-infer: error: interrupted\n"
+    assert process.returncode == code, error
+    assert error == f"cellseg-infer: error: {word}\n"
     assert not list(out.iterdir())
     assert time.monotonic() - started < 30
 

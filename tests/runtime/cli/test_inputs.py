@@ -39,10 +39,25 @@ def test_a_file_with_magic_in_its_name_is_that_file(tree):
 
 def test_nothing_found(tree):
     (tree / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"empty: this folder holds no image; .*\*\*/\*\.tif"):
+    with pytest.raises(
+        UsageError,
+        match=r"empty: this folder holds no image; it has none of .* none lies",
+    ):
         expand([tree / "empty"])
     with pytest.raises(UsageError, match=r"\*\.gif: this pattern matches no image"):
         expand([f"{tree}/*.gif"])
+
+
+def test_what_to_say_of_a_folder_is_true(tree):
+    (tree / "above" / "below").mkdir(parents=True)
+    (tree / "above" / "below" / "a.PNG").write_text("")
+    with pytest.raises(UsageError, match=r"for those in folders below it give '.*above/\*\*/\*\.PNG'$"):
+        expand([tree / "above"])
+    assert found(tree, f"{tree}/above/**/*.PNG") == ["above/below/a.PNG"]
+    (tree / "other").mkdir()
+    (tree / "other" / "x.czi").write_text("")
+    with pytest.raises(UsageError, match=r"none of the known formats, only files ending in \.czi"):
+        expand([tree / "other"])
 
 
 def test_manifest(tree):
@@ -109,5 +124,6 @@ def test_result_names():
         "one",
         "two",
     ]
-    with pytest.raises(UsageError, match=r"x/a.tif and x/a.tif would both be written to 'x_a_tif'"):
+    assert names("x/e\u0301.tif", "y/\u00e9.tif") == ["x_e\u0301", "y_\u00e9"]  # one name to some disks
+    with pytest.raises(UsageError, match=r"x/a.tif and x/a.tif would both be written to 'x_a_tif_"):
         names("x/a.tif", "x/a.tif")

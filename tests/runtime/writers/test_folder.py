@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellseg.runtime.common.names import result_name
 from cellseg.runtime.errors import OutputError
-from cellseg.runtime.writers import OutputFolder, result_name, write_record
+from cellseg.runtime.writers import OutputFolder, write_record
 from cellseg.runtime.writers import folder as folder_module
 from cellseg.runtime.writers.base import writing
 from cellseg.runtime.writers.contents import File, difference, listed
