@@ -362,9 +362,9 @@ def test_what_is_missing_is_named_by_what_brings_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_devices_are_measured(bright_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cellseg.runtime.cli import infer
+    from cellseg.runtime.cli import devices
 
-    monkeypatch.setattr(infer, "MEASURED", 0.01)
+    monkeypatch.setattr(devices, "MEASURED", 0.01)
     result = run("--devices", "--measure", "--engine", bright_model)
     assert result.exit_code == 0, result.output
     (line,) = (line for line in result.stdout.splitlines() if line.startswith("bright on openvino on cpu"))
