@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -29,6 +29,9 @@ import numpy as np
 from cellseg.runtime.cli import common
 from cellseg.train.cli import SHIPPED
 from cellseg.train.config import TrainConfig, load
+
+if TYPE_CHECKING:
+    from cellseg.runtime.model.spec import Head, ModelSpec, SplitSettings
 
 NUCLEI = load(SHIPPED / "nuclei.yml")
 #: Its keys that say what is learned, and how much each part counts.
@@ -65,16 +68,9 @@ def measure(config: TrainConfig, folder: Path) -> Record:
     import lightning_fabric as lf
 
     from cellseg.runtime.model.spec import SplitSettings
-    from cellseg.runtime.tuning.search import (
-        Case,
-        beginnings,
-        finer,
-        names_for,
-        runner,
-        search,
-        try_settings,
-        with_rules,
-    )
+    from cellseg.runtime.tuning.cases import Case
+    from cellseg.runtime.tuning.trials import try_settings
+    from cellseg.runtime.tuning.tune import TuneOptions, tune
     from cellseg.train import checkpoint
     from cellseg.train.data import read_dataset
     from cellseg.train.loop import train
@@ -101,14 +97,27 @@ def measure(config: TrainConfig, folder: Path) -> Record:
                 [Case("all", np.ascontiguousarray(p.planes[: len(used)]), p.sample.labels) for p in part]
                 for part in (known, asked)
             )
-            start, names = SplitSettings.suited(used), names_for(heads)
-            with runner(cases, heads, 1) as run:
-                first = beginnings(start, heads, names)
-                best, reached, _ = search(start, names, TRIALS, 0, run.score, first=first)
-                best, _ = with_rules(best, reached, finer(best, names), run)
+            spec = spec_of(config, heads, SplitSettings.suited(used))
+            best = tune(cases, spec, TuneOptions(trials=TRIALS, jobs=1)).split
             scores[used] = try_settings(unseen, heads, best)["all"]
         figures |= {f"{key} from {name}": scores[used][key] for key in SHOWN}
     return figures
+
+
+def spec_of(config: TrainConfig, heads: tuple[Head, ...], split: SplitSettings) -> ModelSpec:
+    """Return what the tuner must know of a network: which planes it has, and where to start."""
+    from cellseg.runtime.model.spec import ModelSpec
+
+    return ModelSpec(
+        name="ablation",
+        architecture=config.model,
+        channels=3,
+        heads=heads,
+        multiple=1,
+        halo=0,
+        receptive_field=0,
+        split=split,
+    )
 
 
 def summary(runs: list[Record]) -> dict[str, dict[str, dict[str, float]]]:

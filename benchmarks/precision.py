@@ -37,7 +37,7 @@ from cellseg.runtime.evaluation.folders import PICTURES, LabelFolder, check_part
 from cellseg.runtime.evaluation.metrics import Score, score, summarise
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import ModelSpec, SplitSettings
-from cellseg.runtime.tuning.search import see
+from cellseg.runtime.tuning.cases import predict_planes
 
 SHOWN = ("ap50", "ap75", "ap90", "dice", "count_mae")
 #: Most that AP50 may fall: issue targets, by the first word of a row.
@@ -148,7 +148,7 @@ def run(way: Way, spec: ModelSpec, files: dict[str, Path]) -> Planes:
         path.write_bytes(to_onnx.finish(way.graph, spec))
         options = Options(precision="fp32" if way.precision == "fp32" else "auto")
         with open_backend(path, "cpu", engine=way.engine, options=options) as backend:
-            return dict(see(backend, files))
+            return dict(predict_planes(backend, files))
 
 
 def standard_error(reference: list[Score], found: list[Score]) -> float:

@@ -28,7 +28,7 @@ from cellseg.runtime.evaluation.metrics import score, summarise
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.instances.rules import DISTANCE_ALONE
 from cellseg.runtime.model.spec import ModelSpec
-from cellseg.runtime.tuning.search import see
+from cellseg.runtime.tuning.cases import predict_planes
 
 FIGURES = ("ap50", "ap75", "ap90", "pq")
 
@@ -78,7 +78,7 @@ def planes_of(
     """Return each picture's planes and the model's specification, from ``cache`` where it is there."""
     if cache is None or not cache.is_file():
         with open_backend(engine, device) as backend:
-            planes, spec = dict(see(backend, files)), backend.spec
+            planes, spec = dict(predict_planes(backend, files)), backend.spec
         if cache is not None:
             np.savez_compressed(cache, **planes)  # type: ignore[arg-type]  # names of arrays
         return planes, spec

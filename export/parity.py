@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellseg.runtime.backends import Backend, Options, Pending, open_backend
-from cellseg.runtime.evaluation.contingency import Overlap
+from cellseg.runtime.evaluation.contingency import Contingency
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import ModelSpec
 
@@ -123,7 +123,7 @@ def compare(wanted: Bytes, found: Bytes, spec: ModelSpec) -> Figures:
     matched = {0.5: 0, 0.9: 0}
     cells = cells_found = 0
     for one, two in zip(wanted, found, strict=True):
-        overlap = Overlap.of(
+        overlap = Contingency.of(
             split_planes(one, spec.heads, spec.split), split_planes(two, spec.heads, spec.split)
         )
         cells += len(overlap.true_area)

@@ -151,14 +151,23 @@ def progress(items: Iterable[_Item], doing: str, total: int) -> Iterable[_Item]:
 
 
 @contextmanager
-def bar(doing: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar, where there is a terminal to show it; give the function that moves it on by one."""
-    from rich.progress import Progress
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar for each part of a work, where there is a terminal to show it.
+
+    Gives the function that is told a part's name, and how many of how many steps are done.
+    """
+    from rich.progress import Progress, TaskID
 
     console = common.console(stderr=True)
+    tasks: dict[str, TaskID] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(doing, total=total)
-        yield lambda: shown.advance(task)
+
+        def tell(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                tasks[part] = shown.add_task(part, total=total)
+            shown.update(tasks[part], completed=done)
+
+        yield tell
 
 
 #: More columns than these do not fit a terminal of 80 characters; groups are rows then.

@@ -14,8 +14,8 @@ from . import common, scoring
 if TYPE_CHECKING:
     from ..backends import Backend
     from ..evaluation.folders import LabelFolder
-    from ..model.spec import SplitSettings
-    from ..tuning.search import Case
+    from ..model.spec import ModelSpec, SplitSettings
+    from ..tuning.cases import Case
 
 #: Figures that are shown before and after.
 SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "missed", "spurious")
@@ -103,55 +103,47 @@ def main(
 
     from ..backends import open_backend
     from ..common import files
-    from ..common.threads import cores
-    from ..model.onnx_metadata import respecify
-    from ..sizing.measured import measure_cells
-    from ..tuning.search import FINER, beginnings, finer, goal, names_for, runner, search, with_rules
+    from ..tuning.tune import TuneOptions, tune
 
+    options = TuneOptions(trials=trials, seed=seed, balance=balance, rules=rules, fixed=fix, jobs=jobs)
     if output is not None:
         _check_ending(output, path)
         files.refuse_existing(output, overwrite=overwrite)
     truth, group_of = scoring.open_truth(folder, groups, by)
     with files.replacing(output) if output is not None else contextlib.nullcontext() as partial:
         with open_backend(path, device) as backend:
-            spec = backend.spec
-            names = _names(names_for(spec.heads), fix)
-            cases = _see(backend, truth, folder / "image", group_of, only, diameter)
-        processes = min(jobs or cores(), max(trials, len(FINER)))
-        bare = spec.split.model_copy(update={"join": None, "score": None})
-        with runner(cases, spec.heads, processes) as run:
-            with scoring.bar("trying", trials) as advance:
-                first = beginnings(bare, spec.heads, names)
-                best, after, begun = search(
-                    bare, names, trials, seed, run.score, lambda _: advance(), first, balance
-                )
-            if rules and len(cases) > 1:  # what was learned from one is to be tried on another
-                candidates = finer(best, names)
-                with scoring.bar("learning", len(candidates)) as advance:
-                    best, after = with_rules(best, after, candidates, run, advance, balance)
-            before = begun if bare == spec.split else next(iter(run.score([spec.split])))
-        if goal(before, balance) > goal(after, balance):
-            best, after = spec.split, before
-
-        _print_settings(spec.split, best)
+            options.names(backend.spec)  # a setting to leave that there is not is said before the work
+            cases = _cases(backend, truth, folder / "image", group_of, only, diameter)
+        with scoring.bars() as tell:
+            found = tune(cases, backend.spec, options, tell)
+        _print_settings(backend.spec.split, found.split)
         columns: dict[str, dict[str, float]] = {}
-        for group in after:
+        for group in found.after:
             title = f"{group}, " if group_of else ""
-            columns |= {f"{title}before": before[group], f"{title}after": after[group]}
+            columns |= {f"{title}before": found.before[group], f"{title}after": found.after[group]}
         scoring.print_figures(columns, SHOWN)
         if partial is None or output is None:
             click.echo("nothing was written; name a file with -o", err=True)
             return
-        if output.suffix == ".json":
-            files.write(partial, (best.model_dump_json(indent=1) + "\n").encode())
-        else:
-            known = spec.diameter or measure_cells(case.truth for case in cases)
-            respecify(path, partial, spec.model_copy(update={"split": best, "diameter": known}))
-            if spec.diameter is None:
-                click.echo(
-                    f"cells: {known.median:g} pixels across; {known.low:g} to {known.high:g} are served"
-                )
+        _write(partial, output, path, backend.spec, found.split, cases)
     click.echo(f"written: {output}")
+
+
+def _write(
+    partial: Path, output: Path, model: Path, spec: ModelSpec, split: SplitSettings, cases: list[Case]
+) -> None:
+    """Write the settings, or the model with them."""
+    from ..common import files
+    from ..model.onnx_metadata import respecify
+    from ..sizing.measured import measure_cells
+
+    if output.suffix == ".json":
+        files.write(partial, (split.model_dump_json(indent=1) + "\n").encode())
+        return
+    known = spec.diameter or measure_cells(case.truth for case in cases)
+    respecify(model, partial, spec.model_copy(update={"split": split, "diameter": known}))
+    if spec.diameter is None:
+        click.echo(f"cells: {known.median:g} pixels across; {known.low:g} to {known.high:g} are served")
 
 
 def _check_ending(output: Path, model: Path) -> None:
@@ -163,14 +155,7 @@ def _check_ending(output: Path, model: Path) -> None:
         )
 
 
-def _names(known: list[str], fixed: tuple[str, ...]) -> list[str]:
-    for name in fixed:
-        if name not in known:
-            raise UsageError(f"--fix {name}: this model has the settings {', '.join(known)}")
-    return [name for name in known if name not in fixed]
-
-
-def _see(
+def _cases(
     backend: Backend,
     truth: LabelFolder,
     pictures: Path,
@@ -180,7 +165,7 @@ def _see(
 ) -> list[Case]:
     """Run the model over the pictures of the wanted groups."""
     from ..readers import open_slide
-    from ..tuning.search import Case, at_scale_of, see
+    from ..tuning.cases import Case, at_scale_of, predict_planes
 
     files = scoring.pictures_of(truth, pictures)
     for value in only:
@@ -197,7 +182,9 @@ def _see(
         raise DataError(f"{truth.folder}: no cell in any label image; nothing can be tuned on")
     return [
         Case(group_of.get(stem, "all"), planes, at_scale_of(planes, labels[stem]))
-        for stem, planes in scoring.progress(see(backend, files, diameter), "looking", len(files))
+        for stem, planes in scoring.progress(
+            predict_planes(backend, files, diameter), "predicting", len(files)
+        )
     ]
 
 

@@ -18,7 +18,7 @@ Labels = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Overlap:
+class Contingency:
     """Which true cell shares how many pixels with which predicted cell: the sparse contingency table.
 
     Cells are counted from 0 in the order of their label numbers; background is left out.
@@ -35,7 +35,7 @@ class Overlap:
     iou: NDArray[np.float64]
 
     @classmethod
-    def of(cls, truth: Labels, predicted: Labels) -> Overlap:
+    def of(cls, truth: Labels, predicted: Labels) -> Contingency:
         """Count the pixels that the cells of two label images share.
 
         Parameters
@@ -130,7 +130,7 @@ class Mistakes:
     spurious: int
 
     @classmethod
-    def of(cls, overlap: Overlap) -> Mistakes:
+    def of(cls, overlap: Contingency) -> Mistakes:
         """Sort the cells without a partner."""
         true, predicted, pixels = overlap.true, overlap.predicted, overlap.pixels
         cells_true, cells_pred = len(overlap.true_area), len(overlap.predicted_area)

@@ -26,7 +26,7 @@ With T true cells, P predicted cells and the intersection over union ``IoU(t, p)
 
 ``merged``, ``missed``, ``split``, ``inexact`` and ``spurious`` count the cells without a partner at
 IoU 0.5 by what happened to them: see :class:`~cellseg.runtime.evaluation.contingency.Mistakes`. Matching is
-one to one: see :meth:`Overlap.match <cellseg.runtime.evaluation.contingency.Overlap.match>`. PQ is
+one to one: see :meth:`Contingency.match <cellseg.runtime.evaluation.contingency.Contingency.match>`. PQ is
 defined for IoU > 0.5; here, as in AP, an IoU of exactly 0.5 is a match too.
 
 **Nothing there**: an image without cells in which none is predicted scores 1; any other 0 / 0 is 0.
@@ -51,7 +51,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from .contingency import Labels, Mistakes, Overlap
+from .contingency import Contingency, Labels, Mistakes
 
 #: IoU thresholds of average precision; quotients of integers, so that 7/10 reaches 0.70 exactly.
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
@@ -132,7 +132,7 @@ def score(truth: Labels, predicted: Labels) -> Score:
     DataError
         Shapes differ, or an array is not an integer image.
     """
-    overlap = Overlap.of(truth, predicted)
+    overlap = Contingency.of(truth, predicted)
     matches = [overlap.match(threshold) for threshold in THRESHOLDS]
     aji_intersection, aji_union = _aggregated_jaccard(overlap)
     cells_true, cells_pred = len(overlap.true_area), len(overlap.predicted_area)
@@ -152,7 +152,7 @@ def score(truth: Labels, predicted: Labels) -> Score:
     )
 
 
-def _aggregated_jaccard(overlap: Overlap) -> tuple[int, int]:
+def _aggregated_jaccard(overlap: Contingency) -> tuple[int, int]:
     """Numerator and denominator of the aggregated Jaccard index, in pixels."""
     # Best pair of each true cell: the last by IoU within it, ties to the lower predicted number.
     order = np.lexsort((-overlap.predicted, overlap.iou, overlap.true))

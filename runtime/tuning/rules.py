@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation.contingency import Labels, Overlap
+from ..evaluation.contingency import Contingency, Labels
 from ..instances import split_planes
 from ..model.spec import Head, JoinRule, ScoreRule, SplitSettings
 
@@ -179,7 +179,7 @@ class Lesson:
         whole = settings.model_copy(update={"join": None, "score": None, "min_area": 1})
         labels = split_planes(planes, heads, whole)
         pieces = Pieces.of(labels, planes)
-        overlap = Overlap.of(truth, labels)
+        overlap = Contingency.of(truth, labels)
         owner = np.full(len(pieces.area), -1, np.int64)
         belongs = overlap.pixels >= BELONGS * overlap.predicted_area[overlap.predicted]
         owner[overlap.predicted[belongs]] = overlap.true[belongs]
@@ -188,7 +188,7 @@ class Lesson:
         return cls(planes, truth, labels, pieces.pairs, pieces.of_pairs(), known, one == other)
 
 
-def learn(
+def fit_rules(
     lessons: Sequence[Lesson], heads: Sequence[Head], min_area: int, counts: Sequence[float] | None = None
 ) -> tuple[JoinRule | None, ScoreRule | None]:
     """Learn both rules; ``None`` for one to which the pictures give no answer, or only one.
@@ -232,7 +232,7 @@ def learn(
     for lesson in lessons:
         labels = joined(lesson, join_rule, heads)
         cells = Pieces.of(labels, lesson.planes)
-        overlap = Overlap.of(lesson.truth, labels)
+        overlap = Contingency.of(lesson.truth, labels)
         right = np.zeros(len(cells.area), bool)
         right[overlap.predicted[overlap.iou >= RIGHT]] = True
         kept = cells.area >= min_area

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from skimage.metrics import contingency_table
 
 from cellseg.runtime.errors import DataError
-from cellseg.runtime.evaluation.contingency import Labels, Mistakes, Overlap
+from cellseg.runtime.evaluation.contingency import Contingency, Labels, Mistakes
 from cellseg.runtime.evaluation.metrics import THRESHOLDS
 
 #: Crowded little images: few numbers on few pixels give many overlaps and ties.
@@ -34,7 +34,7 @@ def brute_iou(truth: Labels, predicted: Labels) -> np.ndarray:
 @given(label_images, label_images)
 def test_matching_is_the_optimal_assignment(truth: Labels, predicted: Labels) -> None:
     table = brute_iou(truth, predicted)
-    overlap = Overlap.of(truth, predicted)
+    overlap = Contingency.of(truth, predicted)
     for threshold in THRESHOLDS:
         allowed = table >= threshold
         rows, columns = linear_sum_assignment(allowed, maximize=True)
@@ -50,7 +50,7 @@ def test_matching_is_the_optimal_assignment(truth: Labels, predicted: Labels) ->
 
 @given(label_images, label_images)
 def test_sparse_table_is_the_dense_one(truth: Labels, predicted: Labels) -> None:
-    overlap = Overlap.of(truth, predicted)
+    overlap = Contingency.of(truth, predicted)
     dense = contingency_table(truth, predicted, sparse_type="array").toarray()
     numbers_t, numbers_p = np.unique(truth[truth > 0]), np.unique(predicted[predicted > 0])
     expected = dense[np.ix_(numbers_t, numbers_p)]
@@ -63,7 +63,7 @@ def test_sparse_table_is_the_dense_one(truth: Labels, predicted: Labels) -> None
 
 @given(label_images, label_images)
 def test_every_true_cell_has_one_fate(truth: Labels, predicted: Labels) -> None:
-    overlap = Overlap.of(truth, predicted)
+    overlap = Contingency.of(truth, predicted)
     found = Mistakes.of(overlap)
     fates = found.merged + found.missed + found.split + found.inexact + len(overlap.match(0.5))
     assert fates == len(overlap.true_area)
@@ -112,16 +112,16 @@ def test_every_true_cell_has_one_fate(truth: Labels, predicted: Labels) -> None:
     ],
 )
 def test_fates_by_hand(truth: tuple[int, ...], found: tuple[int, ...], expected: Mistakes) -> None:
-    assert Mistakes.of(Overlap.of(row(*truth), row(*found))) == expected
+    assert Mistakes.of(Contingency.of(row(*truth), row(*found))) == expected
 
 
 def test_low_thresholds_would_need_a_search() -> None:
     with pytest.raises(ValueError, match=r"at least 0\.5, found 0\.4"):
-        Overlap.of(row(1), row(1)).match(0.4)
+        Contingency.of(row(1), row(1)).match(0.4)
 
 
 def test_empty_images() -> None:
-    overlap = Overlap.of(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))
+    overlap = Contingency.of(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8))
     assert len(overlap.match(0.5)) == 0
     with pytest.raises(DataError, match="two-dimensional"):
-        Overlap.of(np.zeros(4, np.uint8), np.zeros(4, np.uint8))
+        Contingency.of(np.zeros(4, np.uint8), np.zeros(4, np.uint8))

@@ -7,17 +7,11 @@ from scipy.optimize import minimize
 
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import Head, JoinRule, SplitSettings
-from cellseg.runtime.tuning.rules import RIDGE, Lesson, Pieces, fit, joined, learn, scores
-from cellseg.runtime.tuning.search import (
-    Case,
-    counts_of,
-    finer,
-    goal,
-    names_for,
-    runner,
-    try_settings,
-    with_rules,
-)
+from cellseg.runtime.tuning.cases import Case
+from cellseg.runtime.tuning.rules import RIDGE, Lesson, Pieces, fit, fit_rules, joined, scores
+from cellseg.runtime.tuning.search import with_rules
+from cellseg.runtime.tuning.settings import names_for, oversegment
+from cellseg.runtime.tuning.trials import counts_of, goal, runner, try_settings
 
 HEADS = (Head(name="mask"), Head(name="boundary"))
 PLAIN = SplitSettings(boundary_weight=0.5, smoothing=1.0, persistence=20, min_area=10)
@@ -119,7 +113,7 @@ def test_pieces_are_counted_by_hand():
 
 def test_what_is_learned_joins_pieces_of_a_cell_and_doubts_stains():
     lessons = [Lesson.of(*one, HEADS, PLAIN) for one in PICTURES[:4]]
-    join, score = learn(lessons, HEADS, PLAIN.min_area)
+    join, score = fit_rules(lessons, HEADS, PLAIN.min_area)
     assert join.contact["boundary"] < 0
     planes, truth = PICTURES[5]
     plain = split_planes(planes, HEADS, PLAIN)
@@ -135,7 +129,7 @@ def test_what_is_learned_joins_pieces_of_a_cell_and_doubts_stains():
 
 def test_no_rule_without_both_answers():
     empty = np.zeros((2, 30, 30), np.uint8), np.zeros((30, 30), np.int32)
-    assert learn([Lesson.of(*empty, HEADS, PLAIN)], HEADS, 1) == (None, None)
+    assert fit_rules([Lesson.of(*empty, HEADS, PLAIN)], HEADS, 1) == (None, None)
     rule = JoinRule(constant=1, contact={}, inside={}, smaller=0, larger=0, length=0)
     assert joined(Lesson.of(*empty, HEADS, PLAIN), rule, HEADS).max() == 0
 
@@ -145,7 +139,9 @@ def test_rules_are_kept_where_they_help_on_other_pictures():
     before = try_settings(cases, HEADS, PLAIN)
     told = []
     with runner(cases, HEADS, 1) as run:
-        best, after = with_rules(PLAIN, before, finer(PLAIN, names_for(HEADS)), run, lambda: told.append(0))
+        best, after = with_rules(
+            PLAIN, before, oversegment(PLAIN, names_for(HEADS)), run, lambda: told.append(0)
+        )
     assert len(told) == 9
     assert goal(after) > goal(before) + 0.3
     assert best.score.minimum > 0
@@ -156,7 +152,7 @@ def test_rules_are_kept_where_they_help_on_other_pictures():
 
 
 def test_finer_cuts_leave_fixed_settings_alone():
-    assert len(finer(PLAIN, names_for(HEADS))) == 9
-    assert {each.smoothing for each in finer(PLAIN, ["persistence", "min_area"])} == {PLAIN.smoothing}
-    assert {each.persistence for each in finer(PLAIN, ["persistence"])} == {20, 10, 5}
-    assert finer(PLAIN, []) == [PLAIN]
+    assert len(oversegment(PLAIN, names_for(HEADS))) == 9
+    assert {each.smoothing for each in oversegment(PLAIN, ["persistence", "min_area"])} == {PLAIN.smoothing}
+    assert {each.persistence for each in oversegment(PLAIN, ["persistence"])} == {20, 10, 5}
+    assert oversegment(PLAIN, []) == [PLAIN]

@@ -10,18 +10,10 @@ from cellseg.runtime import segment
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import Head, SplitSettings
-from cellseg.runtime.tuning.search import (
-    RANGES,
-    Case,
-    at_scale_of,
-    beginnings,
-    goal,
-    names_for,
-    runner,
-    search,
-    see,
-    try_settings,
-)
+from cellseg.runtime.tuning.cases import Case, at_scale_of, predict_planes
+from cellseg.runtime.tuning.search import search
+from cellseg.runtime.tuning.settings import RANGES, initial_settings, names_for
+from cellseg.runtime.tuning.trials import goal, runner, try_settings
 
 HEADS = (Head(name="mask"),)
 
@@ -95,12 +87,12 @@ def test_it_begins_with_what_suits_these_planes_or_fewer() -> None:
     heads = (*HEADS, Head(name="boundary"), Head(name="density"))
     start = SplitSettings(min_area=77)
     names = [name for name in names_for(heads) if name != "min_area"]
-    found = beginnings(start, heads, names)
+    found = initial_settings(start, heads, names)
     assert {settings.min_area for settings in found} == {77}  # not to be changed
     assert [settings.boundary_weight > 0 for settings in found] == [False, True, False, True]
     assert [settings.density_weight > 0 for settings in found] == [False, False, False, True]
-    assert len(beginnings(start, heads[:2], names_for(heads[:2]))) == 2
-    assert beginnings(start, HEADS, names_for(HEADS)) == [SplitSettings.suited(("mask",))]
+    assert len(initial_settings(start, heads[:2], names_for(heads[:2]))) == 2
+    assert initial_settings(start, HEADS, names_for(HEADS)) == [SplitSettings.suited(("mask",))]
 
 
 def test_the_balance_decides_between_groups() -> None:
@@ -126,7 +118,7 @@ def test_the_search_goes_on_from_the_best_of_the_first() -> None:
     heads = (*HEADS, Head(name="boundary"))
     start = SplitSettings(mask_threshold=186, smoothing=0, min_seed_area=1, min_area=1)
     names = [name for name in names_for(heads) if name != "min_area"]
-    first = beginnings(start, heads, names)
+    first = initial_settings(start, heads, names)
     with runner(cases, heads, 1) as run:
         best, after, before = search(start, names, 1 + len(first), 0, run.score, first=first)
     assert goal(after) > goal(before)
@@ -150,7 +142,7 @@ def test_what_is_seen_is_what_the_runtime_splits(bright_model: Path, tmp_path: P
         files[name] = tmp_path / f"{name}.png"
         cv2.imwrite(str(files[name]), picture)
     with open_backend(bright_model) as backend:
-        seen = dict(see(backend, files))
+        seen = dict(predict_planes(backend, files))
         assert list(seen) == ["small", "large"]
         for name, planes in seen.items():
             found = split_planes(planes, backend.spec.heads, backend.spec.split)
