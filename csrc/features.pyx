@@ -20,6 +20,8 @@ cdef enum:
     NUMBER_LENGTH = 22
     UUID_LENGTH = 36
     VERTEX_LENGTH = 2 * 12 + 4
+#: Stands for a measurement that there is none of.
+cdef int64_t NONE = <int64_t>(<uint64_t>1 << 63)
 
 
 def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize_t key_bytes):
@@ -51,7 +53,8 @@ def write_features(
     labels
         Shape (n,): the cells' numbers; they decide the identifiers.
     values
-        Shape (n, m): measurements as integers, ``value · 10^decimals``.
+        Shape (n, m): measurements as integers, ``value · 10^decimals``; the smallest one, -2^63, stands
+        for none, which is left out. In the first column there is always one.
     decimals
         Shape (m,): digits behind the point of each measurement, 0…18.
     keys, key_start
@@ -82,6 +85,8 @@ def write_features(
             at -= 1  # the last comma
             at = _text(at, PROPERTIES, PROPERTIES_LENGTH)
             for column in range(m):
+                if values[cell, column] == NONE:
+                    continue
                 at = _text(
                     at, <const char*>&keys[key_start[column]], key_start[column + 1] - key_start[column]
                 )

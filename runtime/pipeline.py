@@ -184,7 +184,7 @@ def segment(
             run.stats.cells, run.stats.dropped, run.scores, areas=run.areas, known=backend.spec.diameter
         )
         report = Report(
-            setup, source, chosen, last, run.stats, seconds, notes_of(setup, last, chosen), unsure
+            setup, source, chosen, last, run.stats, seconds, notes_of(setup, last, run.stats, chosen), unsure
         )
         return target.commit(report)
 

@@ -5,7 +5,6 @@ Files, folders, patterns, URLs and manifests; nothing is opened here but manifes
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
 import hashlib
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..common.bounded import brief, read_table
 from ..common.names import result_name
 from ..errors import UsageError
 from ..options import OPTIONS
@@ -35,6 +35,8 @@ RECORD = "run.json"
 MOST_LOOKED_AT = 5000
 #: Endings of manifests, with the character between columns.
 MANIFESTS = {".csv": ",", ".tsv": "\t"}
+#: Characters of one place in a manifest: no path is longer.
+LONGEST = 4096
 
 
 #: Options that may be columns of a manifest, by the column's name.
@@ -86,7 +88,7 @@ def _expand_one(argument: str) -> list[Input]:
     if "://" in argument:
         return [Input(argument)]
     path = Path(argument)
-    if path.is_dir():
+    if os.path.isdir(argument):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         if _is_zarr(path):
             return [Input(argument)]
         if (path / RECORD).is_file():
@@ -110,7 +112,7 @@ def _expand_one(argument: str) -> list[Input]:
             what = "only files of results" if matches else "no image"
             raise UsageError(f"{argument}: this pattern matches {what}")
         return [Input(match) for match in found]
-    if path.suffix.lower() in MANIFESTS and path.is_file():
+    if path.suffix.lower() in MANIFESTS and os.path.isfile(argument):  # noqa: PTH113
         return _manifest(path)
     return [Input(argument)]
 
@@ -144,28 +146,33 @@ def _below(folder: Path) -> str:
 
 def _manifest(path: Path) -> list[Input]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter=MANIFESTS[path.suffix.lower()]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        header, lines = read_table(path, MANIFESTS[path.suffix.lower()])
+        rows = list(lines)
+    except (OSError, EOFError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as a manifest: {error}") from None
-    header = list(rows[0]) if rows else []
-    if "image" not in header:
+    if "image" not in header or not rows:
+        found = ", ".join(brief(name) for name in header[:20]) or "nothing"
         raise UsageError(
             f"{path}: a manifest needs a first line that names its columns, one of them 'image', and at "
-            f"least one row; found {', '.join(map(str, header)) or 'nothing'}"
+            f"least one row; found {'no row' if 'image' in header else found}"
         )
     known = ["image", *COLUMNS, "name"]
     for name in header:
         if name not in known:
-            near = difflib.get_close_matches(str(name).strip().lower(), known, 1, 0.6)
+            near = difflib.get_close_matches(name[:80].strip().lower(), known, 1, 0.6)
             advice = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}"
-            raise UsageError(f"{path}: column '{name}' is not known; {advice}")
-    return [_row(path, number, row) for number, row in enumerate(rows, start=2)]
+            raise UsageError(f"{path}: column {brief(name)} is not known; {advice}")
+    return [_row(path, number, row) for number, row in rows]
 
 
-def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
+def _row(path: Path, number: int, row: dict[str, str]) -> Input:
     """Turn one line of a manifest into an input."""
-    image = (row["image"] or "").strip()
+    for column, text in row.items():
+        if len(text) > LONGEST:
+            raise UsageError(
+                f"{path}, line {number}: {column} has {len(text):,} characters, wanted {LONGEST:,} at most"
+            )
+    image = row.get("image", "").strip()
     if not image:
         raise UsageError(f"{path}, line {number}: names no image")
     options: dict[str, Any] = {}
@@ -176,7 +183,9 @@ def _row(path: Path, number: int, row: dict[str, str | None]) -> Input:
         try:
             options[name] = kind.read(text)
         except ValueError:
-            raise UsageError(f"{path}, line {number}: {column} is '{text}', wanted {kind.wanted}") from None
+            raise UsageError(
+                f"{path}, line {number}: {column} is {brief(text)}, wanted {kind.wanted}"
+            ) from None
     if "roi" in options:
         options["roi"] = str(path.parent / options["roi"])
     place = image if "://" in image else str(path.parent / image)

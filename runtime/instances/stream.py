@@ -58,6 +58,8 @@ class Stats:
         Cells numbered.
     dropped
         Cells left out because they were too small or doubtful.
+    unmeasured
+        Cells with a pixel that is infinite or no number, so that a mean intensity of theirs is neither.
     holes
         Holes filled.
     giant
@@ -69,6 +71,7 @@ class Stats:
     components: int = 0
     cells: int = 0
     dropped: int = 0
+    unmeasured: int = 0
     holes: int = 0
     giant: int = 0
     max_rows: int = 0
@@ -305,6 +308,9 @@ class InstanceStream(Closing):
         columns, outline, outline_start = self._collector.take(given, self._emitted, frontier, first)
         cells = Cells(columns, outline, outline_start)
         self.stats.cells += len(cells)
+        means = [values for name, values in columns.items() if name.startswith("mean_intensity_")]
+        if means:
+            self.stats.unmeasured += int(np.count_nonzero(~np.isfinite(means).all(axis=0)))
         labels: NDArray[np.int32] = self._canvases.take((frontier - self._emitted, self.width), np.int32)
         self._pool.paint(labels, self._emitted, batches)
         self._batches = [batch.below(frontier) for batch in batches if batch.end > frontier]

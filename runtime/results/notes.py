@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..instances import Stats
 from ..options import SegmentOptions
 from ..streaming.progress import Progress
 from ..streaming.setup import Setup
 
 
-def notes_of(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str, ...]:
+def notes_of(setup: Setup, last: Progress, stats: Stats, options: SegmentOptions) -> tuple[str, ...]:
     """Return what the user should know about this run, one line each."""
     slide = setup.slide
     notes = [*slide.notes]
@@ -34,6 +35,11 @@ def notes_of(setup: Setup, last: Progress, options: SegmentOptions) -> tuple[str
         total = setup.regions.n_empty + len(setup.regions.polygons)
         notes.append(
             f"{setup.regions.n_empty} of the {total} regions of interest are empty and were left out"
+        )
+    if stats.unmeasured:
+        notes.append(
+            f"{stats.unmeasured:,} cells hold pixels that are infinite or no number: a mean intensity "
+            "of theirs is missing"
         )
     if bad := slide.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")

@@ -36,6 +36,8 @@ BUFFERS = 8
 #: Digits behind the point of coordinates that are not whole pixels.
 OUTLINE_DECIMALS = 2
 _LEVEL = 1
+#: Largest integer that a measurement is written as, and the one that stands for none: QuPath has no null.
+MOST, NONE = 9e18, -(2**63)
 
 
 class GeoJson(Writer):
@@ -179,8 +181,9 @@ class _Layout:
         scale = 10.0**self._decimals
         exact = np.empty((len(cells), len(self._columns)), np.int64)
         for column, name in enumerate(self._columns):
-            scaled = np.nan_to_num(np.rint(values[name] * scale[column]), nan=0.0)
-            exact[:, column] = np.clip(scaled, -9e18, 9e18)
+            scaled = np.rint(values[name] * scale[column])
+            there = np.abs(scaled) <= MOST  # not where it is not a number
+            exact[:, column] = np.where(there, np.where(there, scaled, 0), NONE)
         # Outlines of a slide that was enlarged for the model run between its pixels.
         digits = OUTLINE_DECIMALS if cells.outline.dtype.kind == "f" else 0
         outline = np.rint(cells.outline * 10**digits) if digits else cells.outline

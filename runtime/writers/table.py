@@ -61,10 +61,15 @@ def intensity_columns(channel_names: Sequence[str]) -> list[str]:
 def measured(
     cells: Cells, channel_names: Sequence[str], pixel_size: float | None
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the values of every column of :func:`table_columns` for some cells."""
+    """Return the values of every column of :func:`table_columns` for some cells.
+
+    What is infinite or no number, as the mean of pixels that are, is not a number: tables hold null for
+    it, as pandas does.
+    """
     values: dict[str, npt.NDArray[Any]] = dict(cells.columns)
     for number, name in enumerate(intensity_columns(channel_names)):
-        values[name] = cells.columns[f"mean_intensity_{number}"]
+        means = cells.columns[f"mean_intensity_{number}"]
+        values[name] = np.where(np.isfinite(means), means, np.nan)
     if pixel_size is not None:
         # A pixel's centre is its index; its corner, half a pixel before, is where µm begin.
         values["centroid_y_um"] = (values["centroid_y"] + 0.5) * pixel_size
@@ -115,7 +120,7 @@ class CellTable(Writer):
         """Write one row group."""
         values = measured(cells, self._channels, self._pixel_size)
         arrays = [
-            pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=False)
+            pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=True)  # NaN is null
             for field in self._schema
         ]
         with writing(self.path):

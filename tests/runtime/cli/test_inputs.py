@@ -88,7 +88,7 @@ def test_manifest(tree):
     ("text", "message"),
     [
         ("", "one of them 'image', and at least one row; found nothing"),
-        ("a,b\n1,2\n", "found a, b"),
+        ("a,b\n1,2\n", "found 'a', 'b'"),
         ("image\n", "at least one row"),
         ("image,channel\na,b\n", "column 'channel' is not known; did you mean 'channels'"),
         ("image,tisue\na,b\n", "column 'tisue' is not known; did you mean 'tissue'"),
@@ -104,13 +104,31 @@ def test_manifest(tree):
         ("image,mpp\na.tif,fine\n", "line 2: mpp is 'fine', wanted a number"),
         ("image,z\na.tif,1\nb.tif,1.5\n", "line 3: z is '1.5', wanted a whole number"),
         ("image,z\n ,1\n", "line 2: names no image"),
-        (b"image\n\xff\xfe\n", "cannot be read as a manifest"),
+        (b"image\n\xff\xfe\n", "cannot be read as a manifest: it is not in UTF-8"),
+        ("image,name\n../\0etc/passwd,x\n", "cannot be read as a manifest: it holds null characters"),
+        ("image\na.tif,b.tif\n", "line 2 has 2 cells, the first line 1"),
+        ("image,z,z\na.tif,1,2\n", "two columns are called 'z'"),
+        (f"image\n{'a' * 5000}.tif\n", "line 2: image has 5,004 characters, wanted 4,096 at most"),
+        (f"image,roi\na.tif,{'a' * 5000}\n", "line 2: roi has 5,000 characters"),
+        (f"image\n{'a' * 200_000}.tif\n", "field larger than field limit"),
+        (f"{'a' * 5000}\nb\n", "found 'aaa"),
+        (f"image,{'a' * 5000}\nb,c\n", "column 'aaa"),
+        (f"image,z\na.tif,{'x' * 4090}\n", "line 2: z is 'xxx"),
     ],
 )
 def test_bad_manifest(tmp_path, text, message):
     (tmp_path / "m.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         expand([tmp_path / "m.csv"])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(tmp_path)) + 300
+
+
+def test_names_that_are_too_long_are_names_that_are_not_there(tmp_path):
+    for name in ("a" * 300, "a" * 300 + ".csv", f"{tmp_path}/{'b/' * 3000}c.tif"):
+        assert expand([name]) == [Input(name)]
+    with pytest.raises(UsageError, match="this pattern matches no image"):
+        expand(["x" * 300 + "*.tif"])
 
 
 def test_result_names():
