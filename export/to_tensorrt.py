@@ -82,11 +82,15 @@ def usable_flavour(name: str | None = None) -> Flavour:
 
 
 def default_profile(spec: ModelSpec) -> Profile:
-    """Return sizes that serve small pictures, the preferred tile, and room above it."""
+    """Return sizes that serve small pictures, the preferred tile, and what is fastest on large GPUs.
+
+    The engine takes memory for the sizes that are run, not for the largest.
+    """
     # 256 and up, rounded to the multiple, is also what an export is compared on.
     smallest = min(2 * spec.halo + spec.multiple, -(-256 // spec.multiple) * spec.multiple)
+    largest = 2048 // spec.multiple * spec.multiple
     return Profile(
-        batch=(1, spec.batch, max(8, spec.batch)), tile=(smallest, spec.tile, max(1024, spec.tile))
+        batch=(1, spec.batch, max(8, spec.batch)), tile=(smallest, spec.tile, max(largest, spec.tile))
     )
 
 
@@ -142,6 +146,8 @@ def build(
     if settings.timing_cache is not None and not flavour.timing_cache:
         raise UsageError(f"{flavour.title} keeps no timing cache; leave it out")
     engine = _load(flavour)
+    if flavour.portable and not settings.capabilities:
+        _check_gpu(engine, flavour)
     with replacing(plan) as partial:
         began = time.perf_counter()
         graph = onnx.read_bytes()
@@ -189,6 +195,30 @@ def _load(flavour: Flavour) -> Any:
         raise BackendError(
             f"{flavour.title} is installed but does not load: {error}; {flavour.install}"
         ) from None
+
+
+def _check_gpu(engine: Any, flavour: Flavour) -> None:
+    """Raise BackendError where a release does not run on the GPU here: the least graph tells, at once."""
+    gpu = next(iter(list_gpus()), None)
+    known = _capabilities(engine)
+    if gpu is None or ".".join(map(str, gpu.capability)) in known:
+        return
+    log = error_log(engine)
+    log.words.clear()
+    builder = engine.Builder(log)
+    network = builder.create_network(0)
+    network.mark_output(network.add_identity(network.add_input("least", engine.float32, (1,))).get_output(0))
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(engine.ComputeCapability.CURRENT, 0)
+    built = builder.build_serialized_network(network, config)
+    if built is None or engine.Runtime(log).deserialize_cuda_engine(bytes(memoryview(built))) is None:
+        words = "; ".join(" ".join(text.split()) for text in list(log.words)[-2:]) or "it gave no reason"
+        raise BackendError(
+            f"{flavour.title} {engine.__version__} does not run on {gpu.name}, of compute capability "
+            f"{'.'.join(map(str, gpu.capability))} (it knows {', '.join(known)}): {words}; TensorRT "
+            f"({FLAVOURS['tensorrt'].install}) and ONNX Runtime (pip install 'cellseg[gpu]') may"
+        )
 
 
 class _Build:
@@ -254,7 +284,10 @@ class _Build:
                 raise UsageError(f"{self.flavour.title} builds for the GPU of this machine only, {here[0]}")
             return here
         known = _capabilities(self.engine)
-        names = self.settings.capabilities or tuple(name for name in here if name in known) or tuple(known)
+        if here and not self.settings.capabilities and here[0] not in known:
+            # One that the release has no name for, and may run on all the same.
+            known = {here[0]: self.engine.ComputeCapability.CURRENT}
+        names = self.settings.capabilities or here or tuple(known)
         for name in names:
             if name not in known:
                 raise UsageError(

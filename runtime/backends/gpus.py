@@ -12,6 +12,8 @@ import sys
 from dataclasses import dataclass
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+#: NVIDIA's management library, which comes with the driver.
+_MANAGEMENT = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
 #: ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of the CUDA driver API.
 _MAJOR, _MINOR = 75, 76
 
@@ -41,6 +43,23 @@ def list_gpus() -> tuple[Gpu, ...]:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return ()
     return tuple(_describe(driver, index) for index in range(count.value))
+
+
+@functools.cache
+def driver_version() -> str:
+    """Return the release of the NVIDIA driver, for example ``580.95.05``; empty where it cannot be told."""
+    try:
+        library = ctypes.CDLL(_MANAGEMENT)
+    except OSError:
+        return ""
+    text = ctypes.create_string_buffer(96)
+    if library.nvmlInit_v2() != 0:
+        return ""
+    try:
+        found = library.nvmlSystemGetDriverVersion(text, len(text)) == 0
+    finally:
+        library.nvmlShutdown()
+    return text.value.decode(errors="replace") if found else ""
 
 
 def _describe(driver: ctypes.CDLL, index: int) -> Gpu:

@@ -18,6 +18,7 @@ from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from .base import Backend, Pending, Precision, check_graph, thread_limit
 from .gpus import list_gpus
+from .trt.memory import Gpu
 
 #: Severity from which ONNX Runtime's own logger prints.
 _FATAL = 4
@@ -71,14 +72,20 @@ class OnnxRuntime(Backend):
         providers: list[Any] = ["CPUExecutionProvider"]
         cuda = device.startswith("cuda")
         if cuda:
-            # A fixed algorithm search keeps results the same from run to run.
-            settings = {"device_id": device.partition(":")[2] or "0", "cudnn_conv_algo_search": "HEURISTIC"}
+            index = device.partition(":")[2] or "0"
+            # The search that times every way is the fastest, and may end elsewhere from run to run.
+            search = "HEURISTIC" if precision == "fp32" else "EXHAUSTIVE"
+            settings = {"device_id": index, "cudnn_conv_algo_search": search}
             settings["use_tf32"] = str(int(self._tf32))
             providers.insert(0, ("CUDAExecutionProvider", settings))
         try:
             # Without its fallback: that prints to the terminal, and tries the same again.
             self._session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
         except Exception as error:  # its exceptions share no base class of their own
+            if cuda:  # a library that is missing, more often than a model at fault, which the CPU will tell
+                raise BackendError(
+                    f"ONNX Runtime did not start on {device}: {_reason(error)}; {_INSTALL}"
+                ) from None
             raise ModelError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         check_graph(path, spec, _shapes(inputs), _shapes(outputs))
@@ -88,6 +95,10 @@ class OnnxRuntime(Backend):
                 f"ONNX Runtime did not start on {device} and would have gone on with {running}; {_INSTALL}, "
                 "check the driver with nvidia-smi, or choose --device cpu"
             )
+        self._memory: Gpu | None = None
+        if cuda:
+            with contextlib.suppress(BackendError):  # copies are slower without, and right
+                self._memory = Gpu(int(index))
         # On a GPU, one batch is copied while another computes; on a CPU every batch has all the cores.
         self.in_flight = 3 if cuda else 2
         self._workers = ThreadPoolExecutor(2 if cuda else 1, thread_name_prefix="onnxruntime")
@@ -101,6 +112,16 @@ class OnnxRuntime(Backend):
     def description(self) -> str:
         """One line about how the model runs."""
         return f"{super().description} ({self.precision})"
+
+    def new_batch(self) -> NDArray[np.uint8]:
+        """Return a batch, page-locked where there is a GPU, which then copies by itself."""
+        batch = super().new_batch()
+        return batch if self._memory is None else self._memory.pinned(batch.shape)
+
+    def new_planes(self) -> NDArray[np.uint8]:
+        """Return planes, page-locked where there is a GPU."""
+        planes = super().new_planes()
+        return planes if self._memory is None else self._memory.pinned(planes.shape)
 
     def _prepare(self, tile: int, batch: int) -> None:
         """Nothing to do: the session takes any shape."""

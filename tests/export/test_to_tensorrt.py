@@ -13,6 +13,7 @@ import pytest
 from cellseg.export import to_tensorrt
 from cellseg.export.assemble import Exported
 from cellseg.export.to_tensorrt import Settings, build, check_profile, default_profile, usable_flavour
+from cellseg.runtime.backends.gpus import Gpu, list_gpus
 from cellseg.runtime.backends.trt import plans, runner
 from cellseg.runtime.backends.trt.plans import FLAVOURS, Profile
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
@@ -119,6 +120,21 @@ class TestFailures:
         noise.write_bytes(b"no protobuf at all")
         with pytest.raises(ModelError, match=r"noise\.onnx: not an ONNX model"):
             build(noise, target, ONE)
+
+    def test_a_gpu_that_the_release_does_not_run_on(
+        self, exported: Exported, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Asked with the least graph before anything is built; here there is no GPU, so it runs on none."""
+        if list_gpus():
+            pytest.skip("this machine has a GPU")
+        unknown = Gpu(0, "Make-believe Hopper", (9, 0), 80 << 30)
+        monkeypatch.setattr(to_tensorrt, "list_gpus", lambda: (unknown,))
+        monkeypatch.setattr(to_tensorrt._Build, "run", lambda *_: pytest.fail("was built all the same"))
+        with pytest.raises(
+            BackendError, match=r"does not run on Make-believe Hopper, .* 9\.0 \(it knows"
+        ) as caught:
+            build(exported.path, target, Settings("tensorrt_rtx"))
+        assert "ONNX Runtime (pip install 'cellseg[gpu]') may" in str(caught.value)
 
     def test_a_failed_check_of_the_plan(self, exported: Exported, target: Path) -> None:
         def check(path: Path) -> dict[str, float]:

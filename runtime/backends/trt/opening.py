@@ -168,7 +168,7 @@ def _open(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = Fals
     spec = record.spec
     if record.parity.get("plan.passed", 1.0) < 1:  # the graph may have passed, and the plan not
         spec = spec.model_copy(update={"parity": {**spec.parity, "passed": 0.0}})
-    return TensorRt(plan, data, spec, FLAVOURS[record.flavour], record.profile, gpu.index)
+    return TensorRt(plan, data, spec, FLAVOURS[record.flavour], record.profile, gpu)
 
 
 def _open_alone(plan: Path, onnx: Path, gpu: Gpu | None) -> Backend:
@@ -188,4 +188,4 @@ def _open_alone(plan: Path, onnx: Path, gpu: Gpu | None) -> Backend:
     if not installed:
         ways = " or ".join(flavour.install for flavour in FLAVOURS.values())
         raise BackendError(f"{plan}: no TensorRT is installed to run it ({ways})")
-    return TensorRt(plan, plans.read_plan(plan), spec, installed[0], None, gpu.index)
+    return TensorRt(plan, plans.read_plan(plan), spec, installed[0], None, gpu)

@@ -9,10 +9,13 @@ the driver.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Literal, Self
@@ -42,8 +45,8 @@ class Flavour:
     name: FlavourName
     #: Name for people.
     title: str
-    #: Name of the installed package, whose metadata holds the release.
-    distribution: str
+    #: Names of the packages that bring the module, whichever was installed: with and without CUDA's number.
+    distributions: re.Pattern[str]
     #: How to get it.
     install: str
     #: Whether plans are built without a GPU, for any of several compute capabilities.
@@ -55,8 +58,22 @@ class Flavour:
 FLAVOURS: dict[str, Flavour] = {
     flavour.name: flavour
     for flavour in (
-        Flavour("tensorrt", "TensorRT", "tensorrt", "pip install 'cellseg[tensorrt]'", False, True),
-        Flavour("tensorrt_rtx", "TensorRT-RTX", "tensorrt-rtx", "pip install 'cellseg[rtx]'", True, False),
+        Flavour(
+            "tensorrt",
+            "TensorRT",
+            re.compile(r"tensorrt(_cu\d+)?(_bindings)?"),
+            "pip install 'cellseg[tensorrt]'",
+            portable=False,
+            timing_cache=True,
+        ),
+        Flavour(
+            "tensorrt_rtx",
+            "TensorRT-RTX",
+            re.compile(r"tensorrt_rtx(_cu\d+)?(_bindings)?"),
+            "pip install 'cellseg[rtx]'",
+            portable=True,
+            timing_cache=False,
+        ),
     )
 }
 
@@ -206,13 +223,35 @@ def load_spec(plan: Path) -> ModelSpec:
 
 
 def installed_release(flavour: Flavour) -> str | None:
-    """Return the installed release of an engine without importing it, or ``None``."""
-    if importlib.util.find_spec(flavour.name) is None:
+    """Return the installed release of an engine without importing it, or ``None``.
+
+    Packages come under several names, from pip with CUDA's number or without, and from Linux distributions
+    and containers with no metadata at all. So the module itself is asked first, as text; where it does not
+    say, the metadata of whichever package may have brought it.
+    """
+    return _release(flavour.name)
+
+
+@functools.cache
+def _release(name: str) -> str | None:
+    module = importlib.util.find_spec(name)
+    if module is None:
         return None
-    try:
-        return importlib.metadata.version(flavour.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "of unknown release"
+    sources = [module.origin] + [
+        found.origin for found in [importlib.util.find_spec(f"{name}_bindings")] if found is not None
+    ]
+    for source in filter(None, sources):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            said = re.search(
+                r"""^__version__\s*=\s*["']([\w.+-]+)["']""", Path(source).read_text(), re.MULTILINE
+            )
+            if said:
+                return said[1]
+    pattern = FLAVOURS[name].distributions
+    for package in importlib.metadata.distributions():
+        if pattern.fullmatch(re.sub(r"[-_.]+", "_", package.name or "").lower()):
+            return package.version
+    return "of unknown release"
 
 
 def read_plan(plan: Path) -> bytes:

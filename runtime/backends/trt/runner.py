@@ -2,7 +2,7 @@
 
 Every batch in flight has a slot of its own: execution context, stream, device memory. So the upload
 of one batch, the computation of another and the download of a third go on side by side. The
-computation is captured as a CUDA graph where the engine allows it.
+computation is captured as a CUDA graph where the engine allows it, or by the engine itself.
 
 Whether a plan fits is asked before it comes here (:mod:`cellseg.runtime.backends.trt.plans`): a plan is
 executable input.
@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 from ...errors import BackendError
 from ...model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from ..base import Backend, Pending
+from ..gpus import Gpu as Hardware
+from .cache import CacheOwner
+from .contexts import Contexts
 from .memory import Gpu
 from .plans import Flavour, Profile
 
@@ -44,8 +47,8 @@ class TensorRt(Backend):
         The engine that built it.
     profile
         The sizes it was built for; ``None`` asks the plan itself.
-    index
-        Number of the GPU.
+    gpu
+        Where.
 
     Raises
     ------
@@ -60,11 +63,11 @@ class TensorRt(Backend):
         spec: ModelSpec,
         flavour: Flavour,
         profile: Profile | None,
-        index: int,
+        gpu: Hardware,
     ) -> None:
         super().__init__(spec)
-        self.name, self.device, self.in_flight = flavour.name, f"cuda:{index}", SLOTS
-        self._gpu = Gpu(index)
+        self.name, self.device, self.in_flight = flavour.name, f"cuda:{gpu.index}", SLOTS
+        self._gpu = Gpu(gpu.index)
         try:
             self._trt: Any = importlib.import_module(flavour.name)
         except (ImportError, OSError) as error:
@@ -76,6 +79,9 @@ class TensorRt(Backend):
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise BackendError(f"{plan}: {self._title} does not take it: {self._words()}")
+        owner = CacheOwner.of(data, flavour, self._trt.__version__, gpu)
+        self._contexts = Contexts(self._trt, self._engine, plan, owner)
+        self.note = self._contexts.note
         self._profile = profile or self._own_profile(plan)
         self.tiles = (self._profile.tile[0], self._profile.tile[2])
         self.largest_batch = self._profile.batch[2]
@@ -86,7 +92,8 @@ class TensorRt(Backend):
     @property
     def description(self) -> str:
         """One line about how the model runs."""
-        graphs = "CUDA graphs" if any(slot.graph is not None for slot in self._slots) else "no CUDA graphs"
+        captured = self._contexts.captures or any(slot.graph is not None for slot in self._slots)
+        graphs = "CUDA graphs" if captured else "no CUDA graphs"
         return f"{self.name} on {self.device} ({self._title}, {self.spec.precision}, {graphs})"
 
     def new_batch(self) -> NDArray[np.uint8]:
@@ -105,6 +112,7 @@ class TensorRt(Backend):
         for _ in range(SLOTS):
             self._slots.append(_Slot(self, tile, whole))
         self._free = deque(self._slots)
+        self._contexts.keep()
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
         with self._changed:
@@ -161,20 +169,23 @@ class _Slot:
         #: What the GPU reads and writes: kept alive even where nobody waits for the result.
         self.arrays: tuple[NDArray[np.uint8], ...] = ()
         shape = (batch, tile, tile, spec.channels)
-        self.context = owner._engine.create_execution_context()
+        contexts = owner._contexts
+        self.context = contexts.create()
         if self.context is None:
             raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
         self.stream, self.event = self.gpu.stream(), self.gpu.event()
         try:
             if not self.context.set_input_shape(INPUT_NAME, shape):
                 raise BackendError(f"{owner._title} refuses batches of shape {shape}: {owner._words()}")
+            if contexts.managed and (size := self.context.update_device_memory_size_for_shapes()):
+                self.context.set_device_memory(self._reserve(size), size)
             self.input = self._allocate(INPUT_NAME, batch * tile * tile * spec.channels)
             self.output = self._allocate(OUTPUT_NAME, batch * tile * tile * len(spec.heads))
             if not self._run():  # makes what later runs use again, and must not be captured
                 raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
             self.gpu.finish(self.stream)
             capturable = getattr(self.context, "is_stream_capturable", None)
-            if capturable is None or capturable(self.stream):
+            if not contexts.captures and (capturable is None or capturable(self.stream)):
                 self.graph = self.gpu.capture(self.stream, self._run)
         except BaseException:
             self.release()
@@ -207,10 +218,13 @@ class _Slot:
         return bool(self.context.execute_async_v3(self.stream))
 
     def _allocate(self, name: str, size: int) -> int:
-        address = self.gpu.allocate(size)
-        self.memory.append(address)
+        address = self._reserve(size)
         self.context.set_tensor_address(name, address)
         return address
+
+    def _reserve(self, size: int) -> int:
+        self.memory.append(self.gpu.allocate(size))
+        return self.memory[-1]
 
 
 class _Running:

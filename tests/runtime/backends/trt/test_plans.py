@@ -7,6 +7,7 @@ the engine is NumPy. What that cannot show, whether TensorRT really runs, is lef
 """
 
 import ctypes
+import importlib.machinery
 import json
 import sys
 import threading
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.backends import Backend, Options, gpus, load_spec, open_backend
 from cellseg.runtime.backends.gpus import Gpu
-from cellseg.runtime.backends.trt import opening, plans, runner
+from cellseg.runtime.backends.trt import cache, opening, plans, runner
 from cellseg.runtime.backends.trt.plans import FLAVOURS, PlanRecord, Profile
 from cellseg.runtime.errors import BackendError, ModelError, UsageError
 from cellseg.runtime.model.spec import ModelSpec
@@ -143,6 +144,9 @@ class FakeTrt(types.ModuleType):
     class ILogger:
         Severity = types.SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
 
+    class ExecutionContextAllocationStrategy:
+        USER_MANAGED = "the user's"
+
     def __init__(self, name: str, cuda: FakeCuda) -> None:
         super().__init__(name)
         self.cuda, self.capturable, self.tensors = cuda, True, ["image", "planes"]
@@ -169,13 +173,79 @@ class FakeTrt(types.ModuleType):
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         return [self.low, self.low, self.high]
 
-    def create_execution_context(self) -> object:
+    def create_execution_context(self, how: object) -> object:
+        assert how == self.ExecutionContextAllocationStrategy.USER_MANAGED
         return FakeContext(self)
 
 
+class FakeRtx(FakeTrt):
+    """A release of TensorRT-RTX: it compiles its kernels where it runs, and captures its own graphs."""
+
+    DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="first")
+    CudaGraphStrategy = types.SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+
+    def __init__(self, name: str, cuda: FakeCuda) -> None:
+        super().__init__(name, cuda)
+        self.compiled: list[tuple[int, ...]] = []
+        self.refuses_kernels = False
+
+    def create_runtime_config(self) -> object:
+        return FakeConfig(self)
+
+    def create_execution_context(self, how: object) -> object:
+        assert isinstance(how, FakeConfig)
+        assert (how.strategy, how.dynamic_shapes_kernel_specialization_strategy) == ("the user's", "first")
+        assert how.cuda_graph_strategy == "whole"
+        return FakeContext(self, how.cache)
+
+
+class FakeConfig:
+    cuda_graph_strategy: object = None
+    dynamic_shapes_kernel_specialization_strategy: object = None
+
+    def __init__(self, owner: FakeRtx) -> None:
+        self.owner = owner
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> object:
+        return FakeCache(self.owner)
+
+    def set_runtime_cache(self, cache: object) -> None:
+        self.cache = cache
+
+
+class FakeCache:
+    """Kernels are the shapes that they were compiled for."""
+
+    def __init__(self, owner: FakeRtx) -> None:
+        self.owner, self.shapes = owner, set[tuple[int, ...]]()
+
+    def deserialize(self, data: bytes) -> bool:
+        if self.owner.refuses_kernels:
+            return False
+        self.shapes = {tuple(shape) for shape in json.loads(data)}
+        return True
+
+    def serialize(self) -> bytes:
+        return json.dumps(sorted(self.shapes)).encode()
+
+
 class FakeContext:
-    def __init__(self, owner: FakeTrt) -> None:
-        self.owner, self.addresses = owner, {}
+    #: Bytes of its own that it needs to run.
+    scratch = 1 << 17
+
+    def __init__(self, owner: FakeTrt, cache: FakeCache | None = None) -> None:
+        self.owner, self.addresses, self.cache = owner, {}, cache
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self.shape, "asked before its shape was set"
+        return self.scratch
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert len(self.owner.cuda.buffers[address]) == size == self.scratch
+        self.memory = address
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
@@ -190,6 +260,10 @@ class FakeContext:
         return self.owner.capturable
 
     def execute_async_v3(self, stream: int) -> bool:
+        assert self.memory in self.owner.cuda.buffers
+        if self.cache is not None and self.shape not in self.cache.shapes:
+            self.owner.compiled.append(self.shape)
+            self.cache.shapes.add(self.shape)
         self.owner.cuda.put(stream, self.run)
         return True
 
@@ -221,6 +295,16 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCuda]:
 @pytest.fixture
 def engine(cuda: FakeCuda) -> FakeTrt:
     return sys.modules["tensorrt"]  # type: ignore[return-value]
+
+
+@pytest.fixture
+def rtx(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeRtx:
+    """The same machine, with TensorRT-RTX in place of TensorRT."""
+    fake = FakeRtx("tensorrt_rtx", cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake)
+    monkeypatch.setattr(plans, "installed_release", lambda f: RELEASE if f.name == "tensorrt_rtx" else None)
+    monkeypatch.setattr(cache, "driver_version", lambda: "580.1")
+    return fake
 
 
 @pytest.fixture
@@ -327,6 +411,86 @@ def test_a_gpu_that_is_too_small_says_what_helps(plan: Path, cuda: FakeCuda) -> 
         backend.prepare(128, 2)
         assert "no CUDA graphs" in backend.description
         cuda.refuse = ""
+
+
+class TestKernels:
+    """What TensorRT-RTX compiles, once for all slots, and keeps beside the plan."""
+
+    @pytest.fixture
+    def rtx_plan(self, plan: Path, box_spec: ModelSpec, rtx: FakeRtx) -> Path:
+        write_sidecar(plan, box_spec, flavour="tensorrt_rtx")
+        return plan
+
+    def run(self, plan: Path, tile: int = 32) -> str:
+        """Open, run a batch, and return what there was to say."""
+        with open_backend(plan, options=Options(fallback="none")) as backend:
+            backend.prepare(tile, 1)
+            assert "CUDA graphs" in backend.description
+            assert "no CUDA graphs" not in backend.description
+            batch = np.random.default_rng(0).integers(0, 256, (1, tile, tile, 3), np.uint8)
+            np.testing.assert_array_equal(backend.submit(batch).result(), box_planes(batch))
+            return backend.note
+
+    def test_all_slots_share_one_compilation_and_so_does_the_next_start(
+        self, rtx_plan: Path, rtx: FakeRtx
+    ) -> None:
+        assert self.run(rtx_plan) == ""
+        assert rtx.compiled == [(1, 32, 32, 3)]
+        kept = cache.cache_file(rtx_plan)
+        first, _, kernels = kept.read_bytes().partition(b"\n")
+        head = json.loads(first)
+        assert (head["gpu"], head["driver"], head["engine"]) == (ADA.name, "580.1", f"TensorRT-RTX {RELEASE}")
+        assert json.loads(kernels) == [[1, 32, 32, 3]]
+        before = kept.stat().st_mtime_ns
+        assert self.run(rtx_plan) == ""
+        assert len(rtx.compiled) == 1
+        assert kept.stat().st_mtime_ns == before
+        assert self.run(rtx_plan, 64) == ""
+        assert rtx.compiled[1:] == [(1, 64, 64, 3)]
+        assert self.run(rtx_plan, 64) == self.run(rtx_plan) == ""
+        assert len(rtx.compiled) == 2
+        assert sorted(path.name for path in rtx_plan.parent.iterdir()) == [
+            "box.onnx", "box.plan", "box.plan.cache", "box.plan.json",
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"gpu": "Another"}, f"made for gpu Another, here it is {ADA.name}"),
+            ({"capability": [9, 0]}, "made for capability 9.0, here it is 8.9"),
+            ({"driver": "1.2"}, "made for driver 1.2, here it is 580.1"),
+            ({"engine": "TensorRT-RTX 1.0"}, "made for engine TensorRT-RTX 1.0, here it is TensorRT-RTX"),
+            ({"plan_sha256": "0"}, "made for another plan"),
+            ({"sha256": "0"}, "damaged (its checksum differs)"),
+            ({"format": 2}, "made for format 2, here it is 1"),
+            ({"surprise": 1}, "damaged or of another release"),
+        ],
+    )
+    def test_kernels_of_another_machine_are_named_and_replaced(
+        self, change: dict[str, object], words: str, rtx_plan: Path, rtx: FakeRtx
+    ) -> None:
+        self.run(rtx_plan)
+        kept = cache.cache_file(rtx_plan)
+        first, _, kernels = kept.read_bytes().partition(b"\n")
+        kept.write_bytes(json.dumps(json.loads(first) | change).encode() + b"\n" + kernels)
+        note = self.run(rtx_plan)
+        assert note.startswith(f"{kept}: not used, because it ")
+        assert words in note
+        assert len(rtx.compiled) == 2
+        assert self.run(rtx_plan) == ""
+        assert len(rtx.compiled) == 2
+
+    def test_kernels_that_the_engine_does_not_take(self, rtx_plan: Path, rtx: FakeRtx) -> None:
+        self.run(rtx_plan)
+        rtx.refuses_kernels = True
+        assert f"not used, because TensorRT-RTX {RELEASE} does not take it" in self.run(rtx_plan)
+        cache.cache_file(rtx_plan).write_bytes(b"\xff" * 10_000)
+        assert "damaged or of another release" in self.run(rtx_plan)
+
+    def test_a_folder_that_takes_no_file_is_no_obstacle(self, rtx_plan: Path, rtx: FakeRtx) -> None:
+        cache.cache_file(rtx_plan).mkdir()
+        assert "cannot be read" in self.run(rtx_plan)
+        assert len(rtx.compiled) == 1
 
 
 def test_cuda_bindings_are_asked_for(plan: Path, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -642,6 +806,52 @@ def test_releases_are_read_without_importing() -> None:
         assert release is None or release[0].isdigit()
 
 
+@pytest.mark.parametrize(
+    ("files", "release"),
+    [
+        ({"tensorrt/__init__.py": "__version__ = '10.3.0'\n"}, "10.3.0"),  # a Linux distribution's package
+        (
+            {
+                "tensorrt/__init__.py": "from tensorrt_bindings import *\n",
+                "tensorrt_bindings/__init__.py": 'import x\n__version__ = "11.1.0.5"\n',
+            },
+            "11.1.0.5",
+        ),
+        *(
+            (
+                {
+                    "tensorrt/__init__.py": "",
+                    f"{name}-12.0.dist-info/METADATA": f"Name: {name}\nVersion: 12.0\n",
+                    "tensorrt_llm-1.0.dist-info/METADATA": "Name: tensorrt_llm\nVersion: 1.0\n",
+                    "tensorrt_rtx-1.4.dist-info/METADATA": "Name: tensorrt-rtx\nVersion: 1.4\n",
+                },
+                "12.0",
+            )
+            for name in ("tensorrt", "tensorrt-cu12", "tensorrt_cu13", "tensorrt-cu13-bindings")
+        ),
+        ({"tensorrt/__init__.py": ""}, "of unknown release"),
+        ({}, None),
+    ],
+)
+def test_a_release_is_found_whatever_brought_it(
+    files: dict[str, str], release: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From pip with CUDA's number or without, from Linux distributions, from containers."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in [name for name in sys.modules if name.startswith("tensorrt")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
+    plans._release.cache_clear()
+    try:
+        assert plans.installed_release(FLAVOURS["tensorrt"]) == release
+        assert plans.installed_release(FLAVOURS["tensorrt_rtx"]) is None
+    finally:
+        plans._release.cache_clear()
+
+
 @pytest.fixture(scope="module")
 def real_plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default model as a plan for this machine's GPU."""
@@ -672,6 +882,22 @@ class TestOnAGpu(BackendConformance):
 
     def open(self, path: Path) -> Backend:
         return open_backend(path, options=Options(fallback="none"))
+
+
+@pytest.mark.gpu
+def test_compiled_kernels_serve_the_next_start(real_plan: Path) -> None:
+    with open_backend(real_plan, options=Options(fallback="none")) as backend:
+        if backend.name != "tensorrt_rtx":
+            pytest.skip("TensorRT compiles its kernels when it builds")
+        backend.prepare(backend.spec.tile, 1)
+        batch = np.random.default_rng(1).integers(0, 256, backend.new_batch().shape, np.uint8)
+        planes = backend.submit(batch).result()
+    kept = cache.cache_file(real_plan).read_bytes()
+    with open_backend(real_plan, options=Options(fallback="none")) as backend:
+        assert backend.note == ""
+        backend.prepare(backend.spec.tile, 1)
+        np.testing.assert_array_equal(backend.submit(batch).result(), planes)
+    assert cache.cache_file(real_plan).read_bytes() == kept
 
 
 @pytest.mark.gpu
