@@ -77,10 +77,13 @@ def test_engine_and_device_must_fit(model_path: Path) -> None:
 
 
 def test_kinds_of_files(tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    path.touch()
-    with pytest.raises(UsageError, match=r"unknown kind of model '.pth'; expected .*\.onnx"):
-        open_backend(path)
+    for name, words in (
+        ("model.engine", r"unknown kind of model '\.engine'; expected .*\.onnx"),
+        ("model.pth", r"is a checkpoint of training, .* export it first: cellseg-export"),
+    ):
+        (tmp_path / name).touch()
+        with pytest.raises(UsageError, match=words):
+            open_backend(tmp_path / name)
     with pytest.raises(ModelError, match="no such file"):
         open_backend(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match="is a folder"):
