@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -11,12 +10,14 @@ import click
 
 from ..common.names import readable
 from ..errors import CellsegError, UsageError
-from ..options import SegmentOptions
 from . import common
 from .options import chosen, segment_options
 
 if TYPE_CHECKING:
-    from ..backends import Backend
+    from collections.abc import Iterable, Iterator
+
+    from ..backends import Options
+    from ..batch.jobs import Job, Outcome
     from ..results.result import Result
 
 PROGRAM = "cellseg-infer"
@@ -66,6 +67,11 @@ PROGRAM = "cellseg-infer"
 )
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
 @click.option("--measure", is_flag=True, help="With --devices: how fast each runs the model, in seconds.")
+@click.option(
+    "--cluster",
+    metavar="WHERE",
+    help="Share images out: local, local:N, a Dask scheduler's address, or a YAML file for a batch system.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Show where in the program an image failed.")
 @common.version_option()
@@ -78,6 +84,7 @@ def main(
     trust_plan: bool,
     devices: bool,
     measure: bool,
+    cluster: str | None,
     quiet: bool,
     verbose: bool,
     **choices: Any,
@@ -100,47 +107,109 @@ def main(
     if not images:
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     chosen_model = common.chosen_model(engine, model)
-    from ..common.heap import steady_heap
+    from ..backends import Options
+    from ..batch.jobs import Job
     from .inputs import expand, result_names
-
-    steady_heap()
 
     inputs = expand(images)
     names = result_names(inputs)
     options = chosen(choices)
-
-    from ..backends import Options, open_backend
-
+    jobs = [
+        Job(item.image, output / name, options.but(**item.options))
+        for item, name in zip(inputs, names, strict=True)
+    ]
     running = Options(
         precision=options.precision,
         fallback=fallback,
         trust_plan=trust_plan,
         rebuilding=None if quiet else _rebuilding,
     )
-    failed: list[Exception] = []
-    with open_backend(chosen_model, options.device, engine=options.engine, options=running) as opened:
-        for item, name in zip(inputs, names, strict=True):
-            try:
-                line = run_one(item.image, output / name, opened, options.but(**item.options), quiet)
-            # Whatever is raised inside of one image is that image's error, and the others go on.
-            except Exception as error:
-                if len(inputs) == 1 and isinstance(error, CellsegError) and not verbose:
-                    raise
-                failed.append(error)
-                report_error(item.image, error, verbose)
-            else:
-                if not quiet:
-                    click.echo(line)
-    if failed:
-        raise_for(failed, len(inputs))
+    outcomes = (
+        _here(jobs, chosen_model, running, quiet)
+        if cluster is None
+        else _over(cluster, jobs, chosen_model, running, quiet)
+    )
+    finish(_told(outcomes, quiet, verbose, alone=len(jobs) == 1), output, quiet)
 
 
-def report_error(image: str, error: Exception, verbose: bool) -> None:
+def _here(jobs: list[Job], model: str | Path | None, running: Options, quiet: bool) -> Iterator[Outcome]:
+    """Segment one image after the other, with a progress bar where someone is looking."""
+    from ..backends import open_backend
+    from ..batch.jobs import run_job
+    from ..common.heap import steady_heap
+    from .progress import ProgressBar
+
+    steady_heap()
+    console = common.console(stderr=True)
+    first = jobs[0].options
+    with open_backend(model, first.device, engine=first.engine, options=running) as backend:
+        for job in jobs:
+            if quiet or not console.is_terminal:
+                yield run_job(job, backend)
+                continue
+            with ProgressBar(readable(Path(job.image).name), console) as bar:
+                outcome = run_job(job, backend, bar.update)
+            yield outcome
+
+
+def _over(
+    cluster: str, jobs: list[Job], model: str | Path | None, running: Options, quiet: bool
+) -> Iterator[Outcome]:
+    """Segment images on a cluster, with a line for each worker where someone is looking."""
+    from ..cluster.connect import connect
+    from .crowd import Crowd
+
+    console = common.console(stderr=True)
+    shown = not quiet and console.is_terminal
+    names = [readable(Path(job.image).name) for job in jobs]
+    with connect(cluster) as connected, Crowd(names, console if shown else None) as crowd:
+        from ..cluster.run import run_jobs
+
+        if not quiet:
+            page = f"; its page: {connected.dashboard}" if connected.dashboard else ""
+            click.echo(f"{len(jobs)} images on {connected.description}{page}", err=True)
+        file = None if model is None else str(model)
+        for outcome in run_jobs(jobs, connected, file, running=running, tell=crowd.tell if shown else None):
+            crowd.ended(outcome)
+            yield outcome
+
+
+def _told(outcomes: Iterable[Outcome], quiet: bool, verbose: bool, *, alone: bool) -> list[Outcome]:
+    """Say of each image what became of it, as soon as it is known; return all."""
+    told = []
+    for outcome in outcomes:
+        told.append(outcome)
+        if outcome.error is not None:
+            if alone and isinstance(outcome.error, CellsegError) and not verbose:
+                raise outcome.error
+            report_error(outcome, verbose)
+        elif not quiet:
+            assert outcome.result is not None
+            earlier = f"{outcome.job.image}: done already, in {outcome.job.folder}"
+            click.echo(earlier if outcome.earlier else summary(outcome.result))
+    return told
+
+
+def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
+    """Write the files about all images, and end the command where some failed."""
+    if len(outcomes) > 1:
+        from ..batch.summary import PAGE, TABLE, write_summary
+
+        write_summary(outcomes, output)
+        if not quiet:
+            click.echo(f"all of them: {output / PAGE}, {output / TABLE}")
+    if failed := [outcome.error for outcome in outcomes if outcome.error is not None]:
+        raise_for(failed, len(outcomes))
+
+
+def report_error(outcome: Outcome, verbose: bool) -> None:
     """Print one line about an image that failed, after the traceback where that is wanted."""
+    error = outcome.error
+    assert error is not None
     if verbose:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        click.echo(outcome.trace, err=True, nl=False)
     # Our own messages name the file that is at fault.
-    where = "" if isinstance(error, CellsegError) else f"{image}: failed with "
+    where = "" if isinstance(error, CellsegError) else f"{outcome.job.image}: failed with "
     advice = "" if isinstance(error, CellsegError) or verbose else " (--verbose shows where)"
     click.echo(f"{PROGRAM}: error: {where}{common.one_line(error)}{advice}", err=True)
 
@@ -157,21 +226,6 @@ def raise_for(failed: Sequence[Exception], count: int) -> NoReturn:
 
 def _rebuilding(done: float, phase: str) -> None:
     click.echo(f"\rbuilding the plan again: {done:4.0%}", nl=done >= 1, err=True)
-
-
-def run_one(image: str, folder: Path, backend: Backend, options: SegmentOptions, quiet: bool) -> str:
-    """Segment one image, with a progress bar where someone is looking; return what to print of it."""
-    from ..pipeline import segment
-    from ..results.finished import finished
-    from .progress import ProgressBar
-
-    if options.resume and not options.overwrite and finished(image, folder, backend, options):
-        return f"{image}: done already, in {folder}"
-    console = common.console(stderr=True)
-    if quiet or not console.is_terminal:
-        return summary(segment(image, backend, output=folder, options=options))
-    with ProgressBar(readable(Path(image).name), console) as bar:
-        return summary(segment(image, backend, output=folder, progress=bar.update, options=options))
 
 
 def summary(result: Result) -> str:

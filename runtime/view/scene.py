@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ..common.closing import Closing
@@ -22,8 +23,7 @@ from ..intensity.display import Display
 from ..readers import SlideReader, open_slide
 from ..readers.open import SlideOptions
 from ..results.record import RunRecord
-from ..results.stored import open_levels
-from ..writers.contents import RECORD
+from ..results.result import Result
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
 OVERVIEW_EDGE = 4096
@@ -58,28 +58,29 @@ class Scene(Closing):
 
     Raises
     ------
-    UsageError
-        The folder holds no result.
+    OutputError
+        The folder holds no result, or one that is damaged or of a newer release.
     DataError
-        Its label image or table cannot be read, or the picture is of another size.
+        Its parts do not fit each other, or the picture is of another size.
     """
 
     def __init__(self, folder: Path, image: str | None = None) -> None:
         self.folder = folder
-        self.record = _record(folder)
+        result = Result.open(folder)
+        self.record = result.record
         self.height, self.width = self.record.image.height, self.record.image.width
-        self.levels = open_levels(folder)
+        self.levels = result.levels
         if self.levels[0].shape != (self.height, self.width):
             raise DataError(
                 f"{folder}: labels of {self.levels[0].shape} pixels do not fit a picture of "
                 f"({self.height}, {self.width}); is it two results mixed?"
             )
-        self._table = _open_table(folder)
+        self._table: Any = pyarrow.parquet.ParquetFile(folder / "cells.parquet")
         self._columns: dict[str, NDArray[Any]] = {}
         self._lock, self._overview_lock = threading.Lock(), threading.Lock()
         self._tiles: OrderedDict[tuple[int, int, int, int, int], NDArray[np.int32]] = OrderedDict()
         self.picture, self.missing = self._open_picture(image)
-        self.planes = _planes(folder)
+        self.planes = _planes(result)
 
     @property
     def name(self) -> str:
@@ -309,37 +310,16 @@ def _inside(region: Region, tall: float, wide: float, size: tuple[int, int]) -> 
     return Region(y, x, max(1, y1 - y), max(1, x1 - x))
 
 
-def _record(folder: Path) -> RunRecord:
-    path = folder / RECORD
-    try:
-        return RunRecord.from_json(path.read_text(encoding="utf-8"), path)
-    except FileNotFoundError:
-        raise UsageError(
-            f"{folder}: no result is there; wanted a folder that cellseg-infer wrote, with a {RECORD} in it"
-        ) from None
-
-
 def _reading(record: RunRecord) -> SlideOptions:
     """Return which part of the file the run saw."""
     asked = {name: record.options.get(name) for name in ("series", "page", "z", "t", "channels")}
     return {**asked, "skip_bad_tiles": True}  # type: ignore[typeddict-item]  # a damaged tile is shown black
 
 
-def _open_table(folder: Path) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(folder / "cells.parquet")
-
-
-def _planes(folder: Path) -> dict[str, list[Any]]:
-    import zarr
-
-    path = folder / "planes.ome.zarr"
-    if not path.is_dir():
-        return {}
-    group: Any = zarr.open_group(path, mode="r")
-    levels = [group[name] for name in sorted(group.array_keys(), key=int)]
-    heads = [channel["label"] for channel in group.attrs["ome"]["omero"]["channels"]]
+def _planes(result: Result) -> dict[str, list[Any]]:
+    """Return the levels of each of the network's planes that were kept."""
+    levels = result.planes or []
+    heads = result.record.model.heads if levels else ()
     return {head: [_Plane(level, number) for level in levels] for number, head in enumerate(heads)}
 
 

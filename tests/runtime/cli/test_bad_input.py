@@ -115,11 +115,11 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "no page.tif": (holding(b"II*\0\0\0\0\0"), ("no image is found", CUT, "again")),
     "two.tif": (
         lambda p: tiff(p, planes(2), photometric="minisblack", planarconfig="separate"),
-        ("has 2 channels", "1 or 3 channels", "--channels 0"),
+        ("has 2 channels", "three of a colour picture", "--channels 0"),
     ),
     "five.tif": (
         lambda p: tiff(p, planes(5), photometric="minisblack", planarconfig="separate"),
-        ("has 5 channels", "1 or 3 channels", "--channels 0"),
+        ("has 5 channels", "three of a colour picture", "--channels 0"),
     ),
     "complex.tif": (lambda p: tiff(p, picture()[..., 0].astype(np.complex64)), ("complex64", "give 8-bit")),
     "other.gif": (holding(b"GIF89a" + bytes(50)), ("a GIF file", "readable are")),

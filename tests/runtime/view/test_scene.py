@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cellseg.runtime.errors import CellsegError, DataError, UsageError
+from cellseg.runtime.errors import CellsegError, DataError, OutputError
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.results.result import Result
 from cellseg.runtime.view.scene import Scene
@@ -94,7 +94,7 @@ def test_another_image(finished, tmp_path):
 
 
 def test_no_result(tmp_path):
-    with pytest.raises(UsageError, match="no result"):
+    with pytest.raises(OutputError, match="holds no results"):
         Scene(tmp_path)
 
 

@@ -1,0 +1,88 @@
+"""``segment_many()``: many images, one after the other or on a cluster.
+
+Every image is on its own: what fails is named, and the others are done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..backends import Backend, Options, open_backend
+from ..errors import UsageError
+from ..options import SegmentOptions
+from ..pipeline import Model
+from .jobs import Job, Outcome, run_job
+
+if TYPE_CHECKING:
+    from ..cluster.connect import Cluster
+
+
+def segment_many(
+    images: Iterable[str | os.PathLike[str]],
+    model: Model = None,
+    *,
+    output: str | os.PathLike[str],
+    cluster: Cluster | None = None,
+    options: SegmentOptions | None = None,
+    **keywords: Any,
+) -> Iterator[Outcome]:
+    """Segment many images, one after the other or on a cluster.
+
+    Parameters
+    ----------
+    images
+        As for ``cellseg-infer``: files, folders, patterns, URLs, manifests.
+    model
+        As for :func:`~cellseg.runtime.segment`; on a cluster a file or a name, which each worker opens once.
+    output
+        Each image gets a folder of its name in this one.
+    cluster
+        ``None``: one after the other, here. Text as of ``cellseg-infer --cluster``: ``local``, ``local:4``,
+        ``tcp://head:8786``, ``slurm.yml``. Or a ``dask.distributed.Client`` of your own, which stays open.
+    options, **keywords
+        As for :func:`~cellseg.runtime.segment`.
+
+    Yields
+    ------
+    Outcome
+        As they are ready; on a cluster in any order.
+
+    Raises
+    ------
+    UsageError
+        The call or the cluster is wrong; nothing was started.
+    """
+    from ..cli.inputs import expand, result_names
+
+    chosen = (options or SegmentOptions()).but(**keywords)
+    inputs = expand([os.fspath(image) for image in images])
+    jobs = [
+        Job(item.image, Path(output) / name, chosen.but(**item.options))
+        for item, name in zip(inputs, result_names(inputs), strict=True)
+    ]
+    running = Options(precision=chosen.precision)
+    if cluster is None:
+        with contextlib.ExitStack() as stack:
+            backend = (
+                model
+                if isinstance(model, Backend)
+                else stack.enter_context(
+                    open_backend(model, chosen.device, engine=chosen.engine, options=running)
+                )
+            )
+            for job in jobs:
+                yield run_job(job, backend)
+        return
+    from ..cluster.connect import connect
+    from ..cluster.run import run_jobs
+
+    if isinstance(model, Backend):
+        raise UsageError(
+            "a cluster's workers open the model themselves: give a file or a name, not an open backend"
+        )
+    with connect(cluster) as connected:
+        yield from run_jobs(jobs, connected, None if model is None else os.fspath(model), running=running)

@@ -1,0 +1,201 @@
+"""A client of the cluster that was named, whatever kind it is; closed with what was started for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from ..backends.gpus import list_gpus
+from ..common.threads import cores
+from ..errors import BackendError, UsageError
+from .where import BatchSystem, Place, parse_place
+
+#: What a user may give: text as of ``--cluster``, or a ``dask.distributed.Client``.
+Cluster = Any
+#: Cores that one process on a CPU makes good use of; with more, two processes are faster than one.
+CORES_A_PROCESS = 8
+#: Seconds in which a scheduler must answer.
+PATIENCE = 10.0
+#: Workers that die on an image before it is given up.
+DEATHS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A cluster that answers."""
+
+    #: The ``dask.distributed.Client``.
+    client: Any
+    #: One line about where the workers are.
+    description: str
+    #: Address of Dask's own page about the workers, where it has one.
+    dashboard: str | None
+    #: Processes on this machine, which share its cores and GPUs; 0 elsewhere.
+    local: int = 0
+    #: Seconds to wait for the first worker.
+    patience: float = PATIENCE
+
+
+@contextlib.contextmanager
+def connect(cluster: Cluster) -> Iterator[Connected]:
+    """Connect to a cluster, or start one.
+
+    Parameters
+    ----------
+    cluster
+        Text as of ``cellseg-infer --cluster``, or a ``dask.distributed.Client``, which stays open.
+
+    Raises
+    ------
+    UsageError
+        It cannot be what was meant: no scheduler there, a file that is not understood, no dask.
+    BackendError
+        It cannot be started.
+    """
+    try:
+        import dask
+        import distributed
+    except ModuleNotFoundError:
+        raise UsageError("clusters need dask.distributed; pip install 'cellseg[cluster]'") from None
+    # Dask's own warnings speak of its inside; what matters here is said in one line.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    settings = {
+        "distributed.scheduler.allowed-failures": DEATHS - 1,
+        "distributed.comm.timeouts.connect": f"{PATIENCE:g}s",
+        "distributed.admin.log-format": "%(message)s",
+    }
+    if isinstance(cluster, distributed.Client):
+        yield Connected(cluster, "a cluster of your own", _dashboard(cluster))
+        return
+    if not isinstance(cluster, str):
+        raise UsageError(f"cluster is {type(cluster).__name__}; wanted text or a dask.distributed.Client")
+    place = parse_place(cluster)
+    with dask.config.set(settings), contextlib.ExitStack() as stack:
+        if place.address is not None:
+            client = _join(distributed, place.address)
+            stack.callback(client.close)
+            yield Connected(client, place.address, _dashboard(client))
+        elif place.batch is not None:
+            started = stack.enter_context(contextlib.closing(_submit(place.batch)))
+            client = stack.enter_context(distributed.Client(started))
+            description = f"{place.batch.system}, up to {place.batch.jobs} jobs"
+            yield Connected(client, description, _dashboard(client), patience=place.batch.patience)
+        else:
+            count = local_processes(place)
+            started = stack.enter_context(_start_local(distributed, count))
+            client = stack.enter_context(distributed.Client(started))
+            yield Connected(client, f"{count} processes on this machine", _dashboard(client), local=count)
+
+
+def local_processes(place: Place) -> int:
+    """Return how many processes this machine gets: as many as asked for, or as suit it.
+
+    One for each GPU, or for every :data:`CORES_A_PROCESS` cores.
+
+    Raises
+    ------
+    UsageError
+        There are fewer cores than processes.
+    """
+    if not place.local:
+        return len(list_gpus()) or max(1, cores() // CORES_A_PROCESS)
+    if place.local > cores():
+        raise UsageError(
+            f"--cluster local:{place.local}: there are {cores()} cores; wanted local:{cores()} at most"
+        )
+    return place.local
+
+
+def _start_local(distributed: Any, count: int) -> Any:
+    """Start processes here. They listen on the loopback address alone."""
+    return distributed.LocalCluster(
+        n_workers=count,
+        threads_per_worker=1,  # one image at a time; its stages have threads of their own
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+        memory_limit=None,  # our memory is bounded; Dask would kill by a guess
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _join(distributed: Any, address: str) -> Any:
+    try:
+        client = distributed.Client(address, timeout=PATIENCE)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(
+            f"--cluster {address}: no Dask scheduler answers there ({type(error).__name__}); "
+            "is 'dask scheduler' running?"
+        ) from None
+    try:
+        client.get_versions(check=True)
+    except ValueError as error:
+        client.close()
+        lines = [line.strip() for line in str(error).splitlines() if "|" in line]
+        raise UsageError(
+            f"--cluster {address}: client and workers have different versions: "
+            f"{' '.join(lines[:6])}; install the same"
+        ) from None
+    return client
+
+
+def _submit(batch: BatchSystem) -> Any:
+    """Start a scheduler here whose workers are jobs of a batch system."""
+    try:
+        import dask_jobqueue as jobqueue
+    except ModuleNotFoundError:
+        raise UsageError("batch systems need dask-jobqueue; pip install 'cellseg[cluster]'") from None
+    kind: Any = {
+        "slurm": jobqueue.SLURMCluster,
+        "pbs": jobqueue.PBSCluster,
+        "lsf": jobqueue.LSFCluster,
+        "sge": jobqueue.SGECluster,
+    }[batch.system]
+    gpus = [f"--gres=gpu:{batch.gpus}"] if batch.gpus and batch.system == "slurm" else []
+    options: dict[str, Any] = {
+        "cores": 1,  # of Dask's: one image at a time
+        "processes": 1,
+        "memory": batch.memory,
+        "walltime": batch.walltime,
+        "python": batch.python or sys.executable,
+        "job_extra_directives": [*gpus, *batch.directives],
+        "job_script_prologue": [*batch.before, f"export OMP_NUM_THREADS={batch.cores}"],
+        "log_directory": batch.logs,
+        "interface": batch.interface,
+        "death_timeout": 120,
+    }
+    options |= {"queue": batch.queue} if batch.queue else {}
+    options |= {"account": batch.account} if batch.account and batch.system in ("slurm", "pbs") else {}
+    options |= {"job_cpu": batch.cores} if batch.system == "slurm" else {}
+    options |= (
+        {"resource_spec": f"select=1:ncpus={batch.cores}:mem={batch.memory}"} if batch.system == "pbs" else {}
+    )
+    options |= {"ncpus": batch.cores} if batch.system == "lsf" else {}
+    try:
+        cluster = kind(**options)
+        cluster.adapt(minimum=1, maximum=batch.jobs)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise BackendError(
+            f"{batch.system}: the cluster cannot be started: {' '.join(str(error).split())}"
+        ) from None
+    return cluster
+
+
+def _dashboard(client: Any) -> str | None:
+    return str(client.dashboard_link) if _has_dashboard() and client.dashboard_link else None
+
+
+def _has_dashboard() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("bokeh") is not None
+
+
+def version() -> str:
+    """Return the release of cellseg, for workers to be compared with."""
+    return f"{metadata.version('cellseg')} on Python {sys.version_info.major}.{sys.version_info.minor}"

@@ -1,0 +1,131 @@
+"""What a worker holds and does: an engine that is opened once, and one image at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distributed import get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ..backends import Backend, Options, open_backend
+from ..backends.gpus import list_gpus
+from ..batch.jobs import Job, Outcome, run_job
+from ..common.heap import steady_heap
+from ..streaming.progress import Progress
+
+#: Name of the plugin at its worker, and of the events by which workers tell how far they are.
+NAME = "cellseg"
+#: Seconds between two such events of a worker.
+PACE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How workers open the model."""
+
+    #: A file or a name; ``None`` for the default.
+    model: str | None
+    device: str
+    engine: str | None
+    running: Options
+    #: Processes that share one machine's cores and GPUs; 0 where each worker has its own.
+    sharers: int = 0
+
+
+class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
+    """Keeps the engine of a worker open for all of its images."""
+
+    name = NAME
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+
+    def setup(self, worker: Any) -> None:
+        """Note which of the sharers this is; the engine is opened with the first image."""
+        self._number = int(worker.name) if str(worker.name).isdecimal() else 0
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._backend: Backend | None = None
+        sharers = self._opening.sharers
+        self._share: list[int] | None = None
+        if sharers > 1 and hasattr(os, "sched_getaffinity"):
+            self._share = share_of(sorted(os.sched_getaffinity(0)), self._number, sharers)
+
+    def teardown(self, worker: Any) -> None:
+        """Close the engine."""
+        self._stack.close()
+
+    def backend(self) -> Backend:
+        """Return the engine, opened if need be."""
+        given = self._opening
+        with self._lock:
+            if self._share is not None:
+                # The threads that this one starts do all the work, and inherit its processors.
+                os.sched_setaffinity(0, self._share)
+            if self._backend is None:
+                steady_heap()
+                device, gpus = given.device, list_gpus()
+                if device in ("auto", "cuda") and gpus and given.sharers:
+                    device = f"cuda:{gpus[self._number % len(gpus)].index}"
+                threads = None if self._share is None else len(self._share)
+                running = replace(given.running, threads=threads)
+                self._backend = self._stack.enter_context(
+                    open_backend(given.model, device, engine=given.engine, options=running)
+                )
+            return self._backend
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_opening": self._opening}
+
+
+def share_of(processors: list[int], number: int, sharers: int) -> list[int]:
+    """Return the processors of one of several processes: all get about as many, each its own."""
+    if len(processors) < sharers:
+        return processors
+    begin, end = (len(processors) * part // sharers for part in (number % sharers, number % sharers + 1))
+    return processors[begin:end]
+
+
+def work(job: Job, number: int) -> Outcome:
+    """Segment one image on the worker that calls this."""
+    worker = get_worker()
+    plugin: EnginePlugin = worker.plugins[NAME]
+    told = _Teller(worker, number)
+    return replace(run_job(job, plugin.backend(), told), worker=str(worker.name))
+
+
+class _Teller:
+    """Tells the client from time to time how far an image is."""
+
+    def __init__(self, worker: Any, number: int) -> None:
+        self._log: Callable[[str, Any], None] = worker.log_event
+        self._about = {"job": number, "worker": str(worker.name)}
+        self._next = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + PACE
+            self._log(
+                NAME, {**self._about, "done": progress.done, "total": progress.total, "cells": progress.cells}
+            )
+
+
+def look(paths: list[str], token: str) -> tuple[list[str], bool]:
+    """Return which paths this worker does not see, and whether it sees what the client just wrote."""
+    unseen = [path for path in paths if "://" not in path and not Path(path).exists()]
+    return unseen, Path(token).exists()
+
+
+def release() -> str:
+    """Return the release of cellseg at this worker."""
+    from .connect import version
+
+    return version()
