@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..common.files import replacing
+from ..common.names import readable
 from .jobs import Outcome
 
 #: Names of the files, in the folder that holds the folders of results.
@@ -85,9 +86,13 @@ def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
     """Return the values of a row by :data:`COLUMNS`; empty text where there is none."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
     folder = os.path.relpath(outcome.job.folder, output)
-    row |= {"image": outcome.job.image, "folder": folder, "worker": outcome.worker}
+    row |= {"image": readable(outcome.job.image), "folder": folder, "worker": outcome.worker}
     if outcome.result is None:
-        return row | {"state": "failed", "folder": "", "notes": " ".join(str(outcome.error).split())}
+        return row | {
+            "state": "failed",
+            "folder": "",
+            "notes": readable(" ".join(str(outcome.error).split())),
+        }
     record = outcome.result.record
     pixels, size, cells = (
         record.image.height * record.image.width,
