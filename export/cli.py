@@ -51,7 +51,10 @@ def inspect_command(file: Path) -> None:
 @click.option("--name", help="Name that the model goes by; the training run's by default.")
 @click.option("--parity", type=FILE, metavar="DIR", help="Pictures to compare with PyTorch on.")
 @click.option(
-    "--halo", default="exact", help="exact, near (bytes off by 1 at most) or pixels.", show_default=True
+    "--halo",
+    default="exact",
+    help="exact, near (bytes off by 1, a cell in thousands) or pixels.",
+    show_default=True,
 )
 @click.option(
     "--tile", metavar="PIXELS|auto", help="Preferred tile edge; auto measures it and the batch size."
