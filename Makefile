@@ -92,7 +92,7 @@ docs-serve: docs
 
 # The wheel is built from the source archive, so that the archive is known to hold what it must. Elsewhere than
 # on Linux nothing is to be repaired. Installed into a clean environment it must segment without a compiler, and
-# the bill of materials lists what that environment holds.
+# the bill of materials lists what that environment holds and what the wheel carries.
 wheel: $(TOOLS)/stamp
 	rm -rf dist build/wheel $(TOOLS)/clean
 	$(TOOLS)/bin/python -m build --no-isolation --outdir build/wheel .
@@ -106,6 +106,7 @@ wheel: $(TOOLS)/stamp
 	$(TOOLS)/clean/bin/python -m pip uninstall --quiet --yes setuptools pip
 	cd dist && $(abspath $(TOOLS))/bin/cyclonedx-py environment --pyproject ../pyproject.toml --mc-type library \
 	  --output-reproducible --output-file "$$(basename *.tar.gz .tar.gz).cdx.json" $(abspath $(TOOLS))/clean/bin/python
+	$(TOOLS)/bin/python .ci/bundled.py dist/*.cdx.json
 	@ls -l dist
 
 # Both install from the index, apart from the locks: that is what a user gets.

@@ -13,7 +13,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 project = PROJECT["name"]
 author = PROJECT["authors"][0]["name"]
-copyright = f"{author}, {PROJECT['license']}"  # Sphinx wants this name
+copyright = f"{author}, Apache-2.0"  # Sphinx wants this name
 version = release = PROJECT["version"]
 
 extensions = [

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -102,3 +103,11 @@ def test_the_base_lock_is_whole_and_has_no_framework() -> None:
     for line in PROJECT["project"]["dependencies"]:
         assert canonicalize_name(Requirement(line).name) in locked
     assert not {"torch", "onnx", "matplotlib", "scipy"} & set(locked)
+
+
+def test_the_bill_of_materials_names_what_the_wheel_carries() -> None:
+    bundled = runpy.run_path(str(ROOT / ".ci" / "bundled.py"))["bundled"]()
+    listed = {part["properties"][0]["value"] for part in bundled}
+    foreign = [*ROOT.glob("runtime/**/*.min.js"), *ROOT.glob("runtime/**/*.onnx")]
+    assert listed == {f"cellseg/{path.relative_to(ROOT).as_posix()}" for path in foreign}
+    assert all(part["licenses"] and part["hashes"][0]["alg"] == "SHA-256" for part in bundled)
