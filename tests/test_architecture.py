@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from itertools import chain
@@ -35,6 +36,30 @@ HEAVY = OPTIONAL | {
     "numpy", "cv2", "yaml", "imagecodecs", "openvino", "pyarrow", "pydantic", "tifffile", "zarr", "rich",
 }
 # fmt: on
+#: The wings of the runtime, from the ground up; each may import those below it, none beside it. A module at
+#: the top of the runtime is a wing of its own.
+LAYERS = (
+    ("errors",),
+    ("kernels", "options", "common"),
+    ("model", "geometry", "intensity", "evaluation"),
+    ("backends", "readers", "instances"),
+    ("sizing", "writers"),
+    ("streaming",),
+    ("results",),
+    ("pipeline",),
+    ("tuning", "cluster", "view"),
+    ("cli", "testing"),
+)
+#: Lines of the longest file, and of the longest function without its docstring.
+MOST_LINES, MOST_OF_A_FUNCTION = 400, 60
+#: What is longer, by its present length. These may only shrink; nothing may be added.
+LONG_FILES = {"benchmarks/slides.py": 454, "train/crops.py": 405}
+LONG_FUNCTIONS = {
+    "benchmarks/kernels.py: tile_cases": 105,
+    "export/bundle.py: describe": 74,
+    "export/cli.py: main": 67,
+    "runtime/writers/report.py: page": 64,
+}
 
 
 def sources(*parts: str) -> list[Path]:
@@ -77,6 +102,103 @@ def test_arrows(path: Path) -> None:
             assert target != part, f"{name}: inside a part imports are relative"
             assert target in ARROWS[part], f"{part} may not import cellseg.{target}"
         assert head not in {*ARROWS, "csrc", "tests", "benchmarks"}, f"{name} is no installed name"
+
+
+def wing_of(path: Path) -> str:
+    """Return the folder of the runtime that a module is in, or the module itself."""
+    return path.relative_to(ROOT / "runtime").with_suffix("").parts[0]
+
+
+def wings_imported(path: Path) -> set[str]:
+    """Return the wings that a module imports: at once, for types alone, or late."""
+    package = path.relative_to(ROOT / "runtime").parent.parts
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            target = (*base, *(node.module or "").split(".")) if node.module else base
+            found |= {target[0]} if target else {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in sources("runtime") if p.parent.name != "runtime"], ids=name_of)
+def test_wings(path: Path) -> None:
+    """A wing imports what is below it, for types or late too, so that there is no cycle among wings."""
+    height = {wing: at for at, wings in enumerate(LAYERS) for wing in wings}
+    wing = wing_of(path)
+    assert wing in height, f"runtime/{wing} is no wing: put it into one, or into LAYERS with a reason"
+    for other in wings_imported(path) - {wing}:
+        assert other in height, f"{other} is no wing of the runtime"
+        assert height[other] < height[wing], f"{wing} may not import {other}; it may what lies below it"
+
+
+def test_no_loose_modules() -> None:
+    """Beside the wings the runtime holds its errors and the one function that joins all."""
+    loose = {path.stem for path in (ROOT / "runtime").glob("*.py")}
+    assert loose == {"__init__", "errors", "pipeline"}
+    wings = {path.parent.name for path in (ROOT / "runtime").glob("*/__init__.py")}
+    assert wings | {"errors", "pipeline"} <= {wing for wings in LAYERS for wing in wings}
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    """Yield the modules of ours that a module imports as soon as it is imported itself."""
+    part = path.relative_to(ROOT).parts[0]
+    package = path.relative_to(ROOT).parent.parts
+    pending = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])]).removeprefix("cellseg.")
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+            if module.count(".") or module != part:
+                yield module
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test):
+            pending += [*node.body, *node.orelse]
+        elif isinstance(node, ast.Try):
+            pending += [*node.body, *node.orelse, *node.finalbody, *chain(*(h.body for h in node.handlers))]
+
+
+def test_no_module_needs_itself() -> None:
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sources(*ARROWS)
+    }
+    graph = {
+        name: {other for other in modules_imported(path) if other in paths and other != name}
+        for name, path in paths.items()
+    }
+    for name, others in graph.items():  # a package imports its modules, and these not it, for its names
+        graph[name] = {other for other in others if not name.startswith(f"{other}.")}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the modules
+
+
+def lengths_of_functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the name of each function and how many lines it has without its docstring."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+            length = node.end_lineno - node.lineno + 1
+            first = node.body[0]
+            if ast.get_docstring(node, clean=False) is not None and first.end_lineno:
+                length -= first.end_lineno - first.lineno + 1
+            yield f"{name_of(path)}: {node.name}", length
+
+
+def test_files_and_functions_are_short() -> None:
+    """What is too long is listed, by its length, and shrinks until it can leave the list."""
+    kernels = [path for path in (ROOT / "csrc").iterdir() if path.suffix in (".pyx", ".pxd")]
+    every = [*sources(*ARROWS, "benchmarks"), *kernels]
+    files = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in every}
+    functions = dict(chain(*map(lengths_of_functions, sources(*ARROWS, "benchmarks"))))
+    for found, most, listed in (
+        (files, MOST_LINES, LONG_FILES),
+        (functions, MOST_OF_A_FUNCTION, LONG_FUNCTIONS),
+    ):
+        long = {name: length for name, length in found.items() if length > most}
+        assert not set(long) - set(listed), f"over {most} lines; cut what is new among {sorted(long)}"
+        assert not set(listed) - set(long), "is short now: take it off the list"
+        grown = {name: length for name, length in long.items() if length > listed[name]}
+        assert not grown, f"has grown beyond {listed}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "csrc").glob("*.p[yx][xd]")), ids=name_of)

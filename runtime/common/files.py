@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -91,3 +92,33 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while writing ``path`` into one clear line.
+
+    Raises
+    ------
+    OutputError
+        In place of any ``OSError``.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
+
+
+def _advice(error: OSError) -> str:
+    text = str(error).lower()
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text:
+        return "the disk is full; free some space or choose another folder with -o"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) or "read-only" in text:
+        return "no permission, or a read-only disk; choose another folder with -o"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return "a file is in the way where a folder is needed; choose another folder with -o"
+    if error.errno == errno.ENAMETOOLONG:
+        return "the name is too long; rename the image"
+    return (error.strerror or str(error) or type(error).__name__).lower()

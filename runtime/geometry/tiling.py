@@ -188,3 +188,11 @@ def reflect(index: int, size: int) -> int:
         return 0
     index %= 2 * (size - 1)
     return index if index < size else 2 * (size - 1) - index
+
+
+def fit(height: int, width: int, max_edge: int) -> tuple[int, int]:
+    """Return the size that a height × width picture has when its longer edge is at most ``max_edge``."""
+    longest = max(height, width)
+    if longest <= max_edge:
+        return height, width
+    return max(1, round(height * max_edge / longest)), max(1, round(width * max_edge / longest))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ..common.closing import Closing
 from ..errors import ImageError, UsageError
-from ..geometry.tiling import Region
+from ..geometry.tiling import Region, fit
 from ..intensity.channels import COLOURS, are_unnamed, list_channels
 from .area import Shrinker
 
@@ -249,14 +249,6 @@ class DirectReader(SlideReader):
     @abstractmethod
     def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         """Read a region that is known to lie inside the level; write all of ``out``."""
-
-
-def fit(height: int, width: int, max_edge: int) -> tuple[int, int]:
-    """Return the size that a height × width picture has when its longer edge is at most ``max_edge``."""
-    longest = max(height, width)
-    if longest <= max_edge:
-        return height, width
-    return max(1, round(height * max_edge / longest)), max(1, round(width * max_edge / longest))
 
 
 def select(

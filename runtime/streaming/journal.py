@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ..common.bounded import parse_json, read_bytes
 from ..common.disk import sync, sync_folder
+from ..common.files import writing
 from ..errors import OutputError, UsageError
-from ..writers.base import writing
 
 #: Before the compressed planes of a band: mark, CRC-32 of what follows, heads, rows, columns.
 HEADER = struct.Struct("<4sIIII")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..common.files import writing
 from ..common.threads import cores
 from ..errors import OutputError
 from ..instances import Strip
@@ -87,23 +87,6 @@ def opening(writer: Discarding, path: Path) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while writing ``path`` into one clear line.
-
-    Raises
-    ------
-    OutputError
-        In place of any ``OSError``.
-    """
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_advice(error)}") from error
-
-
 def compressors(name: str) -> ThreadPoolExecutor:
     """Return threads of this name that compress what a writer hands them."""
     return ThreadPoolExecutor(min(4, cores()), name)
@@ -124,16 +107,3 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             raise
-
-
-def _advice(error: OSError) -> str:
-    text = str(error).lower()
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text:
-        return "the disk is full; free some space or choose another folder with -o"
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) or "read-only" in text:
-        return "no permission, or a read-only disk; choose another folder with -o"
-    if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return "a file is in the way where a folder is needed; choose another folder with -o"
-    if error.errno == errno.ENAMETOOLONG:
-        return "the name is too long; rename the image"
-    return (error.strerror or str(error) or type(error).__name__).lower()

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from ..common.bounded import parse_json, read_bytes
 from ..common.disk import contents
+from ..common.files import writing
 from ..errors import OutputError
-from .base import writing
 
 #: The file that every finished folder of results holds.
 RECORD = "run.json"

@@ -25,8 +25,8 @@ from types import TracebackType
 from typing import Self
 
 from ..common.disk import exchange, sync_all, sync_folder
+from ..common.files import writing
 from ..errors import OutputError
-from .base import writing
 from .contents import RECORD, File, listed, remove_listed, seal
 
 try:

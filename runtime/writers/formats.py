@@ -14,9 +14,10 @@ import numpy.typing as npt
 import tifffile
 import zarr
 
+from ..common.files import writing
 from ..errors import OutputError
 from ..instances import Strip
-from .base import Writer, write_whole, writing
+from .base import Writer, write_whole
 from .contents import check
 from .labels import LabelsZarr
 

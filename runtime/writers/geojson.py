@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.buffers import Recycler
+from ..common.files import writing
 from ..instances import Cells, Strip
 from ..kernels.features import capacity, write_features
-from .base import Writer, compressors, opening, writing
+from .base import Writer, compressors, opening
 from .blocks import CellBlocks
 from .table import intensity_columns, measured
 

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
+from ..common.files import writing
 from ..errors import UsageError
 from ..instances import Strip
-from .base import Writer, compressors, opening, writing
+from .base import Writer, compressors, opening
 from .shards import LEVEL, write_shard
 from .store import DiscardableStore
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..geometry.regions import Polygons
+from ..geometry.tiling import fit
 from ..instances import Cells, Strip
 from ..intensity.display import Display
 from ..kernels.draw import draw_rings, lay_over
-from ..readers.base import fit
 from .base import Writer, write_whole
 
 #: The longer edge of the picture in pixels.

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
+from ..common.files import writing
 from ..errors import UsageError
-from .base import Discarding, opening, writing
+from .base import Discarding, opening
 from .labels import CHUNK, SHARD_WIDTH, pyramid_shapes
 from .store import DiscardableStore
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .base import writing
+from ..common.files import writing
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

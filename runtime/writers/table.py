@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from ..common.files import writing
 from ..instances import Cells, Strip
-from .base import Writer, opening, writing
+from .base import Writer, opening
 from .blocks import CellBlocks
 
 #: Rows of a row group.

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellseg.runtime.common.files import writing
 from cellseg.runtime.common.names import result_name
 from cellseg.runtime.errors import OutputError
 from cellseg.runtime.writers import OutputFolder, write_record
 from cellseg.runtime.writers import folder as folder_module
-from cellseg.runtime.writers.base import writing
 from cellseg.runtime.writers.contents import File, difference, listed
 from cellseg.runtime.writers.folder import MARK, NAMES, recover
 from cellseg.runtime.writers.outputs import titles

@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from cellseg.runtime import options, segment
+from cellseg.runtime import segment
 from cellseg.runtime.cli import infer
 from cellseg.runtime.cli.inputs import COLUMNS
 from cellseg.runtime.cli.options import chosen, parameter
 from cellseg.runtime.errors import UsageError
 from cellseg.runtime.options import OPTIONS, SegmentOptions
+from cellseg.runtime.options import segment as options
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 
