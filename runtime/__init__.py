@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from .common.privacy import forbid_reports
 
 if TYPE_CHECKING:
+    from .cluster.many import segment_many
     from .pipeline import segment
     from .results.result import Result
 
-__all__ = ["Result", "segment"]
+__all__ = ["Result", "segment", "segment_many"]
 
 forbid_reports()
 
@@ -21,6 +22,10 @@ def __getattr__(name: str) -> Any:
         from .pipeline import segment
 
         return segment
+    if name == "segment_many":
+        from .cluster.many import segment_many
+
+        return segment_many
     if name == "Result":
         from .results.result import Result
 

@@ -47,7 +47,8 @@ LAYERS = (
     ("streaming",),
     ("results",),
     ("pipeline",),
-    ("tuning", "cluster", "view"),
+    ("tuning", "batch", "view"),
+    ("cluster",),
     ("cli", "testing"),
 )
 #: Lines of the longest file, and of the longest function without its docstring.

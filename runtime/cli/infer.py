@@ -108,8 +108,8 @@ def main(
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     chosen_model = common.chosen_model(engine, model)
     from ..backends import Options
+    from ..batch.inputs import expand, result_names
     from ..batch.jobs import Job
-    from .inputs import expand, result_names
 
     inputs = expand(images)
     names = result_names(inputs)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import UsageError
-from ..options import OPTIONS, Choice, Number, Option, Pair, SegmentOptions, Switch, Whole
+from ..options import OPTIONS, Choice, Number, Option, Pair, SegmentOptions, Switch, Whole, flag
 from . import common
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -49,11 +49,6 @@ def chosen(choices: Mapping[str, Any]) -> SegmentOptions:
 def parameter(name: str, option: Option) -> str:
     """Return the name by which click hands over an option's value."""
     return f"no_{flag(name, option)}" if option.off else flag(name, option)
-
-
-def flag(name: str, option: Option) -> str:
-    """Return the name of an option on the command line and in a manifest, without dashes."""
-    return option.flag or name
 
 
 def _made(name: str, option: Option, default: Any) -> Callable[[_Decorated], _Decorated]:

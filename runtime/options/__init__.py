@@ -1,7 +1,7 @@
 """What can be asked for: every option is said once, in a table that Python and the commands share."""
 
 from .kinds import Choice, Number, Option, Pair, RegionsLike, Switch, Whole
-from .segment import OPTIONS, Blend, LabelFormat, PrecisionChoice, SegmentOptions, TissueChoice
+from .segment import OPTIONS, Blend, LabelFormat, PrecisionChoice, SegmentOptions, TissueChoice, flag
 
 __all__ = [
     "OPTIONS",
@@ -17,4 +17,5 @@ __all__ = [
     "Switch",
     "TissueChoice",
     "Whole",
+    "flag",
 ]

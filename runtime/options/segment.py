@@ -276,6 +276,11 @@ def _found() -> dict[str, Option]:
     return {field.name: hints[field.name].__metadata__[0] for field in dataclasses.fields(SegmentOptions)}
 
 
+def flag(name: str, option: Option) -> str:
+    """Return the name of an option on the command line and in a manifest, without dashes."""
+    return option.flag or name
+
+
 def _default(name: str) -> Any:
     return SegmentOptions.__dataclass_fields__[name].default
 

@@ -6,8 +6,8 @@ import pytest
 
 from cellseg.runtime import segment
 from cellseg.runtime.batch.jobs import Job, Outcome, run_job
-from cellseg.runtime.batch.many import segment_many
 from cellseg.runtime.batch.summary import write_summary
+from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.errors import ImageError
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec

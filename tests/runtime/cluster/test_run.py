@@ -11,8 +11,8 @@ import pytest
 import tifffile
 
 from cellseg.runtime.batch.jobs import Job
-from cellseg.runtime.batch.many import segment_many
 from cellseg.runtime.cluster.connect import connect, local_processes
+from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.cluster.run import run_jobs
 from cellseg.runtime.cluster.where import Place
 from cellseg.runtime.common.threads import cores

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cellseg.runtime import segment
+from cellseg.runtime.batch.inputs import COLUMNS
 from cellseg.runtime.cli import infer
-from cellseg.runtime.cli.inputs import COLUMNS
 from cellseg.runtime.cli.options import chosen, parameter
 from cellseg.runtime.errors import UsageError
 from cellseg.runtime.options import OPTIONS, SegmentOptions

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import Backend, Options, open_backend
+from ..batch.inputs import expand, result_names
+from ..batch.jobs import Job, Outcome, run_job
 from ..errors import UsageError
 from ..options import SegmentOptions
 from ..pipeline import Model
-from .jobs import Job, Outcome, run_job
 
 if TYPE_CHECKING:
-    from ..cluster.connect import Cluster
+    from .connect import Cluster
 
 
 def segment_many(
@@ -56,8 +57,6 @@ def segment_many(
     UsageError
         The call or the cluster is wrong; nothing was started.
     """
-    from ..cli.inputs import expand, result_names
-
     chosen = (options or SegmentOptions()).but(**keywords)
     inputs = expand([os.fspath(image) for image in images])
     jobs = [
@@ -77,8 +76,8 @@ def segment_many(
             for job in jobs:
                 yield run_job(job, backend)
         return
-    from ..cluster.connect import connect
-    from ..cluster.run import run_jobs
+    from .connect import connect
+    from .run import run_jobs
 
     if isinstance(model, Backend):
         raise UsageError(

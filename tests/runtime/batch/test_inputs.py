@@ -2,7 +2,7 @@
 
 import pytest
 
-from cellseg.runtime.cli.inputs import Input, expand, result_names
+from cellseg.runtime.batch.inputs import Input, expand, result_names
 from cellseg.runtime.errors import UsageError
 
 

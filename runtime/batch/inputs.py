@@ -1,4 +1,4 @@
-"""What the user names on the command line becomes a list of images.
+"""What the user names becomes a list of images.
 
 Files, folders, patterns, URLs and manifests; nothing is opened here but manifests.
 """
@@ -19,8 +19,7 @@ from typing import Any
 from ..common.bounded import brief, read_table
 from ..common.names import result_name
 from ..errors import UsageError
-from ..options import OPTIONS
-from .options import flag
+from ..options import OPTIONS, flag
 
 #: Endings of files that are taken from a folder.
 SUFFIXES = {
