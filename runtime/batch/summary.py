@@ -138,7 +138,8 @@ def _line(row: dict[str, Any]) -> str:
     picture = f'<a href="{folder}/report.html"><img src="{folder}/overview.png" alt="" loading="lazy"></a>'
     worker = f"<small>worker {html.escape(row['worker'])}</small>" if row["worker"] else ""
     area = f"{row['median_area_um2']} µm²" if row["median_area_um2"] else f"{row['median_area_px']} px"
-    density = html.escape(str(row["cells_per_mm2"] or f"{row['cells_per_megapixel']} per Mpx"))
+    per_mm2, per_mpx = row["cells_per_mm2"], row["cells_per_megapixel"]
+    density = f"{float(per_mm2):,.4g}" if per_mm2 else f"{float(per_mpx):,.4g} per Mpx"
     return (
         f"<tr><td>{picture}</td>"
         f'<td class="name"><a href="{folder}/report.html">{name}</a>{worker}{notes}</td>'

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..backends import Options
 from ..batch.jobs import Job, Outcome
+from ..common.spelling import language
 from ..errors import BackendError, CellsegError, OutputError, UsageError
 from .connect import DEATHS, Connected, version
 from .worker import NAME, EnginePlugin, Opening, look, release, work
@@ -66,7 +67,12 @@ def run_jobs(
     first = jobs[0].options
     # What an engine reports by calling back cannot cross to another machine.
     opening = Opening(
-        model, first.device, first.engine, replace(running or Options(), rebuilding=None), cluster.local
+        model,
+        first.device,
+        first.engine,
+        replace(running or Options(), rebuilding=None),
+        cluster.local,
+        language(),
     )
     client.register_plugin(EnginePlugin(opening))
     if tell is not None:

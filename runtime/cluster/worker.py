@@ -18,6 +18,7 @@ from ..backends import Backend, Options, open_backend
 from ..backends.gpus import list_gpus
 from ..batch.jobs import Job, Outcome, run_job
 from ..common.heap import steady_heap
+from ..common.spelling import Language, written_as
 from ..streaming.progress import Progress
 
 #: Name of the plugin at its worker, and of the events by which workers tell how far they are.
@@ -37,6 +38,8 @@ class Opening:
     running: Options
     #: Processes that share one machine's cores and GPUs; 0 where each worker has its own.
     sharers: int = 0
+    #: How options are written in messages: as where the run was started.
+    language: Language = "python"
 
 
 class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
@@ -46,6 +49,7 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
+        self.language = opening.language
 
     def setup(self, worker: Any) -> None:
         """Note which of the sharers this is; the engine is opened with the first image."""
@@ -82,7 +86,7 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
             return self._backend
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_opening": self._opening}
+        return {"_opening": self._opening, "language": self.language}
 
 
 def share_of(processors: list[int], number: int, sharers: int) -> list[int]:
@@ -98,7 +102,8 @@ def work(job: Job, number: int) -> Outcome:
     worker = get_worker()
     plugin: EnginePlugin = worker.plugins[NAME]
     told = _Teller(worker, number)
-    return replace(run_job(job, plugin.backend(), told), worker=str(worker.name))
+    with written_as(plugin.language):
+        return replace(run_job(job, plugin.backend(), told), worker=str(worker.name))
 
 
 class _Teller:

@@ -29,6 +29,11 @@ def written_as(language: Language) -> Iterator[None]:
         _language = before
 
 
+def language() -> Language:
+    """Return the language that messages are written in now."""
+    return _language
+
+
 def option(name: str, value: Any = None) -> str:
     """Return an option as the user would write it.
 

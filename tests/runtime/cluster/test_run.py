@@ -15,6 +15,7 @@ from cellseg.runtime.cluster.connect import connect, local_processes
 from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.cluster.run import run_jobs
 from cellseg.runtime.cluster.where import Place
+from cellseg.runtime.common.spelling import written_as
 from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import UsageError
 from cellseg.runtime.options import SegmentOptions
@@ -53,10 +54,11 @@ def alone(images, bright_model, tmp_path_factory):
 
 
 def test_the_same_bytes_as_one_process(images, alone, bright_model, tmp_path):
-    (images / "broken.tif").write_bytes(b"II*\0nonsense")
+    odd = np.zeros((5, 40, 50), np.uint8)
+    tifffile.imwrite(images / "broken.tif", odd, photometric="minisblack", planarconfig="separate")
     try:
         events = []
-        with connect(f"local:{min(2, cores())}") as connected:
+        with written_as("command"), connect(f"local:{min(2, cores())}") as connected:
             jobs = [
                 Job(str(path), tmp_path / path.stem, SegmentOptions()) for path in sorted(images.iterdir())
             ]
@@ -64,6 +66,7 @@ def test_the_same_bytes_as_one_process(images, alone, bright_model, tmp_path):
         failed = [outcome for outcome in outcomes if outcome.error is not None]
         assert [outcome.job.folder.name for outcome in failed] == ["broken"]
         assert "broken.tif" in str(failed[0].error)
+        assert "--" in str(failed[0].error)  # as on the command line, though it comes from a worker
         assert {name: hashes(tmp_path / name) for name in alone} == alone
         assert {outcome.worker for outcome in outcomes} <= {"0", "1"}
         assert {event["job"] for event in events} <= set(range(6))
