@@ -115,3 +115,10 @@ def test_every_page_is_in_the_contents() -> None:
     contents = "".join(re.findall(r"```{toctree}.*?```", index, re.DOTALL))
     listed = set(re.findall(r"^(\w+)$", contents, re.MULTILINE))
     assert {page.stem for page in PAGES[1:]} == listed | {"index"}
+
+
+def test_the_drawing_has_every_wing() -> None:
+    wings = {path.parent.name for path in (ROOT / "runtime").glob("*/__init__.py")}
+    for page in (ROOT / "docs" / "design.md", ROOT / "CONTRIBUTING.md"):
+        text = page.read_text(encoding="utf-8")
+        assert not {wing for wing in wings - {"testing"} if not re.search(rf"\b{wing}\b", text)}, page.name
