@@ -257,6 +257,7 @@ def _claim(path: Path, final: Path) -> int:
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             (path / MARK).touch()
+            sync_folder(path)  # before anything else is in it: what is left of it must be known as ours
         try:
             lock = _lock(path)
         except FileNotFoundError:
