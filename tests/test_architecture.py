@@ -40,7 +40,8 @@ HEAVY = OPTIONAL | {
 #: the top of the runtime is a wing of its own.
 LAYERS = (
     ("errors",),
-    ("kernels", "options", "common"),
+    ("kernels", "common"),
+    ("options",),
     ("model", "geometry", "intensity", "evaluation"),
     ("backends", "readers", "instances"),
     ("sizing", "writers"),

@@ -167,7 +167,8 @@ def _decode(path: Path) -> Labels:
         return np.asarray(zarr.open_group(path, mode="r")["0"])
     if path.suffix.lower() in (".tif", ".tiff"):
         return np.asarray(tifffile.imread(path))
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    data = np.fromfile(path, np.uint8)  # OpenCV opens no path with a name that is no UTF-8
+    labels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if labels is None:
         raise ValueError("damaged, empty or not a picture")
     return np.asarray(labels)
