@@ -90,12 +90,16 @@ docs: $(VENV)/dev.stamp
 docs-serve: docs
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory docs/_build/html 8000
 
+# How to link, without the place where this machine keeps its Python: it is nobody's affair who gets the wheel.
+LINK := import sysconfig; \
+  print(*[word for word in (sysconfig.get_config_var('LDSHARED') or '').split() if 'rpath' not in word and word[:2] != '-L'])
+
 # The wheel is built from the source archive, so that the archive is known to hold what it must. Elsewhere than
 # on Linux nothing is to be repaired. Installed into a clean environment it must segment without a compiler, and
 # the bill of materials lists what that environment holds and what the wheel carries.
 wheel: $(TOOLS)/stamp
 	rm -rf dist build/wheel $(TOOLS)/clean
-	$(TOOLS)/bin/python -m build --no-isolation --outdir build/wheel .
+	LDSHARED="$$($(TOOLS)/bin/python -c "$(LINK)")" $(TOOLS)/bin/python -m build --no-isolation --outdir build/wheel .
 	@mkdir -p dist && cp build/wheel/*.tar.gz dist/
 	if [ "$$(uname)" = Linux ]; then PATH="$(abspath $(TOOLS))/bin:$$PATH" auditwheel repair --wheel-dir dist build/wheel/*.whl; \
 	  else cp build/wheel/*.whl dist/; fi
