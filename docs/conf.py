@@ -42,25 +42,29 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 
 
-def all_commands() -> list[tuple[str, str]]:
-    """Return the name and the import path of every command, those beside a command after it."""
+def all_commands() -> list[tuple[str, str, Any]]:
+    """Return name, import path and command of all commands, those beside a command after it."""
     found = []
     for name, target in PROJECT["scripts"].items():
         module, _, attribute = target.partition(":")
-        main = getattr(importlib.import_module(module), attribute)
-        found.append((name, target))
         values = vars(importlib.import_module(module))
+        main = values[attribute]
+        found.append((name, target, main))
         for word in getattr(main, "words", {}).values():
             (variable,) = [key for key, value in values.items() if value is word]
-            found.append((word.name, f"{module}:{variable}"))
+            found.append((word.name, f"{module}:{variable}", word))
     return found
 
 
 def write_commands(_: Any, page: str, source: list[str]) -> None:
     """Put a section for every command into the page of commands, made from the code."""
     if page == "commands":
-        sections = [f".. click:: {target}\n   :prog: {name}\n" for name, target in all_commands()]
-        text = "\n".join(f"```{{eval-rst}}\n{section}```\n" for section in sections)
+        text = ""
+        for name, target, command in all_commands():
+            text += f"```{{eval-rst}}\n.. click:: {target}\n   :prog: {name}\n```\n\n"
+            lines = [f"# {what}\n{line}" for line, what in getattr(command, "examples", ())]
+            if lines:
+                text += "Examples:\n\n```sh\n" + "\n\n".join(lines) + "\n```\n\n"
         source[0] = source[0].replace("<!-- commands -->", text)
 
 
