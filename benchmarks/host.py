@@ -103,7 +103,7 @@ class NullEngine(Backend):
         started = time.thread_time()
         tiles = min(self.batch, len(self._grid) - self._next)
         for slot in range(self.batch):
-            row, column = divmod(self._next + slot, self._grid.columns)
+            row, column = divmod(self._next + slot, self._grid.n_columns)
             y = (row * self._grid.core - self._grid.halo) % self._edge
             x = (column * self._grid.core - self._grid.halo) % self._edge
             planes[slot] = self._scene[:, y : y + self.tile, x : x + self.tile]

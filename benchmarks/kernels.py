@@ -214,8 +214,8 @@ def tile_cases(size: int) -> list[Case]:
     bands = list(grid)
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 4000, (size, size, 3)).astype(np.uint16)
-    batch = np.zeros((grid.columns, TILE, TILE, 3), np.uint8)
-    planes = rng.integers(0, 256, (grid.columns, 3, TILE, TILE)).astype(np.uint8)
+    batch = np.zeros((grid.n_columns, TILE, TILE, 3), np.uint8)
+    planes = rng.integers(0, 256, (grid.n_columns, 3, TILE, TILE)).astype(np.uint8)
     out = np.zeros((3, size, size), np.uint8)
 
     def cut(image: NDArray[np.generic], pick: tuple[int, ...], mapping: Normalization) -> Callable[[], None]:

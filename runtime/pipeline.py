@@ -43,7 +43,7 @@ from .streaming.progress import Progress
 from .streaming.setup import Setup
 from .streaming.stages import SlideRun
 
-#: A small image is cut into so many batches where it has the tiles.
+#: A small image is divided into at least this many batches, if it has enough tiles.
 FEWEST_BATCHES = 6
 
 Image = str | os.PathLike[str] | NDArray[Any] | SlideReader

@@ -113,7 +113,7 @@ def _expand_one(argument: str) -> list[Input]:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a file was made by us, such as the overview beside its record."""
+    """Whether a file was made by us, such as the overview next to its record."""
     return (path.parent / RECORD).is_file()
 
 

@@ -1,4 +1,4 @@
-"""Buffers that are used again instead of being freed and asked for anew.
+"""Buffers that are used again instead of being freed and allocated again.
 
 Fresh memory is not free: the system clears each page when it is touched first, which took 40 % of the
 processor time outside the engine. Stages that make large arrays all the time keep them instead.

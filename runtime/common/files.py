@@ -15,7 +15,7 @@ from .disk import sync, sync_folder
 
 @contextlib.contextmanager
 def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well.
+    """Give a temporary file in the folder of `path` that takes its place when the block ends well.
 
     A reader sees the old file or the new one. On any exception, Ctrl-C included, the temporary file
     goes and the old file stays as it was. The place is tried at once, before work is spent on it.

@@ -122,12 +122,12 @@ class TileGrid:
         return self.tile - 2 * self.halo
 
     @property
-    def rows(self) -> int:
+    def n_bands(self) -> int:
         """Number of bands."""
         return -(-self.height // self.core)
 
     @property
-    def columns(self) -> int:
+    def n_columns(self) -> int:
         """Number of tiles in a band."""
         return -(-self.width // self.core)
 
@@ -137,23 +137,23 @@ class TileGrid:
         return self.height * self.width / (len(self) * self.tile**2)
 
     def __len__(self) -> int:
-        return self.rows * self.columns
+        return self.n_bands * self.n_columns
 
     def band(self, index: int) -> Band:
-        """Return one band, ``0 <= index < rows``."""
-        if not 0 <= index < self.rows:
-            raise IndexError(f"band {index} of {self.rows}")
+        """Return one band, ``0 <= index < n_bands``."""
+        if not 0 <= index < self.n_bands:
+            raise IndexError(f"band {index} of {self.n_bands}")
         core, halo, tile = self.core, self.halo, self.tile
         y = index * core
         height = min(core, self.height - y)
         tiles = tuple(
             Tile(
-                index * self.columns + column,
+                index * self.n_columns + column,
                 index,
                 Region(y - halo, column * core - halo, tile, tile),
                 Region(y, column * core, height, min(core, self.width - column * core)),
             )
-            for column in range(self.columns)
+            for column in range(self.n_columns)
         )
         first, last = seen(y - halo, y - halo + tile, self.height)
         return Band(
@@ -161,7 +161,7 @@ class TileGrid:
         )
 
     def __iter__(self) -> Iterator[Band]:
-        return (self.band(index) for index in range(self.rows))
+        return (self.band(index) for index in range(self.n_bands))
 
 
 def seen(start: int, stop: int, size: int) -> tuple[int, int]:

@@ -21,7 +21,7 @@ LEAST_COLOUR, MOST_COLOUR = 10, 40
 DARKER = 40
 #: Specks smaller than this part of the overview are dust.
 DUST = 2e-5
-#: The rest grows by so many pixels of the overview and of the slide, whichever is more.
+#: The rest is dilated by this many pixels of the overview or of the slide, whichever is more.
 GROW, GROW_PIXELS = 4, 64
 
 

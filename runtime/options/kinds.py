@@ -230,7 +230,7 @@ class Regions(Kind[RegionsLike]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """All that is to be said of an option beside its name, type and default."""
+    """Everything about an option but its name, type and default."""
 
     #: What it does, for Python and the command line alike.
     text: str

@@ -72,7 +72,7 @@ class ResultFolder(Target):
         path = self._folder.path
         # With one band there is nothing to go on from; blended, a band needs the tiles of its neighbours.
         journal = None
-        if setup.grid.rows > 1 and setup.blend == "none":
+        if setup.grid.n_bands > 1 and setup.blend == "none":
             journal = Journal(path / JOURNAL, planes_identity(setup, self._source))
         picture, watch = _picture(setup.slide, setup.reader)
         subject = _subject(setup, picture)

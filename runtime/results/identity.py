@@ -154,7 +154,7 @@ class Identity:
 
 
 def described(options: SegmentOptions) -> dict[str, Any]:
-    """Return options as plain values; regions of interest by what they hold, beside their name."""
+    """Return options as plain values; of regions of interest the file's name and a digest of them."""
     plain = options.plain()
     if options.roi is not None:
         plain["roi"] = {"source": plain["roi"], "sha256": _regions(options.roi)}

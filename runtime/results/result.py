@@ -112,8 +112,8 @@ class Result:
     def table(self) -> dict[str, NDArray[Any]]:
         """One array of length n by name, as the columns of ``cells.parquet``.
 
-        Beside :attr:`Cells.columns <cellseg.runtime.instances.Cells.columns>` it has sizes in micrometres,
-        where the size of a pixel is known, and intensities by the names of their channels.
+        Unlike :attr:`Cells.columns <cellseg.runtime.instances.Cells.columns>` it also has sizes in
+        micrometres, where the size of a pixel is known, and intensities by the names of their channels.
         """
         if self.folder is None:
             from ..writers.table import measured

@@ -93,7 +93,7 @@ def read_bands(
 def _spans(grid: TileGrid, band: Band, columns: Callable[[Band], NDArray[np.bool_]]) -> list[tuple[int, int]]:
     """Return the columns, as (first, last + 1), that a band or one that shares rows with it needs."""
     needed = columns(band)
-    for index in range(band.index + 1, grid.rows):
+    for index in range(band.index + 1, grid.n_bands):
         other = grid.band(index)
         if other.rows.y >= band.rows.y1:
             break

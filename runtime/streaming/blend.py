@@ -89,11 +89,13 @@ class Blender(Stitcher):
         self._down = blend_weights(grid.height, grid.tile, grid.halo, kind)
         self._across = blend_weights(grid.width, grid.tile, grid.halo, kind)
         covers = -(-grid.tile // grid.core)  # bands that cover a row
-        self._kept = np.empty((min(covers, grid.rows), grid.columns, heads, grid.tile, grid.tile), np.uint8)
+        self._kept = np.empty(
+            (min(covers, grid.n_bands), grid.n_columns, heads, grid.tile, grid.tile), np.uint8
+        )
         self._sums = np.empty(grid.width, np.uint16)
         self._row = np.empty(grid.width, np.uint32)
         starts = range(-grid.halo, grid.width - grid.halo, grid.core)
-        alone = [self._alone(column, grid.width, grid.columns) for column in range(grid.columns)]
+        alone = [self._alone(column, grid.width, grid.n_columns) for column in range(grid.n_columns)]
         self._columns = np.array(
             [
                 (x, max(x, 0), min(x + grid.tile, grid.width), *part)
@@ -116,7 +118,7 @@ class Blender(Stitcher):
         first, last = (
             min(max(index * grid.core - grid.halo, 0), grid.height) for index in (band.index, band.index + 1)
         )
-        if band.index == grid.rows - 1:
+        if band.index == grid.n_bands - 1:
             last = grid.height
         return Region(first, 0, last - first, grid.width)
 
@@ -142,13 +144,13 @@ class Blender(Stitcher):
         grid = self._grid
         keep(
             planes,
-            np.array([tile.index % grid.columns for tile in tiles], np.int64),
+            np.array([tile.index % grid.n_columns for tile in tiles], np.int64),
             band.index,
             grid.core,
             grid.halo,
             grid.height,
             self._columns,
-            *self._alone(band.index, grid.height, grid.rows),
+            *self._alone(band.index, grid.height, grid.n_bands),
             self._kept,
             out,
             self.rows(band).y,

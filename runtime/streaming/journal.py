@@ -2,7 +2,7 @@
 
 What costs time is the network, so its planes are what is kept: band by band, compressed, each under
 its final name only when complete. All that follows from them (cells, numbers, tables) is computed
-anew by the same code from the same bytes, and therefore is the same.
+again by the same code from the same bytes, and is therefore the same.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEADER = struct.Struct("<4sIIII")
 MARK = b"CSB1"
 #: The file that says which run the bands belong to.
 IDENTITY = "run.json"
-#: A band that took less than so many times what keeping one takes is not kept: a fast engine computes
+#: A band is kept only if computing it took this many times as long as keeping one: a fast engine computes
 #: it again sooner than it would have been written.
 WORTH = 10.0
 #: Seconds from the start in which nothing is kept: computing them again is no loss, and most images take

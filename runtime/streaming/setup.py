@@ -69,7 +69,7 @@ class Setup:
         return self.unscaled or self.reader
 
     @property
-    def way_back(self) -> FullResolution | None:
+    def to_full_resolution(self) -> FullResolution | None:
         """How strips become strips of the slide, where the reader shows it at another scale."""
         if self.unscaled is None:
             return None

@@ -34,7 +34,7 @@ from .progress import EngineClock, Progress
 from .setup import Setup, Sink
 from .stitch import open_stitcher
 
-#: Bands of rows in memory beside those that batches on their way refer to: one being read, one being
+#: Bands of rows in memory in addition to those that batches in flight refer to: one being read, one being
 #: split.
 ROW_BUFFERS = 2
 #: Bands of planes in memory: one being filled, one being split.
@@ -89,14 +89,14 @@ class SlideRun:
         grid, backend, flow = setup.grid, setup.backend, self._flow
         slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
-        rows = min(grid.rows, ROW_BUFFERS + -(-slots * backend.batch // grid.columns))
+        rows = min(grid.n_bands, ROW_BUFFERS + -(-slots * backend.batch // grid.n_columns))
         # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
-        self._most_bands = rows - 1 if rows < grid.rows else rows
+        self._most_bands = rows - 1 if rows < grid.n_bands else rows
         heads = len(backend.spec.heads)
         self._stitcher = open_stitcher(grid, heads, setup.blend, self._covered)
         size = heads * self._stitcher.most_rows * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
-        self._planes = self._pool(min(PLANE_BUFFERS, grid.rows), lambda: np.empty(size, np.uint8))
+        self._planes = self._pool(min(PLANE_BUFFERS, grid.n_bands), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
         self._flights: Channel[Flight] = flow.channel(slots)
@@ -294,7 +294,7 @@ class SlideRun:
         self._strips.close()
 
     def _write(self) -> None:
-        back = self._setup.way_back
+        back = self._setup.to_full_resolution
         for strip in self._strips:
             written = strip if back is None else back.strip(strip)
             for sink in self._sinks:

@@ -100,7 +100,7 @@ class Cores(Stitcher):
 
 
 def open_stitcher(grid: TileGrid, heads: int, blend: Blend, covered: Coverage) -> Stitcher:
-    """Return what joins tiles of so many planes in the way that is asked for."""
+    """Return the stitcher for a way of joining tiles of ``heads`` planes."""
     if blend == "none":
         return Cores(grid, covered)
     from .blend import Blender

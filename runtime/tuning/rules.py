@@ -25,7 +25,7 @@ from ..model.spec import Head, JoinRule, ScoreRule, SplitSettings
 Planes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-#: Weight of the squared coefficients of standardised columns, beside the sum over all examples: without it
+#: Weight of the squared coefficients of standardised columns, added to the sum over all examples: without it
 #: a rule that separates few examples perfectly would grow without bound.
 RIDGE = 1.0
 #: A piece belongs to the true cell that holds at least this share of it.
@@ -149,7 +149,7 @@ def fit(
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A picture cut into pieces, beside its true cells.
+    """A picture cut into pieces, together with its true cells.
 
     Attributes
     ----------

@@ -26,7 +26,7 @@ def reference(grid: TileGrid, planes: NDArray[np.uint8], kind: Blend) -> NDArray
     for band in grid:
         for t in band.tiles:
             place = slice(t.read.y + tile, t.read.y1 + tile), slice(t.read.x + tile, t.read.x1 + tile)
-            weights = down[band.index][:, None] * across[t.index % grid.columns]
+            weights = down[band.index][:, None] * across[t.index % grid.n_columns]
             sums[:, *place] += weights * planes[t.index]
             total[place] += weights
     inner = slice(tile, tile + grid.height), slice(tile, tile + grid.width)
