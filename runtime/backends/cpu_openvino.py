@@ -34,6 +34,8 @@ _process: int | None = None
 #: Bytes that one result in a graph may take: for each pixel of a batch (a thousand channels at full size),
 #: and in any case.
 MOST_BYTES, MODEST_BYTES = 4096, 1 << 30
+#: Shapes of batches of up to so many pixels stay compiled, so many of them, beside the one in use.
+SMALL, MOST_SMALL = 1 << 18, 2
 
 
 class OpenVino(Backend):
@@ -92,6 +94,7 @@ class OpenVino(Backend):
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: set[_Running] = set()
         self._compiled: Any = None
+        self._kept: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
 
     @property
     def precision(self) -> str:
@@ -108,23 +111,31 @@ class OpenVino(Backend):
         return f"openvino on cpu ({self._precision}, {threads} threads in {streams} streams)"
 
     def _prepare(self, tile: int, batch: int) -> None:
+        shape = tile, batch
+        self._compiled, requests = made = self._kept.pop(shape, None) or self._compile(tile, batch)
+        # Small ones stay, the last used at the end: pictures of a few sizes come in turns.
+        small = [each for each in self._kept if each[1] * each[0] ** 2 <= SMALL]
+        self._kept = {each: self._kept[each] for each in small[-MOST_SMALL:]} | {shape: made}
+        self.in_flight = len(requests)
+        self._free = queue.SimpleQueue()
+        for request in requests:
+            self._free.put(request)
+
+    def _compile(self, tile: int, batch: int) -> tuple[Any, list[Any]]:
+        """Return the model for batches of one shape, and what computes them."""
         try:
             self._model.reshape({INPUT_NAME: [batch, tile, tile, self.spec.channels]})
             too_large = _too_large(self._model, batch * tile * tile)
             if too_large is not None:
                 raise RuntimeError(too_large)
-            self._compiled = CORE.compile_model(self._model, "CPU", self._options)
-            count = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+            compiled = CORE.compile_model(self._model, "CPU", self._options)
+            count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             # One batch computes per stream; one more is ready when a stream falls free.
-            requests = [self._compiled.create_infer_request() for _ in range(count + 1)]
+            return compiled, [compiled.create_infer_request() for _ in range(count + 1)]
         except Exception as error:
             raise BackendError(
                 f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {_reason(error)}"
             ) from None
-        self.in_flight = len(requests)
-        self._free = queue.SimpleQueue()
-        for request in requests:
-            self._free.put(request)
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
         request = self._free.get()
@@ -145,6 +156,7 @@ class OpenVino(Backend):
                 running.result()
         self._free = queue.SimpleQueue()
         self._compiled = self._model = None
+        self._kept = {}
 
     def _finished(self, running: _Running) -> None:
         self._running.discard(running)

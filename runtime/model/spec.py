@@ -35,13 +35,6 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    def __getitem__(self, name: str) -> Any:
-        """Return a field by its name, as in the JSON that this is written to."""
-        if name not in type(self).model_fields:
-            raise KeyError(name)
-        value = getattr(self, name)
-        return list(value) if isinstance(value, tuple) else value
-
 
 class Format(BaseModel):
     """The version of a record, whatever else it holds."""

@@ -102,8 +102,7 @@ def read_table(folder: Path) -> dict[str, NDArray[Any]]:
     """Return the columns of ``cells.parquet``."""
     path = folder / "cells.parquet"
     with _reading(path):
-        with path.open("rb") as file:  # Arrow opens no path with a name that is no UTF-8
-            table = pyarrow.parquet.read_table(file)
+        table = pyarrow.parquet.read_table(path)
         return {name: table[name].to_numpy() for name in table.column_names}
 
 

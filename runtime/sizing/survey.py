@@ -34,9 +34,9 @@ FIRST, LATER = (1.0, 0.5, 0.25, 0.125), (2.0, 4.0)
 FIELD, SHEET = 160, 512
 #: Fewest and most fields, and the part of a slide's pixels that they may come to.
 FEWEST, MOST, PART = 3, 12, 0.02
-#: No doubt is left by votes that agree so well about cells that are so much larger than the smallest that
-#: the model serves.
-CLEAR, ABOVE = 0.5, 1.2
+#: No doubt is left by so many votes that agree so well about cells that are so much larger than the smallest
+#: that the model serves.
+PLENTY, CLEAR, ABOVE = 10.0, 0.6, 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ class Surveyor:
         return (
             found is not None
             and found.certain
+            and found.votes >= PLENTY
             and found.agreement >= CLEAR
             and found.diameter >= ABOVE * self._known.low
         )

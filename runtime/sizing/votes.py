@@ -32,8 +32,9 @@ BLUR, NEAR = 0.2, 0.4
 SMALLEST, LARGEST, STEP = 1.0, 4096.0, 2 ** (1 / 16)
 #: A scale supports an estimate where it gives this part of its votes.
 SUPPORT = 0.1
-#: The least that an estimate is worth acting on: votes, their part of all, scales that support it.
-ENOUGH_VOTES, ENOUGH_AGREEMENT, ENOUGH_SCALES = 8.0, 0.4, 2
+#: The least that an estimate is worth acting on: votes times their part of all (a few that all agree count as
+#: much as many of which half do), that part, and scales that support it.
+ENOUGH_VOTES, ENOUGH_AGREEMENT, ENOUGH_SCALES = 5.0, 0.4, 2
 
 Values = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ class Estimate:
     def certain(self) -> bool:
         """Whether it is worth acting on."""
         return (
-            self.votes >= ENOUGH_VOTES
+            self.votes * self.agreement >= ENOUGH_VOTES
             and self.agreement >= ENOUGH_AGREEMENT
             and len(self.scales) >= ENOUGH_SCALES
         )

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cellseg.runtime.backends import cpu_openvino, open_backend
+from cellseg.runtime.backends.cpu_openvino import CORE
 
 #: Engines that overlap in time and go in the order they came, or in another thread; then a signal.
 PROGRAM = """
@@ -39,3 +43,28 @@ def test_signals_are_handled_after_engines_have_gone(model_path: Path, where: st
     command = [sys.executable, "-c", PROGRAM, str(model_path), where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+def test_small_shapes_stay_compiled(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of a few sizes come in turns; each shape is compiled once, and computes the same again."""
+    compiled = []
+    compile_model = CORE.compile_model
+    monkeypatch.setattr(CORE, "compile_model", lambda *given: compiled.append(1) or compile_model(*given))
+    monkeypatch.setattr(cpu_openvino, "SMALL", 40**2)
+    batch = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype(np.uint8)
+    with open_backend(model_path, "cpu", engine="openvino") as backend:
+
+        def run(tile: int) -> np.ndarray:
+            backend.prepare(tile, 1)
+            return backend.submit(np.ascontiguousarray(batch[:, :tile, :tile])).result().copy()
+
+        first = [run(tile) for tile in (32, 40, 36, 64)]
+        assert len(compiled) == 4
+        again = [run(tile) for tile in (40, 36)]
+        assert len(compiled) == 4
+        run(64)
+        assert len(compiled) == 5, "large ones go"
+        run(32)
+        assert len(compiled) == 6, "small ones go where there are too many"
+        assert (again[0] == first[1]).all()
+        assert (again[1] == first[2]).all()
