@@ -191,6 +191,13 @@ class RunRecord(Record):
     #: The other files of the folder, where there is one.
     files: tuple[FileRecord, ...] = ()
 
+    def __getitem__(self, name: str) -> Any:
+        """Return a part as ``run.json`` has it, for those who index into what they read there.
+
+        ``record["image"]["width"]`` is ``record.image.width``.
+        """
+        return self.to_dict()[name]
+
     def identity(self) -> Identity:
         """Return what the results depend on."""
         return Identity(

@@ -124,3 +124,12 @@ def test_another_precision_is_another_result(engine: LocalEngine) -> None:
     assert half.difference(made, options) == "the engine's precision was bf16, now fp32"
     other = dataclasses.replace(made, weights="0" * 64)
     assert other.difference(made, options).startswith("model was local (000000000000), now local (")
+
+
+def test_indexed_as_the_file() -> None:
+    record = segment(np.zeros((40, 50), np.uint8), LocalEngine(local_spec(1), 1)).record
+    plain = json.loads(record.to_json())
+    assert {name: record[name] for name in plain} == plain
+    assert record["image"]["width"] == record.image.width == 50
+    with pytest.raises(KeyError):
+        record["nothing"]
