@@ -4,11 +4,11 @@
 
     .slide.partial/   is filled, with a mark that says it is ours; a stopped run leaves it, or its journal
           │           1. its files are flushed to the disk
-          │           2. the mark goes; the record that lists the files, and all folders, are flushed: from
-          │              now on it is finished, whatever its name
-          ▼           3. it takes its name, or changes places with earlier results, in one step
-    slide/            4. the folder above is flushed
-                      5. of the earlier results goes what their record lists; the rest is kept
+          │           2. the record that lists them, and all folders, are flushed
+          │           3. the mark goes: from now on it is finished, whatever its name
+          ▼           4. it takes its name, or changes places with earlier results, in one step
+    slide/            5. it and the folder above are flushed
+                      6. of the earlier results goes what their record lists; the rest is kept
 
 A run that finds one of these states left by another, which was killed or lost its power, goes on from
 it: :func:`recover`.
@@ -132,11 +132,11 @@ class OutputFolder:
             for file in files:  # the last look: what is gone now would be missed only when it is wanted
                 if not (self.path / file.path).is_file():
                     raise OutputError(f"{self.path}: {file.path} was removed meanwhile; run it again")
-            (self.path / MARK).unlink(missing_ok=True)
             folders = {self.path, *(parent for file in files for parent in _folders(self.path, file))}
             sync_all([self.path / RECORD, *sorted(folders)])
+            (self.path / MARK).unlink(missing_ok=True)
             old = _take_place(self.path, self.final)
-            sync_all([self.final.parent, *self._made])
+            sync_all([self.final, self.final.parent, *self._made])
             if old is not None:
                 _retire(old, self.final)
         self._release()
@@ -188,6 +188,8 @@ def recover(final: Path, *, discard: bool = False) -> None:
         The disk fails.
     """
     partial, old = unfinished(final), replaced(final)
+    with writing(final), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        (final / MARK).unlink()  # its going was not flushed when the power failed
     if not any(os.path.lexists(path) for path in (partial, old)):
         return
     with writing(final):

@@ -242,6 +242,9 @@ def test_all_is_flushed_before_the_name_and_the_name_after(tmp_path, monkeypatch
 
     def check(path, final):
         inside = [path, *path.rglob("*")]
+        assert not (path / MARK).exists()
+        flushed[path] = state(path)  # but for the mark, that is
+        assert path in steps[steps.index(path / "cells.txt") :]
         assert {item: flushed.get(item) for item in inside} == {item: state(item) for item in inside}
         assert len(inside) == 7
         steps.append("renamed")
@@ -256,7 +259,8 @@ def test_all_is_flushed_before_the_name_and_the_name_after(tmp_path, monkeypatch
     with OutputFolder(final, overwrite=again) as folder:
         finish(folder, "two", **{"labels.ome.zarr/0/c": "chunk", "labels.ome.zarr/zarr.json": "{}"})
     after = steps[steps.index("renamed") + 1 :]
-    assert sorted(after) == ([final.parent] if again else [tmp_path, tmp_path / "deep", final.parent])
+    above = [final.parent] if again else [tmp_path, tmp_path / "deep", final.parent]
+    assert sorted(after) == [*above, final]
     assert names(final.parent) == ["slide"]
 
 
@@ -325,6 +329,14 @@ def test_results_that_had_all_but_their_name_get_it(tmp_path, monkeypatch):
     recover(tmp_path / "slide")
     assert names(tmp_path) == ["slide"]
     assert difference(tmp_path / "slide", listed(tmp_path / "slide")) is None
+
+
+def test_a_mark_that_came_back_goes_again(tmp_path):
+    with OutputFolder(tmp_path / "slide") as folder:
+        finish(folder)
+    (tmp_path / "slide" / MARK).touch()
+    recover(tmp_path / "slide")
+    assert names(tmp_path / "slide") == ["cells.txt", "run.json"]
 
 
 def test_recovering_leaves_a_run_that_is_alive(tmp_path):
