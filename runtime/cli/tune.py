@@ -116,17 +116,18 @@ def main(
             cases = _cases(backend, truth, folder / "image", group_of, only, diameter)
         with scoring.bars() as tell:
             found = tune(cases, backend.spec, options, tell)
-        _print_settings(backend.spec.split, found.split)
-        columns: dict[str, dict[str, float]] = {}
-        for group in found.after:
-            title = f"{group}, " if group_of else ""
-            columns |= {f"{title}before": found.before[group], f"{title}after": found.after[group]}
-        scoring.print_figures(columns, SHOWN)
-        if partial is None or output is None:
-            click.echo("nothing was written; name a file with -o", err=True)
-            return
-        _write(partial, output, path, backend.spec, found.split, cases)
-    click.echo(f"written: {output}")
+        if partial is not None and output is not None:  # before anything is printed: a terminal may be gone
+            _write(partial, output, path, backend.spec, found.split, cases)
+    _print_settings(backend.spec.split, found.split)
+    columns: dict[str, dict[str, float]] = {}
+    for group in found.after:
+        title = f"{group}, " if group_of else ""
+        columns |= {f"{title}before": found.before[group], f"{title}after": found.after[group]}
+    scoring.print_figures(columns, SHOWN)
+    if output is None:
+        click.echo("nothing was written; name a file with -o", err=True)
+    else:
+        click.echo(f"written: {output}")
 
 
 def _write(
