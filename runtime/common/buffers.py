@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,21 @@ SPARE = 0.25
 
 
 class Recycler:
-    """Hands out arrays, and takes them back for later ones of any shape and type.
+    """Hands out arrays whose memory comes back as soon as nothing refers to them or to a part of them.
 
     It may be used from several threads at once.
 
     Parameters
     ----------
     keep
-        Buffers that are kept at most, the largest ones: as many as are in use at once.
+        Free buffers that are kept at most, the largest ones: as many as are in use at once.
 
     Examples
     --------
     >>> recycler = Recycler(1)
     >>> first = recycler.take((3, 4), np.int32)
-    >>> address = first.ctypes.data
-    >>> recycler.give(first)
+    >>> part, address = first[:1], first.ctypes.data
+    >>> del first, part
     >>> recycler.take((2, 2), np.float64).ctypes.data == address
     True
     """
@@ -40,6 +41,8 @@ class Recycler:
     def __init__(self, keep: int) -> None:
         self._keep = keep
         self._free: list[NDArray[np.uint8]] = []  # by size
+        # What has come back since; buffers come at any time, also while the lock is held.
+        self._returned: deque[NDArray[np.uint8]] = deque(maxlen=None if keep else 0)
         self._lock = threading.Lock()
 
     def take(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -47,23 +50,27 @@ class Recycler:
         wanted = np.dtype(dtype)
         size = math.prod((shape,) if isinstance(shape, int) else shape) * wanted.itemsize
         with self._lock:
+            while self._returned:
+                self._free.append(self._returned.popleft())
+            self._free.sort(key=len)
+            del self._free[: max(0, len(self._free) - self._keep)]
             place = next((i for i, buffer in enumerate(self._free) if len(buffer) >= size), None)
             buffer = None if place is None else self._free.pop(place)
         if buffer is None:
             buffer = np.empty(size + int(SPARE * size), np.uint8)
-        return buffer[:size].view(wanted).reshape(shape)
+        loan: NDArray[np.uint8] = np.asarray(_Loan(buffer, self._returned))
+        return loan[:size].view(wanted).reshape(shape)
 
-    def give(self, array: NDArray[Any]) -> None:
-        """Take back an array, which nobody may use any more; one from elsewhere will do too.
 
-        A part of an array gives back all of it.
-        """
-        owner = array
-        while isinstance(owner.base, np.ndarray):
-            owner = owner.base
-        if owner.base is not None or not owner.flags.writeable or not owner.flags.c_contiguous:
-            return
-        with self._lock:
-            self._free.append(owner.reshape(-1).view(np.uint8))
-            self._free.sort(key=len)
-            del self._free[: max(0, len(self._free) - self._keep)]
+class _Loan:
+    """What owns the memory of an array that was handed out; it gives the buffer back when it goes."""
+
+    __slots__ = ("__array_interface__", "_buffer", "_returned")
+
+    def __init__(self, buffer: NDArray[np.uint8], returned: deque[NDArray[np.uint8]]) -> None:
+        self._buffer = buffer
+        self._returned = returned
+        self.__array_interface__ = buffer.__array_interface__
+
+    def __del__(self) -> None:
+        self._returned.append(self._buffer)

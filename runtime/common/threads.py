@@ -8,20 +8,76 @@ step, and the first error is the one that is raised. This module knows nothing o
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
+
+from ..errors import UsageError
 
 Item = TypeVar("Item")
 
+#: Environment variable with the number of cores that a process may use.
+SHARE = "CELLSEG_CORES"
 
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+def cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use, at least 1.
+
+    That is the least of the cores of the machine, those that the process is bound to, the processor time
+    that its container may take (cgroups, rounded up), and the environment variable ``CELLSEG_CORES``: the
+    share of one of several processes on a machine.
+
+    Parameters
+    ----------
+    root
+        Where the system's files lie.
+
+    Raises
+    ------
+    UsageError
+        ``CELLSEG_CORES`` is no whole number above 0.
+    """
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [math.ceil(quota) for quota in _quotas(root)]
+    if share := os.environ.get(SHARE):
+        if not share.isascii() or not share.isdigit() or int(share) < 1:
+            raise UsageError(f"{SHARE} is {share!r}; wanted the number of cores to use, for example 4")
+        limits.append(int(share))
+    return max(1, min([found, *limits]))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Yield the limits of processor time of this process's control groups and those above it, in cores."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / "sys/fs/cgroup"
+        if controllers:  # version 1: a folder for each set of controllers
+            top /= controllers if (top / controllers).is_dir() else "cpu"
+        group = top / name.strip("/")
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):
+                if controllers:
+                    quota = int((folder / "cpu.cfs_quota_us").read_text())
+                    period = int((folder / "cpu.cfs_period_us").read_text())
+                else:
+                    quota, period = map(int, (folder / "cpu.max").read_text().split())
+                if quota > 0 < period:
+                    yield quota / period
+            if folder == top:
+                break
 
 
 class Stopped(Exception):  # noqa: N818  (a signal, not an error)

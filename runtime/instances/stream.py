@@ -98,7 +98,7 @@ class InstanceStream(Closing):
     max_rows, max_columns
         Bounds of the rule for giant components; they are part of the result.
     canvases
-        Where strips get their label images from; whoever is done with one may give it back.
+        Where strips get their label images from.
     """
 
     def __init__(

@@ -115,8 +115,5 @@ class RowWindow:
                 continue
             if needed > 0:
                 kept.append(chunk.copy_from(first, self._buffers))
-            if chunk.owned:
-                for array in chunk.arrays:
-                    self._buffers.give(array)
         self._chunks = kept
         self.planes, self.image = [], None

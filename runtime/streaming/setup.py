@@ -24,7 +24,7 @@ class Sink(Protocol):
     """What takes finished strips; every writer is one."""
 
     def write(self, strip: Strip) -> None:
-        """Take the next strip; its labels are used again as soon as this returns."""
+        """Take the next strip; it does not change, and its memory is used again when nobody refers to it."""
         ...
 
 

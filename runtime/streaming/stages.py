@@ -2,7 +2,7 @@
 
 ::
 
-    read ─▶ gather ─▶ infer ─▶ stitch ─▶ split ─▶ write          threads
+    read ─▶ gather ─▶ infer ─▶ stitch ─▶ split ─▶ each writer    threads
       ▲        ▲         │         │        │
       │        └─ slots ─┴─────────┘        │                    batches and planes, reused
       └──── rows, band planes ◀─────────────┘                    bands, reused
@@ -29,6 +29,7 @@ from ..geometry.tiling import Band, Region
 from ..instances import InstanceStream, Stats, Strip
 from .bands import BandRows, TileGatherer, read_bands, row_buffer
 from .batches import Flight, Slot
+from .delivery import Delivery
 from .journal import Journal
 from .progress import EngineClock, Progress
 from .setup import Setup, Sink
@@ -39,10 +40,8 @@ from .stitch import open_stitcher
 ROW_BUFFERS = 2
 #: Bands of planes in memory: one being filled, one being split.
 PLANE_BUFFERS = 2
-#: Finished strips that may wait for the writers.
-STRIPS = 2
-#: Label images in use at once: those that wait, one being made, one being written.
-CANVASES = STRIPS + 2
+#: Label images that are kept for use again: one is made, one waits, others are being compressed.
+CANVASES = 4
 
 
 class SlideRun:
@@ -53,7 +52,7 @@ class SlideRun:
     setup
         What to run.
     sinks
-        Take every strip, in order, in one thread.
+        Take every strip, in order, each in a thread of its own.
     watch
         Called with each band's raw rows, shape (rows, W, channels), in order, as they are read. The
         whole slide is read for it.
@@ -74,7 +73,6 @@ class SlideRun:
         self._setup = setup
         self._journal = journal
         self._kept = frozenset[int]() if journal is None else journal.bands
-        self._sinks = tuple(sinks)
         self._watch = watch
         self._show = planes
         self._covered = setup.covered
@@ -104,10 +102,10 @@ class SlideRun:
         self._whole: Channel[tuple[BandRows, Region, NDArray[np.uint8], NDArray[np.uint8]]] = flow.channel(
             PLANE_BUFFERS
         )
-        self._strips: Channel[Strip] = flow.channel(STRIPS)
         self._canvases = Recycler(CANVASES)
-        for name in ("read", "gather", "stitch", "split", "write"):
+        for name in ("read", "gather", "stitch", "split"):
             flow.stage(name, getattr(self, f"_{name}"))
+        self._delivery = Delivery(flow, sinks, setup.to_full_resolution)
 
     def run(self, tick: Callable[[Progress], None] | None = None) -> Progress:
         """Run to the end.
@@ -286,20 +284,16 @@ class SlideRun:
                 strips = instances.push(planes, source.part(rows))
                 self._rows.put(source.buffer)
                 self._planes.put(buffer)
-                for strip in strips:
-                    self._strips.put(strip)
+                while strips:
+                    self._deliver(strips.pop(0))
             for strip in instances.finish():
-                self._strips.put(strip)
+                self._deliver(strip)
         self.stats = instances.stats
-        self._strips.close()
+        self._delivery.close()
 
-    def _write(self) -> None:
-        back = self._setup.to_full_resolution
-        for strip in self._strips:
-            written = strip if back is None else back.strip(strip)
-            for sink in self._sinks:
-                sink.write(written)
-            self._canvases.give(strip.labels)
-            self._cells += len(strip.cells)
-            self.scores += float(strip.cells.columns["score"].sum())
-            self.areas += int(strip.cells.columns["area"].sum())
+    def _deliver(self, strip: Strip) -> None:
+        """Hand a strip to the writers."""
+        self._cells += len(strip.cells)
+        self.scores += float(strip.cells.columns["score"].sum())
+        self.areas += int(strip.cells.columns["area"].sum())
+        self._delivery.put(strip)

@@ -61,9 +61,12 @@ class Discarding(ABC):
 class Writer(Discarding):
     """Takes the strips of one image from top to bottom and writes one result.
 
-    Each strip is passed once, in order, from one thread at a time. Its labels may be used again for
-    another strip as soon as :meth:`write` returns; its cells stay as they are.
+    Each strip is passed once, in order, from one thread at a time. It does not change; the memory of its
+    labels is used for another strip as soon as nothing refers to them.
     """
+
+    #: Name of its thread in the record of a run, and of those that help it.
+    stage = "write"
 
     @abstractmethod
     def write(self, strip: Strip) -> None:
@@ -87,9 +90,10 @@ def opening(writer: Discarding, path: Path) -> Iterator[None]:
         raise
 
 
-def compressors(name: str) -> ThreadPoolExecutor:
-    """Return threads of this name that compress what a writer hands them."""
-    return ThreadPoolExecutor(min(4, cores()), name)
+def compressors(name: str) -> tuple[ThreadPoolExecutor, int]:
+    """Return threads of this name that compress what a writer hands them, and how many they are."""
+    count = cores()
+    return ThreadPoolExecutor(count, name), count
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

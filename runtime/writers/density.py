@@ -42,6 +42,8 @@ class DensityMap(Writer):
         Micrometres a pixel, where known.
     """
 
+    stage = "density"
+
     def __init__(self, path: Path, height: int, width: int, *, pixel_size: float | None = None) -> None:
         self.path = path
         #: What is in the file; there after :meth:`commit`.

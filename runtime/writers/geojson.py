@@ -30,8 +30,8 @@ from .table import intensity_columns, measured
 
 #: Cells of a block.
 BLOCK = 8192
-#: Blocks that may wait for a thread or for the disk.
-MAX_WAITING = 8
+#: Blocks that may wait for a thread or for the disk, at least.
+MIN_WAITING = 8
 #: Buffers that wait to be used again: of a block's text for each thread, and of what became of it.
 BUFFERS = 8
 #: Digits behind the point of coordinates that are not whole pixels.
@@ -59,6 +59,8 @@ class GeoJson(Writer):
         Digits behind the point of intensities.
     """
 
+    stage = "geojson"
+
     def __init__(
         self,
         path: Path,
@@ -75,7 +77,9 @@ class GeoJson(Writer):
         self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
-        self._pool = compressors("cellseg-geojson")
+        self._pool, threads = compressors("cellseg-geojson")
+        # Blocks that may wait for a thread or for the disk: each thread has one, and another one waits.
+        self._most = max(MIN_WAITING, 2 * threads)
         self._encoded: deque[Future[NDArray[np.uint8]]] = deque()
         self._buffers = Recycler(BUFFERS)
         self._file: Any = None
@@ -93,16 +97,14 @@ class GeoJson(Writer):
         self._encoded.append(self._pool.submit(self._encode, cells, self._first))
         self._first = False
         with writing(self.path):
-            while self._encoded and (self._encoded[0].done() or len(self._encoded) > MAX_WAITING):
+            while self._encoded and (self._encoded[0].done() or len(self._encoded) > self._most):
                 self._write_oldest()
 
     def _write_oldest(self) -> None:
-        block = self._encoded.popleft().result()
-        self._file.write(block)
-        self._buffers.give(block)
+        self._file.write(self._encoded.popleft().result())
 
     def _encode(self, cells: Cells, first: bool) -> NDArray[np.uint8]:
-        """Return the bytes of a block, in a buffer to be given back."""
+        """Return the bytes of a block."""
         values = measured(cells, self._channels, self._pixel_size)
         # The kernel ends each feature with a comma; between blocks it stands at the start of the next.
         between = b"" if first else b",\n"
@@ -115,7 +117,6 @@ class GeoJson(Writer):
         packed = self._buffers.take(length + length // 8 + 1024, np.uint8)
         # Any buffers do.
         size = len(imagecodecs.gzip_encode(text.data, level=_LEVEL, out=packed.data))  # type: ignore[arg-type]
-        self._buffers.give(buffer)
         return packed[:size]
 
     def _put(self, text: bytes) -> None:

@@ -64,6 +64,8 @@ class Overview(Writer):
         Regions of interest to outline.
     """
 
+    stage = "overview"
+
     def __init__(
         self,
         path: Path,

@@ -14,7 +14,7 @@ from zarr.codecs import ZstdCodec
 from ..common.files import writing
 from ..errors import UsageError
 from .base import Discarding, opening
-from .labels import CHUNK, SHARD_WIDTH, pyramid_shapes
+from .pyramid import CHUNK, SHARD_WIDTH, pyramid_shapes
 from .store import DiscardableStore
 
 #: Colours in which viewers show the planes, as RRGGBB.

@@ -58,6 +58,8 @@ class Histogram:
 class Summary(Writer):
     """Counts what the report shows; writes nothing and holds a few histograms only."""
 
+    stage = "summary"
+
     def __init__(self) -> None:
         #: Diameter of the circle of equal area, in pixels.
         self.diameter = Histogram.empty(0, 400)

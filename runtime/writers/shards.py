@@ -17,33 +17,12 @@ import imagecodecs
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels.chunks import cut
+from ..kernels.chunks import crc32c, cut, thin
 
 #: Offset and size in the index of a chunk that is all fill value and not stored.
 ABSENT = 2**64 - 1
 #: Zstandard level, as the array's metadata says.
 LEVEL = 1
-
-
-def _crc_table() -> tuple[int, ...]:
-    """Return the table of the Castagnoli polynomial, reflected."""
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """Return the CRC-32C of a few bytes."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
 
 
 def shard(chunks: Sequence[bytes | None]) -> bytes:
@@ -63,32 +42,47 @@ def shard(chunks: Sequence[bytes | None]) -> bytes:
     return b"".join([*filter(None, chunks), packed, struct.pack("<I", crc32c(packed))])
 
 
-def write_shard(path: Path, rows: npt.NDArray[np.int32], chunk: int, per_shard: int) -> int:
+def write_shard(
+    path: Path,
+    parts: Sequence[npt.NDArray[np.int32]],
+    chunk: int,
+    per_shard: int,
+    thinned: npt.NDArray[np.int32] | None = None,
+) -> int:
     """Write one shard, unless there is nothing but zeros in it.
 
     Parameters
     ----------
     path
         The file to make.
-    rows
-        Shape (up to chunk, up to chunk · per_shard), of any strides.
+    parts
+        Its rows in one or more parts, each of shape (rows, up to chunk · per_shard) with contiguous rows;
+        up to chunk rows in all.
     chunk
-        Edge of a chunk in pixels.
+        Edge of a chunk in pixels, even.
     per_shard
         Chunks of a shard.
+    thinned
+        Gets every second row and column, from the first ones on.
 
     Returns
     -------
     int
         Bytes of the file; 0 where none was written.
     """
-    parts: list[bytes | None] = []
+    encoded: list[bytes | None] = []
     block = np.empty((chunk, chunk), np.int32)  # one for all: it stays in cache
-    for x in range(0, rows.shape[1], chunk):
-        found = cut(rows, x, block)
+    for x in range(0, parts[0].shape[1], chunk):
+        top, found = 0, False
+        for part in parts:
+            found |= cut(part, x, block, top)
+            top += len(part)
+        block[top:] = 0
+        if thinned is not None:
+            thin(block, thinned[:, x // 2 : (x + chunk) // 2])
         # any buffer does
-        parts.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
-    if all(part is None for part in parts):
+        encoded.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
+    if all(data is None for data in encoded):
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.write_bytes(shard(parts + [None] * (per_shard - len(parts))))
+    return path.write_bytes(shard(encoded + [None] * (per_shard - len(encoded))))

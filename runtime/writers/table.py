@@ -93,10 +93,14 @@ class CellTable(Writer):
         Micrometres a pixel, where known.
     """
 
+    stage = "table"
+
     def __init__(
         self, path: Path, *, channel_names: Sequence[str] = (), pixel_size: float | None = None
     ) -> None:
         self.path = path
+        if path.suffix == ".csv":
+            self.stage = "csv"
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
         notes = {"cellseg": json.dumps({"pixel_size_um": pixel_size, "channels": self._channels})}

@@ -153,7 +153,7 @@ STORES = [
 @pytest.mark.parametrize("scale", [0.2, 0.25, 0.4, 0.5])
 @pytest.mark.parametrize("store", STORES)
 def test_cells_are_where_they_are(tmp_path, store, scale, monkeypatch):
-    monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 100)
+    monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 100)
     maps = []
 
     class Map(DensityMap):

@@ -1,9 +1,12 @@
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from cellseg.runtime.common.threads import Channel, Flow
+from cellseg.runtime.common.threads import Channel, Flow, cores
+from cellseg.runtime.errors import UsageError
 
 
 def names() -> list[str]:
@@ -121,3 +124,69 @@ def test_clocks_run_while_a_stage_does() -> None:
     flow.run(lambda: seen.append(flow.clocks["sleep"].busy), interval=0.01)
     assert seen == sorted(seen)
     assert flow.clocks["sleep"].busy >= 0.05
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder like / of a machine with 16 cores, none of them taken away."""
+    monkeypatch.delenv("CELLSEG_CORES", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    return tmp_path
+
+
+def put(root: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = root / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_cores_are_those_of_the_affinity(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cores(machine) == 16
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert cores(machine) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cores(machine) == 16
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores(machine) == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "above", "wanted"),
+    [
+        ("max 100000", "max 100000", 16),
+        ("250000 100000", "max 100000", 3),
+        ("400000 100000", "150000 50000", 3),
+        ("1000 100000", "max 100000", 1),
+        ("9900000 100000", "max 100000", 16),
+        ("nonsense", "200000 100000", 2),
+    ],
+)
+def test_a_container_may_have_less_time(machine: Path, own: str, above: str, wanted: int) -> None:
+    put(machine, proc__self__cgroup="0::/pod/own\n")
+    put(machine, sys__fs__cgroup__pod__own__cpu_dot_max=own, sys__fs__cgroup__pod__cpu_dot_max=above)
+    assert cores(machine) == wanted
+
+
+@pytest.mark.parametrize("folder", ["cpu,cpuacct", "cpu"])
+def test_also_by_the_older_files(machine: Path, folder: str) -> None:
+    put(machine, proc__self__cgroup="5:memory:/other\n4:cpu,cpuacct:/job\n0::/\n")
+    group = machine / "sys/fs/cgroup" / folder / "job"
+    group.mkdir(parents=True)
+    (group / "cpu.cfs_quota_us").write_text("-1\n")
+    (group / "cpu.cfs_period_us").write_text("100000\n")
+    assert cores(machine) == 16
+    (group / "cpu.cfs_quota_us").write_text("350000\n")
+    assert cores(machine) == 4
+
+
+def test_a_process_takes_its_share(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLSEG_CORES", "5")
+    assert cores(machine) == 5
+    monkeypatch.setenv("CELLSEG_CORES", "50")
+    assert cores(machine) == 16
+    for wrong in ("0", "-2", "two", "1.5", "²"):
+        monkeypatch.setenv("CELLSEG_CORES", wrong)
+        with pytest.raises(UsageError, match=f"CELLSEG_CORES is '{wrong}'; wanted the number"):
+            cores(machine)

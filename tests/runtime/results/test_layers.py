@@ -24,7 +24,7 @@ def image():
 @pytest.mark.parametrize("where", ["memory", "folder", "pyramid", "tiff"])
 def test_layers_lie_on_each_other(image, tmp_path, where, monkeypatch):
     if where == "pyramid":
-        monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 50)
+        monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 50)
     tifffile.imwrite(tmp_path / "a.tif", image)
     output = None if where == "memory" else tmp_path / "out"
     with LocalEngine(local_spec(1), 1) as engine:

@@ -33,7 +33,7 @@ def engine() -> LocalEngine:
 def test_a_folder_and_memory_are_the_same(
     picture: np.ndarray, engine: LocalEngine, tmp_path: Path, labels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 50)  # reduced copies of small images
+    monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 50)  # reduced copies of small images
     options = {"channels": [0], "pixel_size": 0.5, "tile": 40}
     inside = segment(picture, engine, **options)
     made = segment(picture, engine, output=tmp_path / "out", labels=labels, probabilities=True, **options)

@@ -33,7 +33,7 @@ class Collector:
         self.strips: list[Strip] = []
 
     def write(self, strip: Strip) -> None:
-        self.strips.append(replace(strip, labels=strip.labels.copy()))  # they are used again
+        self.strips.append(strip)
 
     @property
     def labels(self) -> NDArray[np.int32]:

@@ -23,7 +23,7 @@ def write(path, planes, rows, **options):
 
 @pytest.fixture
 def planes(monkeypatch):
-    monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 100)
+    monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 100)
     return np.random.default_rng(0).integers(0, 256, (2, 661, 303), np.uint8)
 
 

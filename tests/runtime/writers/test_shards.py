@@ -1,18 +1,10 @@
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
 from zarr.codecs import ZstdCodec
 
-from cellseg.runtime.writers.shards import LEVEL, crc32c, shard, write_shard
-
-
-@given(st.binary(max_size=300))
-def test_checksum(data: bytes) -> None:
-    assert crc32c(data) == google_crc32c.value(data)
+from cellseg.runtime.writers.shards import LEVEL, shard, write_shard
 
 
 def test_zarr_reads_it_and_writes_the_same(tmp_path: Path) -> None:
@@ -35,7 +27,7 @@ def test_zarr_reads_it_and_writes_the_same(tmp_path: Path) -> None:
     for row in range(3):
         for number in range(4):
             part = labels[16 * row : 16 * row + 16, 48 * number : 48 * number + 48]
-            write_shard(tmp_path / "ours" / "c" / str(row) / str(number), part, 16, 3)
+            write_shard(tmp_path / "ours" / "c" / str(row) / str(number), [part[:5], part[5:]], 16, 3)
     assert (ours[:] == labels).all()
     files = [
         {

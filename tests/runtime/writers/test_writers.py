@@ -18,7 +18,7 @@ from cellseg.runtime.instances import Cells, Strip
 from cellseg.runtime.testing.writers import WriterSuite, contents, cut, scene, smallest_files
 from cellseg.runtime.writers import CellTable, GeoJson, LabelsZarr, Overview
 from cellseg.runtime.writers.formats import labels_to_png, labels_to_tiff
-from cellseg.runtime.writers.labels import pyramid_shapes
+from cellseg.runtime.writers.pyramid import pyramid_shapes
 
 
 class TestLabelsZarr(WriterSuite):
@@ -43,9 +43,10 @@ class TestLabelsZarr(WriterSuite):
 class TestSeveralLevels(TestLabelsZarr):
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch):
-        monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 90)
+        monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 90)
         monkeypatch.setattr("cellseg.runtime.writers.labels.CHUNK", 64)
-        monkeypatch.setattr("cellseg.runtime.writers.labels.SHARD_WIDTH", 256)
+        monkeypatch.setattr("cellseg.runtime.writers.pyramid.CHUNK", 64)
+        monkeypatch.setattr("cellseg.runtime.writers.pyramid.SHARD_WIDTH", 256)
 
 
 class TestParquet(WriterSuite):
@@ -250,7 +251,7 @@ def test_pyramid(size, shapes):
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.runtime.writers.labels.SMALLEST", 200)
+    monkeypatch.setattr("cellseg.runtime.writers.pyramid.SMALLEST", 200)
     given = scene()
     with LabelsZarr(tmp_path / "labels.ome.zarr", given.height, given.width) as writer:
         for strip in cut(given, [90] * 5):

@@ -1,0 +1,180 @@
+"""A pyramid of label images on its way to the disk, row of chunks by row of chunks.
+
+Every full row of chunks becomes tasks for a pool, one a shard. A task compresses its chunks and, while
+they are in cache, leaves every second row and column of them for the level above it in the pyramid. So
+the thread that hands in rows copies nothing, and waits only when too much is on its way.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..common.buffers import Recycler
+from .shards import write_shard
+
+#: Edge of a chunk in pixels.
+CHUNK = 256
+#: Width of a shard in pixels: one file holds so many chunks of one row.
+SHARD_WIDTH = 4096
+#: The pyramid ends when the longer edge is at most this.
+SMALLEST = 1024
+#: Rows of chunks that are gathered for a level or on their way from it.
+BUFFERS = 3
+
+Rows = npt.NDArray[np.int32]
+
+
+def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return rows and columns of each level: halved, rounding up, until small enough."""
+    shapes = [(height, width)]
+    while max(shapes[-1]) > SMALLEST:
+        step = 1 << len(shapes)
+        shapes.append((-(-height // step), -(-width // step)))
+    return shapes
+
+
+def chunks_per_shard(width: int) -> int:
+    """Return how many chunks lie side by side in a shard of a level."""
+    return min(SHARD_WIDTH // CHUNK, -(-width // CHUNK))
+
+
+@dataclass(slots=True)
+class _Level:
+    """One resolution, and the row of chunks that is being gathered."""
+
+    folder: Path
+    height: int
+    width: int
+    #: Row at which that row of chunks begins, and how many rows of it are there or promised.
+    row: int = 0
+    filled: int = 0
+    #: Those rows: of the full image in parts as they came, of the others in one buffer.
+    parts: list[Rows] = field(default_factory=list)
+    buffers: Recycler = field(default_factory=lambda: Recycler(BUFFERS))
+
+    @property
+    def wanted(self) -> int:
+        """Rows of this row of chunks."""
+        return min(CHUNK, self.height - self.row)
+
+    def promise(self, rows: int) -> Rows:
+        """Return where the next rows go."""
+        if not self.parts:
+            self.parts.append(self.buffers.take((self.wanted, self.width), np.int32))
+        self.filled += rows
+        return self.parts[0][self.filled - rows : self.filled]
+
+    def take_full(self) -> _ChunkRow | None:
+        """Return the row of chunks if it is full, and begin the next one."""
+        if self.filled < self.wanted:
+            return None
+        full = _ChunkRow(self.row // CHUNK, self.parts)
+        self.row += self.filled
+        self.filled, self.parts = 0, []
+        return full
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkRow:
+    """A full row of chunks: its number from the top, and its rows in parts."""
+
+    number: int
+    parts: Sequence[Rows]
+
+    @property
+    def rows(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """The tasks of a row of chunks, and what the next level can begin when they are done."""
+
+    #: By the file that they write; they return its size in bytes, 0 where there is none.
+    tasks: dict[Path, Future[int]]
+    level: int
+    following: _ChunkRow | None
+
+    @property
+    def done(self) -> bool:
+        return all(task.done() for task in self.tasks.values())
+
+
+class PyramidWriter:
+    """Writes the shards of all levels of a label image.
+
+    Parameters
+    ----------
+    path
+        Folder of the group; level k is the folder k in it.
+    shapes
+        As from :func:`pyramid_shapes`.
+    pool
+        Threads that compress.
+    threads
+        How many these are.
+    """
+
+    def __init__(
+        self, path: Path, shapes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor, threads: int
+    ) -> None:
+        self._levels = [_Level(path / str(number), *shape) for number, shape in enumerate(shapes)]
+        self._pool = pool
+        self._pending: deque[_Pending] = deque()
+        #: Size in bytes of every shard that is there.
+        self.written: dict[Path, int] = {}
+        # Each thread has a shard to write, and another one waits.
+        self._most = max(2, -(-2 * threads // -(-shapes[0][1] // SHARD_WIDTH)))
+
+    def push(self, rows: Rows) -> None:
+        """Take rows of the full image, which must not change any more."""
+        if not rows[:1].flags.c_contiguous:
+            rows = np.ascontiguousarray(rows)
+        full = self._levels[0]
+        while len(rows):
+            take = min(len(rows), full.wanted - full.filled)
+            full.parts.append(rows[:take])
+            full.filled += take
+            rows = rows[take:]
+            if (chunk_row := full.take_full()) is not None:
+                self._begin(0, chunk_row)
+        while self._pending and (len(self._pending) > self._most or self._pending[0].done):
+            self._settle()
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+        while self._pending:
+            self._settle()
+
+    def _begin(self, number: int, chunk_row: _ChunkRow) -> None:
+        """Hand a full row of chunks to the pool, and reserve its rows in the next level."""
+        level = self._levels[number]
+        smaller = following = None
+        if number + 1 < len(self._levels):
+            smaller = self._levels[number + 1].promise(-(-chunk_row.rows // 2))
+            following = self._levels[number + 1].take_full()
+        per_shard = chunks_per_shard(level.width)
+        wide = per_shard * CHUNK
+        tasks = {}
+        for shard, x in enumerate(range(0, level.width, wide)):
+            path = level.folder / "c" / str(chunk_row.number) / str(shard)
+            thinned = None if smaller is None else smaller[:, x // 2 : (x + wide) // 2]
+            parts = [part[:, x : x + wide] for part in chunk_row.parts]
+            tasks[path] = self._pool.submit(write_shard, path, parts, CHUNK, per_shard, thinned)
+        self._pending.append(_Pending(tasks, number, following))
+
+    def _settle(self) -> None:
+        """Wait for the oldest row of chunks; then the level above it may have a full one."""
+        oldest = self._pending.popleft()
+        for path, task in oldest.tasks.items():
+            if size := task.result():
+                self.written[path] = size
+        if oldest.following is not None:
+            self._begin(oldest.level + 1, oldest.following)
