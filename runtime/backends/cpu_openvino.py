@@ -239,4 +239,4 @@ def _reason(error: Exception) -> str:
     """Return the telling line of OpenVINO's exceptions, which begin with its source's file and line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "src/"))]
-    return (telling or lines or ["no reason given"])[-1]
+    return (telling or lines or ["no reason given"])[-1][:300]

@@ -91,7 +91,7 @@ def listed(folder: Path) -> list[File]:
             raise ValueError("it lists none")
         if outside := [file.path for file in files if not _inside(file.path)]:
             raise ValueError(f"it names {outside[0][:80]!r}")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError) as error:
         why = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise OutputError(
             f"{folder}: its {RECORD} does not say which files are of these results ({why}); move the folder "

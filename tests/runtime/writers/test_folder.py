@@ -158,6 +158,7 @@ def test_overwriting_keeps_what_the_record_does_not_list(tmp_path):
     "record",
     [
         "[]", "", "{", '{"files": []}', '{"files": [{"path": "a"}]}', '{"cells": 1}',
+        '{"files": [{"path": "a", "bytes": Infinity, "sha256": ""}]}',
         '{"files": [{"path": "../precious", "bytes": 1, "sha256": ""}]}',
         '{"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": ""}]}',
         '{"files": [{"path": "a/../../precious", "bytes": 1, "sha256": ""}]}',
