@@ -108,10 +108,10 @@ class Graphs:
             yield Way(_named("int8", found.kept) + ", other engine", found.model, "onnxruntime")
             yield Way(_named("fp16", choice.single) + ", as bf16", graph, "openvino", "auto")
         if study:
-            alone = found.alone or integer.effects(found.model, self.single, spread, assemble.run_graph)
+            alone = found.alone or integer.effects(found.model, found.original, spread, assemble.run_graph)
             _tell("int8", alone)
             for kept in _growing(alone, study, found.kept):
-                graph = integer.give_back(found.model, self.single, kept)
+                graph = integer.give_back(found.model, found.original, kept)
                 yield Way(_named("int8", kept), graph, "openvino")
             alone = half.effects(self.deployable, images)
             _tell("fp16", alone)

@@ -18,7 +18,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from cellseg.runtime.backends import load_spec, open_backend
+from cellseg.runtime.backends import Options, load_spec, open_backend
 from cellseg.runtime.common import files
 from cellseg.runtime.errors import ModelError, UsageError
 from cellseg.runtime.model.onnx_metadata import seal
@@ -209,7 +209,9 @@ def _in_int8(
     return found.model
 
 
-def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def run_graph(
+    model: onnx.ModelProto, images: NDArray[np.uint8], options: Options | None = None
+) -> NDArray[np.uint8]:
     """Run a graph that has no specification yet on the runtime's default engine."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trial.onnx"
@@ -227,7 +229,7 @@ def run_graph(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.u
         copy.CopyFrom(model)
         onnx.helper.set_model_props(copy, {METADATA_KEY: spec.to_json()})
         path.write_bytes(copy.SerializeToString())
-        with open_backend(path, "cpu", engine="openvino") as backend:
+        with open_backend(path, "cpu", engine="openvino", options=options) as backend:
             return parity.engine_planes(backend, images)
 
 

@@ -1,8 +1,10 @@
 """INT8: quantise a graph with NNCF, and leave in floating point the parts that do not bear it.
 
 NNCF's PERFORMANCE preset makes all zero points zero, which OpenVINO, ONNX Runtime and TensorRT all
-take. What stands before the first and after the last convolution stays in floating point, and so do
-the sums of parallel branches; which parts of the network must is measured on the runtime's engine.
+take. Ranges are those of the values that occur, not of their average picture: what is clipped costs more
+than the finer steps gain. Convolutions over what a decoder joins are split first (:mod:`.skips`). What
+stands before the first and after the last convolution stays in floating point, and so do the sums of
+parallel branches; which parts of the network must is measured on the runtime's engine.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 
 from cellseg.runtime.errors import UsageError
 
+from .skips import split_skips
+
 Bytes = NDArray[np.uint8]
 #: Runs a graph on tiles: uint8 (n, T, T, C) to uint8 (n, K, T, T).
 Run = Callable[[onnx.ModelProto, Bytes], Bytes]
@@ -34,6 +38,8 @@ class Quantised:
     """An INT8 graph and how it came about."""
 
     model: onnx.ModelProto
+    #: What was quantised: the same in single precision, without concatenations before convolutions.
+    original: onnx.ModelProto
     #: Parts that compute in floating point, the most sensitive first.
     kept: tuple[str, ...]
     #: Mean difference of the worst plane with everything in INT8, and as it is now.
@@ -73,6 +79,8 @@ def quantise(model: onnx.ModelProto, calibration: Bytes, images: Bytes, run: Run
     """
     check_installed()
     wanted = run(model, images)
+    model = split_skips(model)
+    prune(model)
     by_part = parts(model)
 
     found = whole = _with_nncf(model, calibration, _always_floating(model))
@@ -88,7 +96,7 @@ def quantise(model: onnx.ModelProto, calibration: Bytes, images: Bytes, run: Run
             after = _effect(found, images, wanted, run)
             if after <= EFFECT:
                 break
-    return Quantised(found, tuple(kept), before, after, alone)
+    return Quantised(found, model, tuple(kept), before, after, alone)
 
 
 def effects(
@@ -183,6 +191,8 @@ def _with_nncf(model: onnx.ModelProto, calibration: Bytes, floating: list[str]) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import nncf
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
     nncf.set_log_level(logging.ERROR)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)  # NNCF may work in place
@@ -195,5 +205,8 @@ def _with_nncf(model: onnx.ModelProto, calibration: Bytes, floating: list[str]) 
             preset=nncf.QuantizationPreset.PERFORMANCE,
             subset_size=len(calibration),
             ignored_scope=nncf.IgnoredScope(names=floating),
+            advanced_parameters=AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
         )
     return quantised

@@ -32,5 +32,5 @@ def default_model(name: str = DEFAULT) -> Path:
 
 
 def model_names() -> list[str]:
-    """Return the names of the packaged models."""
-    return sorted(path.stem for path in MODELS.glob("*.onnx"))
+    """Return the names of the packaged models; twins in eight bits, ``NAME.int8.onnx``, have none."""
+    return sorted(path.stem for path in MODELS.glob("*.onnx") if not path.stem.endswith(".int8"))
