@@ -97,6 +97,8 @@ class Identity:
     weights: str
     #: In which the engine computed.
     precision: str
+    #: Pixels a side that a tile saw beyond its core.
+    halo: int
     #: Edge of a tile in pixels; matters only where overlapping tiles are averaged. ``None``: as it comes.
     tile: int | None
     #: How planes became cells, the smallest score included.
@@ -116,6 +118,7 @@ class Identity:
             model=backend.spec.name,
             weights=backend.spec.weights_sha256,
             precision=backend.precision,
+            halo=backend.spec.halo,
             tile=options.tile,
             split=backend.spec.split_at(options.min_score),
             diameter=backend.spec.diameter,
@@ -132,6 +135,8 @@ class Identity:
             return f"model was {_model(self)}, now {_model(wanted)}"
         if self.precision != wanted.precision:
             return f"the engine's precision was {self.precision}, now {wanted.precision}"
+        if self.halo != wanted.halo:
+            return f"the model's halo was {self.halo}, now {wanted.halo}"
         for name, option in OPTIONS.items():
             if not option.matters or name == "min_score":  # that one is in the splitter's settings
                 continue

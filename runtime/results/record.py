@@ -205,6 +205,7 @@ class RunRecord(Record):
             model=self.model.name,
             weights=self.model.weights_sha256,
             precision=self.engine.precision,
+            halo=self.settings.halo,
             tile=self.settings.tile,
             split=self.settings.split,
             diameter=self.sizing.model,

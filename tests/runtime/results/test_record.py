@@ -122,6 +122,8 @@ def test_another_precision_is_another_result(engine: LocalEngine) -> None:
     made = Identity.of("a.tif", engine, options)
     half = dataclasses.replace(made, precision="bf16")
     assert half.difference(made, options) == "the engine's precision was bf16, now fp32"
+    wide = dataclasses.replace(made, halo=64)
+    assert wide.difference(made, options) == f"the model's halo was 64, now {engine.spec.halo}"
     other = dataclasses.replace(made, weights="0" * 64)
     assert other.difference(made, options).startswith("model was local (000000000000), now local (")
 
