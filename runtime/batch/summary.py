@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..common.bounded import check_file
 from ..common.files import replacing
 from ..common.names import readable
 from .jobs import Outcome
@@ -63,8 +64,13 @@ small.doubt {{ color: var(--warm); }}
 """
 
 
-def write_summary(outcomes: Sequence[Outcome], output: Path) -> None:
+def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
     """Write both files beside the folders of results; earlier ones are replaced.
+
+    Returns
+    -------
+    list of Path
+        Those that were written: a file of this name that is not ours is kept.
 
     Raises
     ------
@@ -77,9 +83,31 @@ def write_summary(outcomes: Sequence[Outcome], output: Path) -> None:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    written = []
     for name, content in ((TABLE, text.getvalue()), (PAGE, page(rows))):
-        with replacing(output / name) as temporary:
+        path = output / name
+        if os.path.lexists(path) and not _is_ours(path):
+            continue
+        with replacing(path) as temporary:
             temporary.write_text(content, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file was written by :func:`write_summary`, by how it begins."""
+    try:
+        check_file(path)
+        with path.open("rb") as file:
+            head = file.read(1000)
+    except (OSError, ValueError):
+        return False
+    # A failure of power may have left nothing of it.
+    return (
+        not head.strip(b"\0")
+        or head.startswith(",".join(COLUMNS).encode())
+        or b" \xc2\xb7 cellseg</title>" in head
+    )
 
 
 def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:

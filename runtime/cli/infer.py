@@ -195,9 +195,12 @@ def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
     if len(outcomes) > 1:
         from ..batch.summary import PAGE, TABLE, write_summary
 
-        write_summary(outcomes, output)
-        if not quiet:
-            click.echo(f"all of them: {output / PAGE}, {output / TABLE}")
+        written = write_summary(outcomes, output)
+        for path in (output / PAGE, output / TABLE):
+            if path not in written:
+                click.echo(f"{PROGRAM}: {path} was not written by cellseg and is kept as it is", err=True)
+        if written and not quiet:
+            click.echo(f"all of them: {', '.join(map(str, reversed(written)))}")
     if failed := [outcome.error for outcome in outcomes if outcome.error is not None]:
         raise_for(failed, len(outcomes))
 

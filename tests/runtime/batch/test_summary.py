@@ -6,7 +6,7 @@ import pytest
 
 from cellseg.runtime import segment
 from cellseg.runtime.batch.jobs import Job, Outcome, run_job
-from cellseg.runtime.batch.summary import write_summary
+from cellseg.runtime.batch.summary import PAGE, TABLE, write_summary
 from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.errors import ImageError
 from cellseg.runtime.options import SegmentOptions
@@ -78,3 +78,18 @@ def test_many_one_after_the_other(picture, tmp_path, bright_model):
     assert [outcome.job.folder for outcome in outcomes] == [tmp_path / "out" / "a", tmp_path / "out" / "b"]
     assert all(outcome.result is not None and outcome.result.count == 1 for outcome in outcomes)
     assert Path(outcomes[0].result.folder).is_dir()
+
+
+def test_files_that_are_not_ours_are_kept(outcomes, tmp_path):
+    assert write_summary(outcomes, tmp_path) == [tmp_path / TABLE, tmp_path / PAGE]
+    assert write_summary(outcomes, tmp_path) == [tmp_path / TABLE, tmp_path / PAGE]
+    (tmp_path / TABLE).write_text("image,mpp\nmine.tif,0.5\n")
+    assert write_summary(outcomes, tmp_path) == [tmp_path / PAGE]
+    (tmp_path / PAGE).write_text("<title>my own</title>")
+    assert write_summary(outcomes, tmp_path) == []
+    assert (tmp_path / TABLE).read_text() == "image,mpp\nmine.tif,0.5\n"
+    assert (tmp_path / PAGE).read_text() == "<title>my own</title>"
+    (tmp_path / TABLE).write_bytes(bytes(300))  # as a failure of power leaves it
+    (tmp_path / PAGE).unlink()
+    (tmp_path / PAGE).mkdir()
+    assert write_summary(outcomes, tmp_path) == [tmp_path / TABLE]
