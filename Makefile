@@ -7,7 +7,7 @@
 #   make bench        the benchmarks, written to benchmarks/results/
 #   make wheel        wheel, source archive and bill of materials in dist/, tried in a clean environment
 #   make test-wheel   the wheel with the newest dependencies, in each Python of PYTHONS
-#   make test-oldest  the wheel with the oldest dependencies that are declared
+#   make test-oldest  the wheel with the oldest dependencies that are declared, and a part of the tests
 #   make lock         resolve the pins again after a change in pyproject.toml (LOCK=--upgrade: all of them)
 #   make clean        remove builds, the virtual environment and the demo's results
 
@@ -125,6 +125,10 @@ test-oldest: $(TOOLS)/stamp
 	$(TOOLS)/bin/python -m uv pip install --quiet --python $(TOOLS)/oldest --resolution lowest-direct --requirement pyproject.toml
 	$(TOOLS)/bin/python -m uv pip install --quiet --python $(TOOLS)/oldest --no-deps dist/*.whl
 	$(TOOLS)/oldest/bin/python -I .ci/smoke.py
+	$(TOOLS)/bin/python -m uv pip install --quiet --python $(TOOLS)/oldest \
+	  google-crc32c hypothesis onnx packaging pytest scikit-image shapely
+	$(TOOLS)/oldest/bin/python -m pytest -q -m 'not slow' -W default -p no:cacheprovider \
+	  tests/runtime/model tests/runtime/readers tests/runtime/results tests/runtime/writers
 
 lock: $(TOOLS)/stamp
 	$(TOOLS)/bin/python requirements/lock.py $(LOCK)
