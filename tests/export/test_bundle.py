@@ -101,14 +101,14 @@ def test_triton_gets_plans_that_it_can_run(exported: Exported, tmp_path: Path) -
         "build_seconds": 1.0,
     }
     record = plans.PlanRecord(flavour="tensorrt", **values)
-    plans.sidecar(plan).write_text(record.model_dump_json())
+    plans.sidecar(plan).write_text(record.sealed().model_dump_json())
     folder = bundle.triton(plan, tmp_path / "models")
     assert (folder / "1/model.plan").read_bytes() == b"a plan"
     assert [path.name for path in (folder / "1").iterdir()] == ["model.plan"]
     config = triton_schema.parse((folder / "config.pbtxt").read_text())
     assert (config.platform, config.max_batch_size) == ("tensorrt_plan", 16)  # no more than its profile has
     record = plans.PlanRecord(flavour="tensorrt_rtx", **values)
-    plans.sidecar(plan).write_text(record.model_dump_json())
+    plans.sidecar(plan).write_text(record.sealed().model_dump_json())
     with pytest.raises(UsageError, match="Triton runs plans of TensorRT, this one is TensorRT-RTX"):
         bundle.triton(plan, tmp_path / "others")
 
