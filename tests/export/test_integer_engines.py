@@ -67,6 +67,8 @@ def check_on_engines(exported: Exported) -> None:
 def check_plan(exported: Exported, plan: Path) -> None:
     """TensorRT-RTX parses the graph and builds it, for tiles of many sizes."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed (pip install 'cellseg[rtx]')")
+    if str(plans.installed_release(plans.FLAVOURS["tensorrt_rtx"])).startswith("1.4."):
+        pytest.skip("TensorRT-RTX 1.4 builds no INT8 convolutions; 1.7 does")
     record = build(exported.path, plan, Settings("tensorrt_rtx", capabilities=("8.9",)))
     assert (record.precision, record.spec) == ("int8", exported.spec)
     assert record.plan_sha256 == plans.sha256(plan)
