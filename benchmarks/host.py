@@ -204,6 +204,8 @@ class HostRun:
 def run_host(height: int, width: int, folder: Path, mpx_s: float | None = None) -> HostRun:
     """Run everything but the engine, which is told to take the time of ``mpx_s``, or none."""
     scene = Scene.make(SCENE)
+    with NullEngine(scene.planes, 256, 256) as engine:  # what is imported and opened at first use
+        segment(RepeatedReader(scene.image, 256, 256), engine, output=folder, tile=NULL_SPEC.tile)
     with NullEngine(scene.planes, height, width, mpx_s) as engine, ThreadMeter() as meter:
         reader = RepeatedReader(scene.image, height, width)
         started = time.process_time()

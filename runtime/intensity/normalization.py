@@ -37,6 +37,8 @@ STANDS_OUT = 3.0
 FEWEST = 40
 #: Percentile of what stands out that takes the place of the one that lies in the ground.
 WITHIN = 90.0
+#: Values that are counted at once: OpenCV counts in float32, which is exact up to 2²⁴.
+COUNTED = 1 << 22
 #: Red, green and blue parts of luma (ITU-R BT.601), in 1/65536; they sum to 65536.
 LUMA = (19595, 38470, 7471)
 
@@ -258,7 +260,12 @@ def _end(sample: NDArray[Any], outside: NDArray[np.bool_], percentile: float, ot
 
 def _percentiles(sample: NDArray[Any]) -> tuple[float, float, float]:
     """Return both percentiles and the median of an integer array: smallest value at that rank."""
-    histogram = np.bincount(sample.reshape(-1), minlength=np.iinfo(sample.dtype).max + 1)
+    bins = np.iinfo(sample.dtype).max + 1
+    histogram = np.zeros(bins, np.int64)
+    values = sample.reshape(-1)
+    for start in range(0, len(values), COUNTED):
+        part = cv2.calcHist([values[start : start + COUNTED]], [0], None, [bins], [0, bins])
+        histogram += part.reshape(-1).astype(np.int64)
     below = np.cumsum(histogram)
     ranks = (part / 100 * sample.size for part in (LOW_PERCENTILE, 50, HIGH_PERCENTILE))
     low, middle, high = (int(np.searchsorted(below, rank, side="left")) for rank in ranks)

@@ -59,7 +59,7 @@ class DensityMap(Writer):
         rows, columns = self._counts.shape
         y = np.clip((strip.cells.columns["centroid_y"] // self.square).astype(np.int64), 0, rows - 1)
         x = np.clip((strip.cells.columns["centroid_x"] // self.square).astype(np.int64), 0, columns - 1)
-        np.add.at(self._counts, (y, x), 1)
+        self._counts += np.bincount(y * columns + x, minlength=rows * columns).reshape(rows, columns)
 
     @property
     def density(self) -> npt.NDArray[np.float64]:

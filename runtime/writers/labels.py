@@ -13,7 +13,7 @@ from ..common.files import writing
 from ..errors import UsageError
 from ..instances import Strip
 from .base import Writer, compressors, opening
-from .pyramid import CHUNK, PyramidWriter, chunks_per_shard, pyramid_shapes
+from .pyramid import CHUNK, PyramidWriter, pyramid_shapes, shard_chunks
 from .shards import LEVEL
 from .store import DiscardableStore
 
@@ -97,7 +97,7 @@ def _create_level(group: Any, number: int, shape: tuple[int, int]) -> None:
         shape=shape,
         dtype=np.int32,
         chunks=(CHUNK, CHUNK),
-        shards=(CHUNK, chunks_per_shard(shape[1]) * CHUNK),
+        shards=tuple(count * CHUNK for count in shard_chunks(*shape)),
         fill_value=0,
         dimension_names=("y", "x"),
         # Labels are long runs of equal numbers: shuffling their bytes only breaks these up (measured:

@@ -87,7 +87,7 @@ class Overview(Writer):
         # How much of each pixel a cell covers, and which colour it has there.
         self._cover = np.zeros(self._shape, np.uint8)
         self._lined = bool(self._scale.min() >= LINE_SCALE)
-        # Dots add up to more than a pixel before they are cut down to it.
+        # Pixels of the image in cells, by the pixel of the overview on which their dots lie.
         self._covered = np.zeros((0, 0) if self._lined else self._shape, np.float64)
         self._colour = np.zeros(self._shape, np.uint8)
 
@@ -118,13 +118,17 @@ class Overview(Writer):
         rows, columns = self._shape
         y = (cells.columns["centroid_y"].astype(np.float64) + 0.5) * self._scale[1]
         x = (cells.columns["centroid_x"].astype(np.float64) + 0.5) * self._scale[0]
-        at = (np.minimum(y.astype(np.int64), rows - 1), np.minimum(x.astype(np.int64), columns - 1))
-        np.add.at(self._covered, at, cells.columns["area"].astype(np.float64) * self._scale.prod())
+        at = np.minimum(y.astype(np.int64), rows - 1) * columns + np.minimum(x.astype(np.int64), columns - 1)
+        if len(at):
+            top = at.min()  # of the part of the picture that these cells are in
+            areas = np.bincount(at - top, weights=cells.columns["area"])
+            self._covered.reshape(-1)[top : top + len(areas)] += areas
 
     def commit(self) -> None:
         """Compose the picture and write it."""
         if not self._lined:
-            self._cover = np.rint(np.minimum(self._covered, 1) * 255).astype(np.uint8)
+            part = self._covered * self._scale.prod()
+            self._cover = np.rint(np.minimum(part, 1) * 255).astype(np.uint8)
             self._colour[:] = DOT
         picture = self._given() if callable(self._given) else self._given
         shown = Display.of(picture).apply(picture)

@@ -1,8 +1,9 @@
 """A pyramid of label images on its way to the disk, row of chunks by row of chunks.
 
 Every full row of chunks becomes tasks for a pool, one a shard. A task compresses its chunks and, while
-they are in cache, leaves every second row and column of them for the level above it in the pyramid. So
-the thread that hands in rows copies nothing, and waits only when too much is on its way.
+they are in cache, leaves every second row and column of them for the next level of the pyramid. Once all
+rows of chunks of a shard are there, their bytes are written. So the thread that hands in rows copies
+nothing, and waits only when too much is on its way.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.buffers import Recycler
-from .shards import write_shard
+from .shards import encode_chunks, write_shard
 
 #: Edge of a chunk in pixels.
 CHUNK = 256
-#: Width of a shard in pixels: one file holds so many chunks of one row.
-SHARD_WIDTH = 4096
+#: Size of a shard in pixels: one file holds so much. A file costs as much time as compressing half of that.
+SHARD_HEIGHT, SHARD_WIDTH = 1024, 4096
 #: The pyramid ends when the longer edge is at most this.
 SMALLEST = 1024
 #: Rows of chunks that are gathered for a level or on their way from it.
@@ -40,9 +41,9 @@ def pyramid_shapes(height: int, width: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def chunks_per_shard(width: int) -> int:
-    """Return how many chunks lie side by side in a shard of a level."""
-    return min(SHARD_WIDTH // CHUNK, -(-width // CHUNK))
+def shard_chunks(height: int, width: int) -> tuple[int, int]:
+    """Return how many rows and columns of chunks a shard of a level has."""
+    return min(SHARD_HEIGHT // CHUNK, -(-height // CHUNK)), min(SHARD_WIDTH // CHUNK, -(-width // CHUNK))
 
 
 @dataclass(slots=True)
@@ -58,6 +59,8 @@ class _Level:
     #: Those rows: of the full image in parts as they came, of the others in one buffer.
     parts: list[Rows] = field(default_factory=list)
     buffers: Recycler = field(default_factory=lambda: Recycler(BUFFERS))
+    #: Compressed rows of chunks of the shards that are not complete yet, by shard.
+    encoded: list[list[bytes | None]] = field(default_factory=list)
 
     @property
     def wanted(self) -> int:
@@ -97,14 +100,16 @@ class _ChunkRow:
 class _Pending:
     """The tasks of a row of chunks, and what the next level can begin when they are done."""
 
-    #: By the file that they write; they return its size in bytes, 0 where there is none.
-    tasks: dict[Path, Future[int]]
+    #: One a shard; they return its chunks.
+    tasks: list[Future[list[bytes | None]]]
     level: int
+    #: Number of the row of chunks from the top.
+    number: int
     following: _ChunkRow | None
 
     @property
     def done(self) -> bool:
-        return all(task.done() for task in self.tasks.values())
+        return all(task.done() for task in self.tasks)
 
 
 class PyramidWriter:
@@ -128,6 +133,8 @@ class PyramidWriter:
         self._levels = [_Level(path / str(number), *shape) for number, shape in enumerate(shapes)]
         self._pool = pool
         self._pending: deque[_Pending] = deque()
+        #: Files on their way; what is returned is their size in bytes, 0 where there is none.
+        self._files: deque[tuple[Path, Future[int]]] = deque()
         #: Size in bytes of every shard that is there.
         self.written: dict[Path, int] = {}
         # Each thread has a shard to write, and another one waits.
@@ -147,11 +154,15 @@ class PyramidWriter:
                 self._begin(0, chunk_row)
         while self._pending and (len(self._pending) > self._most or self._pending[0].done):
             self._settle()
+        while self._files and self._files[0][1].done():
+            self._note_file()
 
     def finish(self) -> None:
         """Wait until all is written."""
         while self._pending:
             self._settle()
+        while self._files:
+            self._note_file()
 
     def _begin(self, number: int, chunk_row: _ChunkRow) -> None:
         """Hand a full row of chunks to the pool, and reserve its rows in the next level."""
@@ -160,21 +171,36 @@ class PyramidWriter:
         if number + 1 < len(self._levels):
             smaller = self._levels[number + 1].promise(-(-chunk_row.rows // 2))
             following = self._levels[number + 1].take_full()
-        per_shard = chunks_per_shard(level.width)
-        wide = per_shard * CHUNK
-        tasks = {}
-        for shard, x in enumerate(range(0, level.width, wide)):
-            path = level.folder / "c" / str(chunk_row.number) / str(shard)
+        wide = shard_chunks(level.height, level.width)[1] * CHUNK
+        tasks = []
+        for x in range(0, level.width, wide):
             thinned = None if smaller is None else smaller[:, x // 2 : (x + wide) // 2]
             parts = [part[:, x : x + wide] for part in chunk_row.parts]
-            tasks[path] = self._pool.submit(write_shard, path, parts, CHUNK, per_shard, thinned)
-        self._pending.append(_Pending(tasks, number, following))
+            tasks.append(self._pool.submit(encode_chunks, parts, CHUNK, thinned))
+        self._pending.append(_Pending(tasks, number, chunk_row.number, following))
 
     def _settle(self) -> None:
-        """Wait for the oldest row of chunks; then the level above it may have a full one."""
+        """Wait for the oldest row of chunks; then a shard, and a row of the next level, may be complete."""
         oldest = self._pending.popleft()
-        for path, task in oldest.tasks.items():
-            if size := task.result():
-                self.written[path] = size
+        level = self._levels[oldest.level]
+        tall, wide = shard_chunks(level.height, level.width)
+        if not level.encoded:
+            level.encoded = [[] for _ in oldest.tasks]
+        for chunks, task in zip(level.encoded, oldest.tasks, strict=True):
+            found = task.result()
+            chunks += found + [None] * (wide - len(found))
+        if (oldest.number + 1) % tall == 0 or (oldest.number + 1) * CHUNK >= level.height:
+            folder = level.folder / "c" / str(oldest.number // tall)
+            for number, chunks in enumerate(level.encoded):
+                chunks += [None] * (tall * wide - len(chunks))
+                path = folder / str(number)
+                self._files.append((path, self._pool.submit(write_shard, path, chunks)))
+            level.encoded = []
         if oldest.following is not None:
             self._begin(oldest.level + 1, oldest.following)
+
+    def _note_file(self) -> None:
+        """Wait for the oldest file."""
+        path, task = self._files.popleft()
+        if size := task.result():
+            self.written[path] = size

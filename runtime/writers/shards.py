@@ -1,6 +1,6 @@
 """Files of a sharded Zarr array, written directly.
 
-A shard is one file with a row of compressed chunks and an index of where each lies. Writing through
+A shard is one file with some compressed chunks and an index of where each lies. Writing through
 ``zarr`` costs four times the compression itself; the layout is short enough to be written here, and
 ``zarr`` reads it back in the tests.
 
@@ -42,33 +42,20 @@ def shard(chunks: Sequence[bytes | None]) -> bytes:
     return b"".join([*filter(None, chunks), packed, struct.pack("<I", crc32c(packed))])
 
 
-def write_shard(
-    path: Path,
-    parts: Sequence[npt.NDArray[np.int32]],
-    chunk: int,
-    per_shard: int,
-    thinned: npt.NDArray[np.int32] | None = None,
-) -> int:
-    """Write one shard, unless there is nothing but zeros in it.
+def encode_chunks(
+    parts: Sequence[npt.NDArray[np.int32]], chunk: int, thinned: npt.NDArray[np.int32] | None = None
+) -> list[bytes | None]:
+    """Compress the chunks of one row of them; ``None`` for those that are all zero.
 
     Parameters
     ----------
-    path
-        The file to make.
     parts
-        Its rows in one or more parts, each of shape (rows, up to chunk · per_shard) with contiguous rows;
-        up to chunk rows in all.
+        The rows in one or more parts, each of shape (rows, width) with contiguous rows; up to ``chunk``
+        rows in all.
     chunk
         Edge of a chunk in pixels, even.
-    per_shard
-        Chunks of a shard.
     thinned
         Gets every second row and column, from the first ones on.
-
-    Returns
-    -------
-    int
-        Bytes of the file; 0 where none was written.
     """
     encoded: list[bytes | None] = []
     block = np.empty((chunk, chunk), np.int32)  # one for all: it stays in cache
@@ -82,7 +69,12 @@ def write_shard(
             thin(block, thinned[:, x // 2 : (x + chunk) // 2])
         # any buffer does
         encoded.append(bytes(imagecodecs.zstd_encode(block, level=LEVEL)) if found else None)  # type: ignore[arg-type]
-    if all(data is None for data in encoded):
+    return encoded
+
+
+def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int:
+    """Write a shard, unless there is nothing in it; return the bytes of the file, 0 where there is none."""
+    if all(chunk is None for chunk in chunks):
         return 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.write_bytes(shard(encoded + [None] * (per_shard - len(encoded))))
+    return path.write_bytes(shard(chunks))

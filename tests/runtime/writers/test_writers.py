@@ -47,6 +47,7 @@ class TestSeveralLevels(TestLabelsZarr):
         monkeypatch.setattr("cellseg.runtime.writers.labels.CHUNK", 64)
         monkeypatch.setattr("cellseg.runtime.writers.pyramid.CHUNK", 64)
         monkeypatch.setattr("cellseg.runtime.writers.pyramid.SHARD_WIDTH", 256)
+        monkeypatch.setattr("cellseg.runtime.writers.pyramid.SHARD_HEIGHT", 128)
 
 
 class TestParquet(WriterSuite):
