@@ -18,7 +18,15 @@ FILE = click.Path(path_type=Path)
 _EXTRA = ("torch", "onnx", "onnxscript", "yaml")
 
 
-@click.command("cellseg-export inspect", cls=common.Command)
+@click.command(
+    "cellseg-export inspect",
+    cls=common.Command,
+    examples=[
+        ("cellseg-export inspect mine.onnx", "What an exported model promises."),
+        ("cellseg-export inspect mine.plan", "What a plan was built for."),
+        ("cellseg-export inspect mine.plan.json", "The same, where only its sidecar is at hand."),
+    ],
+)
 @click.argument("file", type=FILE)
 def inspect_command(file: Path) -> None:
     """Print the specification of FILE, an exported model or a plan.
@@ -36,7 +44,19 @@ def inspect_command(file: Path) -> None:
     click.echo(load_spec(file).to_json())
 
 
-@click.command("cellseg-export", cls=common.Command, words=[inspect_command])
+_tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "Advanced"))
+
+
+@click.command(
+    "cellseg-export",
+    cls=common.Command,
+    words=[inspect_command],
+    examples=[
+        ("cellseg-export --heads mask,boundary,density", "The newest best checkpoint, with all its planes."),
+        ("cellseg-export best.pt -o mine.onnx --fp16", "A checkpoint by name, in half precision."),
+        ("cellseg-export inspect mine.onnx", "What a model promises."),
+    ],
+)
 @click.argument("checkpoint", type=FILE, required=False)
 @click.option("-o", "--output", type=FILE, help="ONNX file to write; beside the checkpoint by default.")
 @click.option(
@@ -47,47 +67,39 @@ def inspect_command(file: Path) -> None:
 @click.option("--fp32", "precision", flag_value="fp32", default="fp32", help="Single precision (default).")
 @click.option("--fp16", "precision", flag_value="fp16", help="Half precision where measurement allows it.")
 @click.option("--int8", "precision", flag_value="int8", help="Eight bits, calibrated on real pictures.")
-@click.option("--calib", "calibration", type=FILE, metavar="DIR", help="Pictures that calibrate --int8.")
+@_advanced("--calib", "calibration", type=FILE, metavar="DIR", help="Pictures that calibrate --int8.")
 @click.option("--name", help="Name that the model goes by; the training run's by default.")
-@click.option("--parity", type=FILE, metavar="DIR", help="Pictures to compare with PyTorch on.")
-@click.option(
+@_advanced("--parity", type=FILE, metavar="DIR", help="Pictures to compare with PyTorch on.")
+@_advanced(
     "--halo",
     default="exact",
     help="exact, near (bytes off by 1, a cell in thousands) or pixels.",
     show_default=True,
 )
-@click.option(
-    "--tile", metavar="PIXELS|auto", help="Preferred tile edge; auto measures it and the batch size."
-)
-@click.option("--batch", type=click.IntRange(1), default=1, help="Preferred batch size.", show_default=True)
-@click.option("--pixel-size", type=float, help="Micrometres a pixel of the training data.")
-@click.option(
+@_advanced("--tile", metavar="PIXELS|auto", help="Preferred tile edge; auto measures it and the batch size.")
+@_advanced("--batch", type=click.IntRange(1), default=1, help="Preferred batch size.", show_default=True)
+@_advanced("--pixel-size", type=float, help="Micrometres a pixel of the training data.")
+@_advanced(
     "--diameter",
     metavar="DIR|MEDIAN,LOW,HIGH",
     help="How large the cells are that it was trained on, in pixels, and from where to where it serves "
     "others as they are; measured where a folder of label images is named.",
 )
-@click.option("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
-@click.option("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; beside the ONNX by default.")
-@click.option("--no-plan", is_flag=True, help="Build no TensorRT plan.")
-@click.option(
-    "--flavour", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Engine that builds the plan."
-)
-@click.option("--batch-sizes", metavar="MIN,OPT,MAX", help="Batch sizes that the plan serves.")
-@click.option("--tile-sizes", metavar="MIN,OPT,MAX", help="Tile edges that the plan serves.")
-@click.option("--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Builder's memory.")
-@click.option("--timing-cache", type=FILE, help="File of the builder's timings (TensorRT).")
-@click.option(
-    "--capability", "capabilities", multiple=True, metavar="X.Y", help="Build for it (TensorRT-RTX)."
-)
-@click.option("--triton", type=FILE, metavar="DIR", help="Write a model repository for NVIDIA Triton.")
-@click.option("--bioimageio", is_flag=True, help="Write a bioimage.io package beside the ONNX file.")
-@click.option("--author", "authors", multiple=True, metavar="NAME", help="Author in that package.")
-@click.option(
-    "--license", "license_id", metavar="SPDX", default="Apache-2.0", help="Licence in that package."
-)
-@click.option("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
-@click.option("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
+@_advanced("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
+@_tensorrt("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; beside the ONNX by default.")
+@_tensorrt("--no-plan", is_flag=True, help="Build no TensorRT plan.")
+@_tensorrt("--flavour", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Engine that builds the plan.")
+@_tensorrt("--batch-sizes", metavar="MIN,OPT,MAX", help="Batch sizes that the plan serves.")
+@_tensorrt("--tile-sizes", metavar="MIN,OPT,MAX", help="Tile edges that the plan serves.")
+@_tensorrt("--workspace", type=click.FloatRange(0, min_open=True), metavar="GIB", help="Builder's memory.")
+@_tensorrt("--timing-cache", type=FILE, help="File of the builder's timings (TensorRT).")
+@_tensorrt("--capability", "capabilities", multiple=True, metavar="X.Y", help="Build for it (TensorRT-RTX).")
+@_packages("--triton", type=FILE, metavar="DIR", help="Write a model repository for NVIDIA Triton.")
+@_packages("--bioimageio", is_flag=True, help="Write a bioimage.io package beside the ONNX file.")
+@_packages("--author", "authors", multiple=True, metavar="NAME", help="Author in that package.")
+@_packages("--license", "license_id", metavar="SPDX", default="Apache-2.0", help="Licence in that package.")
+@_advanced("--opset", type=int, default=20, help="ONNX opset.", show_default=True)
+@_advanced("--force", is_flag=True, help="Write even where the comparison with PyTorch fails.")
 @click.option("--overwrite", is_flag=True, help="Replace a model or plan that stands there.")
 @common.version_option()
 def main(

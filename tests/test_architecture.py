@@ -7,6 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from itertools import chain
@@ -40,10 +41,11 @@ HEAVY = OPTIONAL | {
 #: the top of the runtime is a wing of its own.
 LAYERS = (
     ("errors",),
-    ("kernels", "options", "common"),
-    ("model", "geometry", "intensity", "evaluation"),
+    ("kernels", "common"),
+    ("options",),
+    ("model", "geometry", "intensity"),
     ("backends", "readers", "instances"),
-    ("sizing", "writers"),
+    ("evaluation", "sizing", "writers"),
     ("streaming",),
     ("results",),
     ("pipeline",),
@@ -279,6 +281,22 @@ print("imported:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
     shown, _, modules = python(code).rpartition("imported:")
     assert shown.startswith(f"Usage: {command}")
     assert not set(modules.split()) & HEAVY
+
+
+@pytest.mark.parametrize("target", PROJECT["scripts"].values(), ids=PROJECT["scripts"])
+def test_help_ends_with_examples(target: str) -> None:
+    """Three lines that can be typed as they are: every option in them is one that the command has."""
+    module, _, attribute = target.partition(":")
+    main = getattr(import_module(module), attribute)
+    for command in (main, *main.words.values()):
+        assert len(command.examples) == 3, command.name
+        known = {
+            option for each in (main, *main.words.values()) for one in each.params for option in one.opts
+        }
+        for line, text in command.examples:
+            assert line.startswith(str(main.name)), line
+            assert text.endswith("."), text
+            assert {word for word in line.split() if word.startswith("-")} <= known, line
 
 
 def test_top_level() -> None:

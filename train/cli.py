@@ -18,7 +18,15 @@ from cellseg.runtime.errors import BackendError, CellsegError, UsageError
 SHIPPED = Path(__file__).parent / "configs"
 
 
-@click.command("cellseg-train mean", cls=common.Command)
+@click.command(
+    "cellseg-train mean",
+    cls=common.Command,
+    examples=[
+        ("cellseg-train mean a.pt b.pt -o mean.pt", "Average two trainings that began alike."),
+        ("cellseg-train mean a.pt b.pt --shares 2,1 -o mean.pt", "The first counts twice."),
+        ("cellseg-train mean work_dirs/run/*.pt -o mean.pt", "All checkpoints of one training."),
+    ],
+)
 @click.argument("checkpoints", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Checkpoint to write.")
 @click.option("--shares", metavar="A,B,…", help="How much each counts; all the same by default.")
@@ -40,7 +48,15 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     click.echo(output)
 
 
-@click.command("cellseg-train import", cls=common.Command)
+@click.command(
+    "cellseg-train import",
+    cls=common.Command,
+    examples=[
+        ("cellseg-train import slide.svs cells.geojson -o datasets/NAME", "Regions drawn in QuPath."),
+        ("cellseg-train import slide.svs cells.geojson -o datasets/NAME --regions Region", "By their class."),
+        ("cellseg-train import a.tif a.geojson -o datasets/NAME --channels DAPI", "One channel of several."),
+    ],
+)
 @click.argument("slide", type=click.Path(path_type=Path))
 @click.argument("annotations", type=click.Path(path_type=Path))
 @click.option(
@@ -93,7 +109,16 @@ def import_command(
     click.echo(f"next: cellseg-train finetune --set dataset_path={output}")
 
 
-@click.command("cellseg-train", cls=common.Command, words=[mean_command, import_command])
+@click.command(
+    "cellseg-train",
+    cls=common.Command,
+    words=[mean_command, import_command],
+    examples=[
+        ("cellseg-train finetune --set dataset_path=datasets/NAME", "Teach the default model your pictures."),
+        ("cellseg-train my.yml --preview 8", "See what it would be trained on, and stop."),
+        ("cellseg-train my.yml --resume", "Go on after an interruption."),
+    ],
+)
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key of CONFIG.")
 @click.option("--resume", is_flag=True, help="Go on where this run stopped.")

@@ -24,10 +24,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from cellseg.runtime.common.names import result_name
 from cellseg.runtime.common.spelling import written_as
 from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import DataError, ImageError
-from cellseg.runtime.evaluation.folders import LabelFolder, check_partners, list_files
+from cellseg.runtime.evaluation.folders import PICTURES, LabelFolder, check_partners, list_files
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.intensity import normalization
 from cellseg.runtime.intensity.channels import choose
@@ -40,7 +41,8 @@ log = logging.getLogger("cellseg.train")
 
 #: Seconds of reading between two lines of the log.
 PATIENCE = 5.0
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
+#: Endings of ready-made maps.
+MAPS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def _manual(names: list[str | int] | str) -> set[str]:
             raise DataError(
                 f"resample_by_manual: {names}: cannot be read ({error}); wanted a file with one name a line"
             ) from None
-    return {Path(str(name)).stem if str(name).endswith(SUFFIXES) else str(name) for name in names}
+    return {result_name(name) if name.lower().endswith(PICTURES) else name for name in map(str, names)}
 
 
 def read_split(folder: Path, config: TrainConfig, origin: int = 0) -> list[Sample]:
@@ -175,7 +177,7 @@ def read_split(folder: Path, config: TrainConfig, origin: int = 0) -> list[Sampl
         raise DataError(
             f"{folder}: no such folder; a data set holds train/ and val/ (or set resample: true to split one)"
         )
-    images = list_files(folder / "image", SUFFIXES, "images")
+    images = list_files(folder / "image", PICTURES, "images")
     labels = LabelFolder.open(folder / "label")
     check_partners(images, labels.files, folder / "label")
     check_partners(labels.files, images, folder / "image")
@@ -187,7 +189,7 @@ def read_split(folder: Path, config: TrainConfig, origin: int = 0) -> list[Sampl
     density = _maps(folder / "density", images, config) if "density" in config.heads else {}
 
     def read(name: str) -> Sample:
-        return _sample(images[name], labels, corner.get(name), density.get(name), config, origin)
+        return _sample(name, images[name], labels, corner.get(name), density.get(name), config, origin)
 
     samples, told = [], time.monotonic()
     # Decoding and OpenCV let go of the interpreter.
@@ -216,7 +218,7 @@ def _maps(folder: Path, images: dict[str, Path], config: TrainConfig) -> dict[st
     """Ready-made maps by image; empty where the data set brings none and they are derived."""
     if not folder.is_dir():
         return {}
-    files = list_files(folder, SUFFIXES, "maps")
+    files = list_files(folder, MAPS, "maps")
     check_partners(images, files, folder)
     idle = [key for key in DERIVING[folder.name] if key in config.model_fields_set]
     if idle:
@@ -225,6 +227,7 @@ def _maps(folder: Path, images: dict[str, Path], config: TrainConfig) -> dict[st
 
 
 def _sample(
+    name: str,
     image: Path,
     folder: LabelFolder,
     corner: Path | None,
@@ -232,10 +235,10 @@ def _sample(
     config: TrainConfig,
     origin: int,
 ) -> Sample:
-    labels, ignored = folder.read(image.stem), None
+    labels, ignored = folder.read(name), None
     if config.ignore_label is not None and (unknown := labels == config.ignore_label).any():
         labels, ignored = np.where(unknown, 0, labels), unknown
-    labels = _numbered(labels, folder.files[image.stem])
+    labels = _numbered(labels, folder.files[name])
     try:
         with open_slide(image, channels=config.channels) as reader:
             choice = choose(reader.channel_names, config.in_channels, image)
@@ -245,7 +248,7 @@ def _sample(
     except ImageError as error:
         text = str(error)
         raise DataError(text if text.startswith(str(image)) else f"{image}: {text}") from None
-    _same_size(folder.files[image.stem], labels.shape, pixels.shape)
+    _same_size(folder.files[name], labels.shape, pixels.shape)
     boundary = mass = None
     if corner is not None:
         plane = _read_map(corner)
@@ -260,7 +263,7 @@ def _sample(
             mass *= len(np.unique(labels[labels > 0])) / mass.sum(dtype=np.float64)
     elif "density" in config.heads:
         mass = targets.density_map(labels, config.density_spread, config.density_sigma, config.density_shape)
-    return Sample(image.stem, np.ascontiguousarray(mapped), labels, boundary, mass, ignored, origin)
+    return Sample(name, np.ascontiguousarray(mapped), labels, boundary, mass, ignored, origin)
 
 
 def _numbered(labels: NDArray[np.integer], path: Path) -> NDArray[np.int32]:

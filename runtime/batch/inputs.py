@@ -11,8 +11,9 @@ import hashlib
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,9 @@ from ..common.bounded import brief, read_table
 from ..common.names import result_name
 from ..errors import UsageError
 from ..options import OPTIONS, flag
+from ..readers.formats import is_picture, is_zarr
+from ..readers.refused import refusal
 
-#: Endings of files that are taken from a folder.
-SUFFIXES = {
-    ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".svs", ".qptiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp",
-    ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm",
-}  # fmt: skip
-#: Files that make a folder an OME-Zarr image.
-ZARR_FILES = ("zarr.json", ".zgroup", ".zattrs")
 #: The file that makes a folder one of results.
 RECORD = "run.json"
 #: Files that are looked at for what to advise.
@@ -88,18 +84,18 @@ def _expand_one(argument: str) -> list[Input]:
         return [Input(argument)]
     path = Path(argument)
     if os.path.isdir(argument):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
-        if _is_zarr(path):
+        if is_zarr(path):
             return [Input(argument)]
         if (path / RECORD).is_file():
             raise UsageError(f"{path}: holds results (it has a {RECORD}); name the image they were made from")
-        images = [p for p in sorted(path.iterdir()) if _is_image(p)]
+        images = [p for p in sorted(path.iterdir()) if is_picture(p)]
         if not images:
             raise UsageError(f"{path}: this folder holds no image; {_below(path)}")
         return [Input(str(p)) for p in images]
     if not os.path.lexists(argument) and glob.has_magic(argument):
         # Path.glob would need the pattern cut into a fixed and a moving part.
         every = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
-        matches = [match for match in every if _is_image(Path(match))]
+        matches = [match for match in every if is_picture(Path(match))]
         taken = {Path(match) for match in matches}
         found = [
             match
@@ -116,16 +112,6 @@ def _expand_one(argument: str) -> list[Input]:
     return [Input(argument)]
 
 
-def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / name).exists() for name in ZARR_FILES)
-
-
-def _is_image(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    return path.suffix.lower() in SUFFIXES if not path.is_dir() else _is_zarr(path)
-
-
 def _is_result(path: Path) -> bool:
     """Whether a file was made by us, such as the overview next to its record."""
     return (path.parent / RECORD).is_file()
@@ -136,8 +122,12 @@ def _below(folder: Path) -> str:
     for looked, path in enumerate(folder.rglob("*")):
         if looked == MOST_LOOKED_AT:
             break
-        if _is_image(path) and not _is_result(path):
-            return f"for those in folders below it give '{folder}/**/*{path.suffix}'"
+        if is_picture(path) and not _is_result(path):
+            ending = f"{path.suffix}/" if path.is_dir() else path.suffix
+            return f"for those in folders below it give '{folder}/**/*{ending}'"
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (refused := refusal(path)):
+            return refused.removeprefix(f"{folder}{os.sep}")
     endings = sorted({path.suffix.lower() for path in folder.iterdir() if path.suffix and path.is_file()})
     held = f", only files ending in {', '.join(endings[:5])}" if endings else " and none lies below it"
     return f"it has none of the known formats{held}"
@@ -194,8 +184,8 @@ def _row(path: Path, number: int, row: dict[str, str]) -> Input:
 def result_names(inputs: Sequence[Input]) -> list[str]:
     """Return a folder name for the results of each image, no two alike (nor but for case).
 
-    An image whose plain name is taken gets its folder's name before it, then its ending behind it, then
-    a digest of its name.
+    An image whose plain name is taken gets its folder's name before it, then its ending behind it, then the
+    names of more folders (fields of a plate are all called 0), then a digest of its name.
 
     Raises
     ------
@@ -203,7 +193,10 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
         The names cannot be told apart.
     """
     names = [result_name(item.name or item.image) for item in inputs]
-    for refine in (_with_folder, _with_suffix, _with_digest):
+    deepest = max((len(Path(item.image).parts) for item in inputs), default=0)
+    more = [partial(_with_folder, depth=depth) for depth in range(2, deepest)]
+    steps: list[Callable[[str, Path], str]] = [_with_folder, _with_suffix, *more, _with_digest]
+    for refine in steps:
         counts = Counter(_key(name) for name in names)
         names = [
             refine(name, Path(item.image)) if counts[_key(name)] > 1 else name
@@ -230,8 +223,10 @@ def _with_digest(name: str, image: Path) -> str:
     return f"{name}_{hashlib.sha256(os.fsencode(image.name)).hexdigest()[:6]}"
 
 
-def _with_folder(name: str, image: Path) -> str:
-    return f"{result_name(f'{image.parent.name}.')}_{name}" if image.parent.name else name
+def _with_folder(name: str, image: Path, depth: int = 1) -> str:
+    """Put the name of one more folder before a name, the ``depth``-th above the image."""
+    folder = image.parents[depth - 1].name if depth <= len(image.parents) else ""
+    return f"{result_name(f'{folder}.')}_{name}" if folder else name
 
 
 def _with_suffix(name: str, image: Path) -> str:

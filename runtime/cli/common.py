@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import signal
 import sys
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 #: Exit codes after Ctrl-C and after SIGTERM.
 INTERRUPTED, TERMINATED = 130, 143
 #: Headings of ``--help`` in their order; options of none come first.
-GROUPS = ("Results", "Image", "Cells", "Computing", "Advanced")
+GROUPS = ("Results", "Image", "Cells", "Computing", "TensorRT", "Packages", "Advanced")
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -69,6 +70,11 @@ class Option(click.Option):
     def __init__(self, *arguments: Any, group: str = "", **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.group = group
+
+
+def grouped(group: str) -> Callable[..., Callable[[_Decorated], _Decorated]]:
+    """Return a ``click.option`` that adds options under a heading of ``--help``."""
+    return functools.partial(click.option, cls=Option, group=group)
 
 
 class Command(click.Command):

@@ -37,7 +37,7 @@ PROGRAM = "cellseg-infer"
 )
 @click.argument("images", metavar="IMAGE...", nargs=-1)  # text, because some are URLs
 @common.model_options
-@click.option(
+@common.grouped("Results")(
     "-o",
     "--output",
     metavar="DIR",
@@ -45,26 +45,16 @@ PROGRAM = "cellseg-infer"
     default=Path("cellseg_out"),
     show_default=True,
     help="Results go into DIR/<image name>/.",
-    cls=common.Option,
-    group="Results",
 )
 @segment_options
-@click.option(
+@common.grouped("Advanced")(
     "--fallback",
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
     help="Where a TensorRT plan does not fit: build it again or run its ONNX file, or stop.",
-    cls=common.Option,
-    group="Advanced",
 )
-@click.option(
-    "--trust-plan",
-    is_flag=True,
-    help="Run a plan without a matching sidecar.",
-    cls=common.Option,
-    group="Advanced",
-)
+@common.grouped("Advanced")("--trust-plan", is_flag=True, help="Run a plan without a matching sidecar.")
 @click.option("--devices", is_flag=True, help="List what can run models on this machine, and leave.")
 @click.option("--measure", is_flag=True, help="With --devices: how fast each runs the model, in seconds.")
 @click.option(

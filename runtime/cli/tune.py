@@ -49,7 +49,7 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
 )
 @scoring.group_options
 @click.option("--only", metavar="VALUE", multiple=True, help="Tune on these groups only. May be repeated.")
-@click.option(
+@common.grouped("Advanced")(
     "--balance",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -63,9 +63,15 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
     show_default=True,
     help="Learn which touching cells are one and how sure a cell is.",
 )
-@click.option("--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes; as many as there are cores by default.")
+@common.grouped("Advanced")(
+    "--fix", metavar="NAME", multiple=True, help="Leave this setting as it is. May be repeated."
+)
+@common.grouped("Advanced")(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the search."
+)
+@common.grouped("Advanced")(
+    "--jobs", type=click.IntRange(1), help="Processes; as many as there are cores by default."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a file that stands where -o says.")
 @common.version_option()
 def main(

@@ -12,7 +12,15 @@ from . import common
 PROGRAM = "cellseg-view"
 
 
-@click.command(PROGRAM, cls=common.Command)
+@click.command(
+    PROGRAM,
+    cls=common.Command,
+    examples=[
+        (f"{PROGRAM} cellseg_out/slide", "Look at one result."),
+        (f"{PROGRAM} cellseg_out", "All results in a folder, side by side."),
+        (f"{PROGRAM} cellseg_out/slide --image /new/place/slide.svs", "The image has moved since."),
+    ],
+)
 @click.argument("results", metavar="RESULT...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--image", metavar="FILE", help="Where the image of a single RESULT is now, if it has moved.")
 @click.option(

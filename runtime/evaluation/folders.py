@@ -12,17 +12,17 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import tifffile
 
 from ..common.bounded import read_table
 from ..common.names import result_name
-from ..errors import DataError
+from ..errors import DataError, ImageError
+from ..readers import formats
+from ..readers import labels as labels_reader
 from .contingency import Labels
 
-#: Endings of label images. JPEG is missing on purpose: it blurs numbers.
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-#: Endings of pictures; what a file really holds is up to the reader.
-PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp", ".svs", ".ndpi", ".mrxs", ".scn")
+#: Endings of label images, and of pictures; what a file really holds is up to the reader.
+LABEL_SUFFIXES = (*labels_reader.SUFFIXES, ".zarr")
+PICTURES = (*formats.SUFFIXES, ".zarr")
 #: What ``cellseg-infer`` writes for the picture ``NAME.png``: the folder ``NAME`` with this in it.
 LABELS_ZARR = "labels.ome.zarr"
 #: How many missing names an error line spells out.
@@ -96,7 +96,7 @@ def list_files(folder: Path, suffixes: Iterable[str], what: str) -> dict[str, Pa
     for path in sorted(folder.iterdir()):
         if (path / LABELS_ZARR).is_dir():
             stem, path = path.name, path / LABELS_ZARR
-        elif path.suffix.lower() in suffixes and path.is_file():
+        elif path.suffix.lower() in suffixes and (formats.is_zarr(path) if path.is_dir() else True):
             stem = result_name(path)
         else:
             continue
@@ -144,33 +144,17 @@ def read_labels(path: Path) -> Labels:
         The file is damaged or empty, or holds something else than one number per pixel.
     """
     try:
-        labels = _decode(path)
+        labels = labels_reader.read_labels(path)
+    except labels_reader.NoLabelsError as error:
+        raise DataError(str(error)) from None
+    except ImageError as error:
+        what = str(error).removeprefix(f"{path}: ")
+        raise DataError(f"{path}: cannot be read as a label image ({what}); replace the file") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise DataError(f"{path}: cannot be read as a label image ({error}); replace the file") from error
-    if labels.ndim > 2:  # (1, H, W) and (H, W, 1) are written by some tools
-        labels = labels.squeeze(tuple(axis for axis, edge in enumerate(labels.shape) if edge == 1))
-    if labels.dtype.kind not in "iub" or labels.ndim != 2:
-        shape = "×".join(map(str, labels.shape))
-        raise DataError(
-            f"{path}: found {labels.dtype} of shape {shape}; wanted one integer channel with 0 for "
-            "background and one number per cell, such as a 16-bit PNG"
-        )
     if not labels.size:  # OpenCV ends the process over these
         raise DataError(f"{path}: holds {labels.shape[0]}×{labels.shape[1]} pixels; replace the file")
-    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
-
-
-def _decode(path: Path) -> Labels:
-    if path.name == LABELS_ZARR:
-        import zarr
-
-        return np.asarray(zarr.open_group(path, mode="r")["0"])
-    if path.suffix.lower() in (".tif", ".tiff"):
-        return np.asarray(tifffile.imread(path))
-    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise ValueError("damaged, empty or not a picture")
-    return np.asarray(labels)
+    return labels
 
 
 def _components(labels: Labels) -> Labels:

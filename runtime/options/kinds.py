@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from ..common.names import readable
+
 #: A GeoJSON file; or polygons, each an array of shape (n, 2) with x and y, or a list of such rings.
 RegionsLike = str | os.PathLike[str] | Sequence[Any]
 
@@ -221,7 +223,9 @@ class Regions(Kind[RegionsLike]):
 
     def plain(self, value: RegionsLike) -> Any:
         """Name the file, if it is one; its content is told apart by its digest."""
-        return os.fspath(value) if isinstance(value, str | os.PathLike) else f"{len(value)} polygons"
+        return (
+            readable(os.fspath(value)) if isinstance(value, str | os.PathLike) else f"{len(value)} polygons"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region, fit
 from ..intensity.channels import COLOURS, are_unnamed, list_channels
 from .area import Shrinker
+from .scale import Scale
 
 Pixels = npt.NDArray[Any]
 #: Rows are read in strips of about this many bytes when a whole level is walked.
@@ -53,7 +54,10 @@ class SlideReader(Closing):
     channel_names
         One name for each channel that :meth:`read` returns.
     pixel_size
-        Micrometres a pixel at level 0; ``None`` where the file does not say.
+        Micrometres a pixel at level 0; ``None`` where the file does not say. Of pixels that are not
+        square, the edge of a square of the same area.
+    aspect
+        Height of a pixel by its width.
     levels
         Resolutions, the full one first.
     notes
@@ -68,14 +72,17 @@ class SlideReader(Closing):
         channel_names: Sequence[str],
         levels: Sequence[Level],
         pixel_size: float | None = None,
+        scale: Scale | None = None,
         notes: Sequence[str] = (),
     ) -> None:
+        scale = Scale(pixel_size) if scale is None else scale
         self.path = path
         self.dtype = np.dtype(dtype)
         self.channel_names = tuple(channel_names)
         self.levels = tuple(levels)
-        self.pixel_size = pixel_size
-        self.notes = tuple(notes)
+        self.pixel_size = scale.size
+        self.aspect = scale.aspect
+        self.notes = (*notes, *scale.notes)
         if min(self.height, self.width, self.channels) < 1:
             raise ImageError(
                 f"{path}: the picture has no pixels ({self.height}×{self.width}×{self.channels}); "

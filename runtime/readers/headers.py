@@ -5,12 +5,21 @@ Decoders allocate what a header asks for, so the claim is checked before they ar
 
 from __future__ import annotations
 
+import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..errors import ImageError
 
+#: What must be decoded whole may take so many bytes. Decoders hold up to three times as much for a moment.
+BUDGET_BYTES = 1 << 30
+#: The same for a picture that is decoded whole and kept.
+PICTURE_BYTES = 3 << 30
 #: A claim below this many decoded bytes is never refused.
 HARMLESS_BYTES = 64 << 20
 #: No codec packs real pixels more tightly than this many decoded bytes a stored byte.
@@ -46,6 +55,8 @@ class Claim:
     width: int
     #: Whether the end of the picture is there; formats that do not tell count as complete.
     complete: bool = True
+    #: Bytes of a decoded pixel, at most.
+    pixel_bytes: int = 3
 
 
 def kind(head: bytes) -> str:
@@ -66,8 +77,9 @@ def claim(data: bytes) -> Claim | None:
     try:
         match kind(data[:16]):
             case "PNG":
-                width, height = struct.unpack_from(">II", data, 16)
-                return Claim(height, width, data.rfind(b"IEND") > 0)
+                width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+                samples = {0: 1, 4: 2}.get(colour, 4 if colour == 6 else 3)
+                return Claim(height, width, data.rfind(b"IEND") > 0, samples * (2 if bits == 16 else 1))
             case "JPEG":
                 return _jpeg(data)
             case "BMP":
@@ -105,6 +117,59 @@ def check_claim(path: Path, what: str, decoded: int, stored: int) -> None:
             f"{path}: {what}, which would take {decoded / 1e9:,.1f} GB, but there are only {stored:,} bytes: "
             "the file is damaged or was not copied completely"
         )
+
+
+def check_piece(
+    path: Path | str, what: str, shape: Sequence[int], dtype: Any, fix: str, *, budget: int = 0
+) -> None:
+    """Refuse a strip, tile, chunk or picture that is decoded whole and would not fit the budget.
+
+    Parameters
+    ----------
+    path, what
+        For the message.
+    shape, dtype
+        Of the decoded piece.
+    fix
+        What can be done, for the message.
+    budget
+        Bytes that it may take; by default :data:`BUDGET_BYTES`.
+
+    Raises
+    ------
+    ImageError
+        It would take more.
+    """
+    size = math.prod(int(edge) for edge in shape) * int(np.dtype(dtype).itemsize)
+    if size > (budget or BUDGET_BYTES):
+        raise ImageError(f"{path}: {what} holds {size / 1e9:,.1f} GB and must be decoded whole; {fix}")
+
+
+def check_picture(path: Path, name: str, data: bytes) -> Claim:
+    """Return what the header of a PNG, JPEG, WebP or BMP claims, checked before anything is decoded.
+
+    Raises
+    ------
+    ImageError
+        The header is damaged, the file is cut short, or the picture is larger than its bytes can hold or
+        the budget allows.
+    """
+    found = claim(data)
+    if found is None or found.height < 1 or found.width < 1:
+        raise ImageError(f"{path}: its {name} header is damaged; save the picture again")
+    size = f"{found.height:,}×{found.width:,} pixels"
+    check_claim(path, f"its header claims {size}", found.height * found.width * found.pixel_bytes, len(data))
+    check_piece(
+        path,
+        f"a {name} of {size}",
+        (found.height, found.width, max(3, found.pixel_bytes)),  # OpenCV counts pixels, too
+        np.uint8,
+        "save it as a tiled TIFF, which is read piece by piece",
+        budget=PICTURE_BYTES,
+    )
+    if not found.complete:
+        raise ImageError(f"{path}: the {name} is cut short; copy or save the file again")
+    return found
 
 
 def _jpeg(data: bytes) -> Claim | None:

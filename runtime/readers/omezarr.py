@@ -1,7 +1,8 @@
-"""OME-Zarr images, versions 0.4 (Zarr 2) and 0.5 (Zarr 3): local folders and URLs."""
+"""OME-Zarr images, versions 0.1 to 0.4 (Zarr 2) and 0.5 (Zarr 3): local folders and URLs."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,19 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..common.spelling import option
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, name_channels, readable, select
 from .blocks import SKIP, reason
-from .headers import HARMLESS_BYTES
-from .tiff_metadata import to_microns
+from .headers import check_piece
+from .multiscale import choose_number, fields_of, read_multiscale
 
 #: What pip must install before an address of a scheme can be read.
 PACKAGES = {
     "http": "'cellseg[remote]'", "https": "'cellseg[remote]'", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
     "az": "adlfs", "abfs": "adlfs",
 }  # fmt: skip
-#: A chunk beyond this is refused: it would have to be decoded whole.
-MAX_CHUNK_BYTES = 2 << 30
 
 
 class OmeZarrReader(SlideReader):
@@ -40,6 +40,8 @@ class OmeZarrReader(SlideReader):
         Names or numbers of the channels to read; by default all.
     skip_bad_tiles
         Read regions with damaged chunks as zero and list them instead of raising.
+    exact
+        Hand out what is stored, of whatever type it is: labels.
 
     Raises
     ------
@@ -58,7 +60,9 @@ class OmeZarrReader(SlideReader):
         t: int | None = None,
         channels: Sequence[int | str] | None = None,
         skip_bad_tiles: bool = False,
+        exact: bool = False,
     ) -> None:
+        self._exact = exact
         self._skip = skip_bad_tiles
         self._bad: dict[str, None] = {}
         #: As given: a Path would make one slash of the two in a URL.
@@ -85,52 +89,49 @@ class OmeZarrReader(SlideReader):
         wanted: dict[str, int | None],
         channels: Sequence[int | str] | None,
     ) -> None:
-        scales = attributes["multiscales"][0]
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in scales["axes"]]
-        names = [str(axis["name"]).lower() for axis in axes]
-        if names[-2:] != ["y", "x"]:
-            raise ImageError(f"{path}: its axes are {names}; wanted y and x last")
-        arrays = [group[dataset["path"]] for dataset in scales["datasets"]]
+        image = read_multiscale(path, attributes)
+        arrays = [_level(path, group, name) for name in image.levels]
+        axes = image.axes_of(path, arrays[0].ndim)
+        if any(array.ndim != len(axes) for array in arrays):
+            raise ImageError(f"{path}: its axes {list(axes)} do not fit all of its levels")
+        at_y, at_x = axes.index("y"), axes.index("x")
+        arrays.sort(key=lambda array: -int(array.shape[at_y]) * int(array.shape[at_x]))
         first = arrays[0]
-        if any(array.ndim != len(names) for array in arrays):
-            raise ImageError(f"{path}: its axes {names} do not fit its arrays of {first.ndim} dimensions")
         notes = []
-        self._index: list[Any] = []
-        for name, length in zip(names[:-2], first.shape, strict=False):
-            if name == "c":
-                self._index.append(slice(None))
+        picked: dict[int, int] = {}
+        for number, (name, length) in enumerate(zip(axes, first.shape, strict=True)):
+            if name in "cyx":
                 continue
             value = wanted.get(name)
             if value is not None and not 0 <= value < length:
-                raise UsageError(f"{path}: there is no --{name} {value}; it has 0 to {length - 1}")
+                raise UsageError(f"{path}: there is no {option(name, value)}; it has 0 to {length - 1}")
             if value is None and length > 1:
-                notes.append(f"{name} 0 of {length} (choose another with --{name})")
-            self._index.append(value or 0)
-        wrong = [name for name, value in wanted.items() if value and name not in names]
+                notes.append(f"{name} 0 of {length} (choose another with {option(name)})")
+            picked[number] = value or 0
+        wrong = [name for name, value in wanted.items() if value and name not in axes]
         if wrong:
-            raise UsageError(f"{path}: there is only one plane along --{wrong[0]} (axes {''.join(names)})")
+            raise UsageError(
+                f"{path}: there is only one plane along {option(wrong[0])} (axes {''.join(axes)})"
+            )
         for array in arrays:
-            size = int(np.prod(array.chunks, dtype=np.float64)) * array.dtype.itemsize
-            if size > max(MAX_CHUNK_BYTES, HARMLESS_BYTES):
-                raise ImageError(
-                    f"{path}: a chunk of {array.name} holds {size / 1e9:.1f} GB; rechunk the image"
-                )
+            check_piece(path, f"a chunk of {array.name}", array.chunks, array.dtype, "rechunk the image")
         self._arrays = arrays
-        count = first.shape[names.index("c")] if "c" in names else 1
-        labels = [str(c.get("label") or "") for c in attributes.get("omero", {}).get("channels", [])]
-        self._selection, called = select(name_channels(labels, count, colour=False), channels, Path(path))
-        height, width = first.shape[-2:]
+        self._axes = axes
+        # Depth may be reduced from level to level, too.
+        self._picked = [
+            {n: at * array.shape[n] // max(1, first.shape[n]) for n, at in picked.items()} for array in arrays
+        ]
+        count = first.shape[axes.index("c")] if "c" in axes else 1
+        names = name_channels(image.channel_names(count), count, colour=False)
+        self._selection, called = select(names, channels, Path(path))
+        height, width = first.shape[at_y], first.shape[at_x]
+        sizes = [(a.shape[at_y], a.shape[at_x]) for a in arrays]
         super().__init__(
             Path(path),
-            dtype=readable(first.dtype, Path(path)),
+            dtype=first.dtype.newbyteorder("=") if self._exact else readable(first.dtype, Path(path)),
             channel_names=called,
-            levels=[
-                Level(
-                    a.shape[-2], a.shape[-1], (height / max(1, a.shape[-2]) + width / max(1, a.shape[-1])) / 2
-                )
-                for a in arrays
-            ],
-            pixel_size=_pixel_size(scales, axes),
+            levels=[Level(h, w, (height / max(1, h) + width / max(1, w)) / 2) for h, w in sizes],
+            scale=image.scale(at_y, at_x),
             notes=notes,
         )
 
@@ -147,30 +148,37 @@ class OmeZarrReader(SlideReader):
     def _read(self, region: Region, level: int) -> Pixels:
         out = np.zeros((region.height, region.width, self.channels), self.dtype)
         for channel, stored in enumerate(self._selection):
-            index = tuple(stored if isinstance(i, slice) else i for i in self._index)
             try:
-                out[:, :, channel] = self._block(index, region, level)
+                out[:, :, channel] = self._block(stored, region, level)
             except Exception:  # codecs and stores raise what they like
-                self._by_chunks(index, region, level, out[:, :, channel])
+                self._by_chunks(stored, region, level, out[:, :, channel])
         return out
 
-    def _block(self, index: tuple[int, ...], region: Region, level: int) -> Any:
-        window = (slice(region.y, region.y1), slice(region.x, region.x1))
-        return _values(self._arrays[level][(*index, *window)])
+    def _block(self, channel: int, region: Region, level: int) -> Any:
+        """Read a rectangle of one channel, (height, width)."""
+        picked = self._picked[level]
+        spans = {"c": channel, "y": slice(region.y, region.y1), "x": slice(region.x, region.x1)}
+        index = tuple(picked[n] if n in picked else spans[name] for n, name in enumerate(self._axes))
+        values = _values(self._arrays[level][index])
+        return values if self._axes.index("y") < self._axes.index("x") else values.T
 
-    def _by_chunks(self, index: tuple[int, ...], region: Region, level: int, out: Pixels) -> None:
+    def _by_chunks(self, channel: int, region: Region, level: int, out: Pixels) -> None:
         """Read a region chunk by chunk, for one of them is damaged; shape of ``out`` (height, width)."""
-        tall, wide = self._arrays[level].chunks[-2:]
+        chunks, picked = self._arrays[level].chunks, self._picked[level]
+        tall, wide = (chunks[self._axes.index(axis)] for axis in "yx")
         for row in range(region.y // tall, -(-region.y1 // tall)):
             for column in range(region.x // wide, -(-region.x1 // wide)):
                 y, x = max(row * tall, region.y), max(column * wide, region.x)
                 y1, x1 = min((row + 1) * tall, region.y1), min((column + 1) * wide, region.x1)
                 try:
-                    part = self._block(index, Region(y, x, y1 - y, x1 - x), level)
+                    part = self._block(channel, Region(y, x, y1 - y, x1 - x), level)
                     out[y - region.y : y1 - region.y, x - region.x : x1 - region.x] = part
                 except Exception as error:  # codecs and stores raise what they like
+                    at = {"c": channel, "y": row * tall, "x": column * wide}
+                    place = (picked.get(n, at.get(name, 0)) for n, name in enumerate(self._axes))
+                    key = "/".join(str(i // chunk) for i, chunk in zip(place, chunks, strict=True))
                     message = (
-                        f"{self._name}: chunk {'/'.join(map(str, (*index, row, column)))} of level {level} "
+                        f"{self._name}: chunk {key} of level {level} "
                         f"(rows from {row * tall}, columns from {column * wide}) cannot be read: "
                         f"{reason(error)}"
                     )
@@ -198,38 +206,47 @@ def _explain(name: str, error: Exception) -> str:
     return f"{name}: not a readable OME-Zarr image: {type(error).__name__}: {reason(error)}"
 
 
-def _attributes(group: Any) -> Any:
+def _attributes(group: Any) -> dict[str, Any]:
     """Return the OME record: under ``ome`` since 0.5, at the top before."""
-    attributes = group.attrs.asdict()
-    return attributes.get("ome", attributes)
+    attributes: dict[str, Any] = group.attrs.asdict()
+    inner = attributes.get("ome")
+    return inner if isinstance(inner, dict) else attributes
 
 
-def _descend(group: Any, attributes: Any, path: str, series: int | None) -> Any:
+def _descend(group: Any, attributes: dict[str, Any], path: str, series: int | None) -> Any:
     """Return one image of a folder that holds several."""
     if "plate" in attributes or "well" in attributes:
-        raise ImageError(f"{path}: this is a plate; name one of its fields, for example {path}/A/1/0")
+        raise ImageError(_name_a_field(group, attributes, path))
     numbers = sorted(int(name) for name in group if str(name).isdecimal())
-    number = series or 0
-    if number not in numbers:
-        if series is not None and numbers:
-            raise UsageError(f"{path}: there is no series {series}; it has {numbers[0]} to {numbers[-1]}")
-        raise ImageError(f"{path}: this Zarr folder holds no OME-Zarr image (no multiscales record)")
+    number = choose_number(path, numbers, series)
     child = group[str(number)]
     if "multiscales" not in _attributes(child):
         raise ImageError(f"{path}: this Zarr folder holds no OME-Zarr image (no multiscales record)")
     return child
 
 
-def _pixel_size(scales: Any, axes: list[Any]) -> float | None:
-    """Return micrometres a pixel of the first dataset."""
-    factor, found = 1.0, False
-    for holder in (scales["datasets"][0], scales):
-        for transform in holder.get("coordinateTransformations", []):
-            if transform.get("type") == "scale":
-                factor *= float(transform["scale"][-1])
-                found = True
-    unit = axes[-1].get("unit")
-    return to_microns(factor, str(unit)) if found and unit else None
+def _name_a_field(group: Any, attributes: dict[str, Any], path: str) -> str:
+    """Return which fields a plate or a well has, for a message."""
+    inner = fields_of(attributes)
+    if "well" in attributes:
+        listed = ", ".join(inner[:8]) + (" …" if len(inner) > 8 else "")
+        example = f"for example {path}/{inner[0]}; it has {listed}" if inner else "it has none"
+        return f"{path}: this is a well of a plate; name one of its fields, {example}"
+    for well in inner:
+        with contextlib.suppress(Exception):  # a well that was never imaged
+            field = fields_of(_attributes(group[well]))[0]
+            return (
+                f"{path}: this is a plate of {len(inner)} wells; name one of its fields, for example "
+                f"{path}/{well}/{field}, or all of them: '{path}/*/*/*'"
+            )
+    return f"{path}: this is a plate of {len(inner)} wells, and none of them holds a picture"
+
+
+def _level(path: str, group: Any, name: str) -> Any:
+    try:
+        return group[name]
+    except KeyError:
+        raise ImageError(f"{path}: not a readable OME-Zarr image: its level {name!r} is missing") from None
 
 
 def _values(block: Any) -> Any:

@@ -18,14 +18,12 @@ from ..errors import ImageError
 from .array import ArrayReader
 from .blocks import reason
 from .decoder_log import listening
-from .headers import check_claim, claim, kind
+from .headers import check_picture, kind
 
 #: The formats this module decodes.
 KINDS = ("PNG", "JPEG", "WebP", "BMP")
 #: What libjpeg also says of sound pictures: some cameras write more bytes than they need before the end.
 HARMLESS = ("extraneous bytes before marker 0xd9", "Unknown Adobe color", "unknown JFIF")
-#: OpenCV refuses larger pictures.
-MAX_PIXELS = 1 << 30
 
 
 def open_picture(path: Path, *, channels: Sequence[int | str] | None = None) -> ArrayReader:
@@ -51,18 +49,7 @@ def open_picture(path: Path, *, channels: Sequence[int | str] | None = None) -> 
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {reason(error)}") from None
     name = kind(data[:16])
-    found = claim(data)
-    if found is None or found.height < 1 or found.width < 1:
-        raise ImageError(f"{path}: its {name} header is damaged; save the picture again")
-    pixels = found.height * found.width
-    check_claim(path, f"its header claims {found.height:,}×{found.width:,} pixels", pixels * 3, len(data))
-    if pixels > MAX_PIXELS:
-        raise ImageError(
-            f"{path}: a {name} of {found.height:,}×{found.width:,} pixels must be decoded whole; "
-            "save it as a tiled TIFF, which is read piece by piece"
-        )
-    if not found.complete:
-        raise ImageError(f"{path}: the {name} is cut short; copy or save the file again")
+    check_picture(path, name, data)
     try:
         flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
         with listening() as complaints:

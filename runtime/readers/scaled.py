@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from ..common.spelling import option
 from ..errors import UsageError
 from ..geometry.tiling import Region
 from ..kernels.resample import resample
@@ -46,15 +48,21 @@ def at_scale(
     """
     size = pixel_size or reader.pixel_size
     if size is None:
-        raise UsageError(f"{reader.path}: does not say how large a pixel is; give it with --mpp")
-    factor = wanted / size
-    if abs(factor - 1) <= tolerance:
-        return reader
-    if not 1 / MOST_ENLARGED <= factor <= MOST_REDUCED:
         raise UsageError(
-            f"{reader.path}: {size:g} µm a pixel is too far from the model's {wanted:g}; check --mpp"
+            f"{reader.path}: does not say how large a pixel is; give it with {option('pixel_size')}"
         )
-    height, width = (max(1, round(edge / factor)) for edge in (reader.height, reader.width))
+    # Pixels that are not square become such; what the user gives is the edge of a square one.
+    stretch = math.sqrt(reader.aspect) if size == reader.pixel_size else 1.0
+    factors = wanted / (size * stretch), wanted / (size / stretch)
+    if all(abs(factor - 1) <= tolerance for factor in factors):
+        return reader
+    if not all(1 / MOST_ENLARGED <= factor <= MOST_REDUCED for factor in factors):
+        raise UsageError(
+            f"{reader.path}: {size:g} µm a pixel is too far from the model's {wanted:g}; check "
+            f"{option('pixel_size')}"
+        )
+    edges = zip((reader.height, reader.width), factors, strict=True)
+    height, width = (max(1, round(edge / factor)) for edge, factor in edges)
     return ScaledReader(reader, height, width, pixel_size=wanted)
 
 

@@ -19,6 +19,7 @@ from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import DirectReader, Level, Pixels, name_channels, readable, select
 from .blocks import SKIP, BlockCache, Workers, reason
+from .refused import REFUSED
 from .tiff_metadata import channel_names, pixel_size
 from .tiff_pages import MissingCodecError, Page, as_levels, check_codec, check_page, read_segment
 from .tiff_stack import Files, MissingPlaneError, Stack, choose_stack
@@ -32,6 +33,8 @@ MAX_UNNAMED_CHANNELS = 4
 #: Photometric interpretations whose samples are grey levels, colours or indices.
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _RGB, _YCBCR = 2, 6
+#: Tag of Adobe's raw format, and the interpretations of what a sensor saw.
+_DNG, _SENSOR = 50706, (32803, 34892)
 #: Aperio's YCbCr variant of JPEG 2000 is converted by OpenSlide only; 33005, the RGB one, is read here.
 _APERIO_YCBCR = 33003
 
@@ -77,6 +80,8 @@ class TiffReader(DirectReader):
         Threads that decode; by default one for each core, at most 8.
     skip_bad_tiles
         Read damaged segments as zero and list them in :attr:`bad_blocks` instead of raising.
+    exact
+        Hand out what is stored, of whatever type it is, for numbers that are no grey levels: labels.
 
     Raises
     ------
@@ -97,7 +102,9 @@ class TiffReader(DirectReader):
         channels: Sequence[int | str] | None = None,
         threads: int | None = None,
         skip_bad_tiles: bool = False,
+        exact: bool = False,
     ) -> None:
+        self._exact = exact
         self._workers = Workers(threads)
         self._cache = BlockCache()
         self._skip = skip_bad_tiles
@@ -124,6 +131,7 @@ class TiffReader(DirectReader):
     ) -> None:
         self._files = Files(path)
         tiff = self._files.tiff(path)
+        _check_raw(path, tiff)
         stack, notes = choose_stack(self._files, series)
         self._notes += notes
         frame = stack.frame
@@ -132,10 +140,10 @@ class TiffReader(DirectReader):
         picked = self._choose_planes(path, stack, planes)
         sources, missing = self._sources(stack, picked)
         first = sources[min(sources)].page
-        stored = as_levels(first, np.zeros((1, 1, first.interleaved), frame.dtype))
-        dtype = readable(stored.dtype, path)
+        stored = self._levels_of(first, np.zeros((1, 1, first.interleaved), frame.dtype))
+        dtype = stored.dtype.newbyteorder("=") if self._exact else readable(stored.dtype, path)
         # The channel axis of a palette is made while reading.
-        colour = first.palette is not None
+        colour = first.palette is not None and not self._exact
         pages = list({id(s.page): s.page for s in sources.values()}.values())
         count = 3 if colour else len(sources) + len(missing)
         named = [] if colour else channel_names(tiff, stack, [p.keyframe for p in pages])
@@ -157,12 +165,13 @@ class TiffReader(DirectReader):
             self._levels.append(level)
             sizes.append(Level(smaller.height, smaller.width, ratio))
         self._files.close_others()
+        scale = pixel_size(tiff, stack)
         super().__init__(
             path,
             dtype=dtype,
             channel_names=called,
             levels=sizes,
-            pixel_size=pixel_size(tiff, stack),
+            scale=scale,
             notes=self._notes,
         )
         coded = [p.block_bytes * p.grid[1] * p.planes for p in pages if not p.raw]
@@ -261,7 +270,7 @@ class TiffReader(DirectReader):
 
     def _read_into(self, region: Region, level: int, out: Pixels) -> None:
         sources = self._levels[level]
-        palette = sources[min(sources)].page.palette is not None
+        palette = sources[min(sources)].page.palette is not None and not self._exact
         # One job a segment; a segment of interleaved samples serves several channels.
         jobs: dict[tuple[int, int], tuple[Page, int, list[tuple[int, int]]]] = {}
         for channel, stored in enumerate(self._selection):
@@ -287,7 +296,7 @@ class TiffReader(DirectReader):
             if block is None:
                 target[:, :, [channel for _, channel in channels]] = 0
                 return
-            block = as_levels(page, block)
+            block = self._levels_of(page, block)
             if [pair for pair in channels if pair[0] != pair[1]] or block.shape != target.shape:
                 for sample, channel in channels:
                     target[:, :, channel] = block[:, :, sample]
@@ -295,6 +304,9 @@ class TiffReader(DirectReader):
                 target[...] = block
 
         self._workers.each(fill, jobs.values())
+
+    def _levels_of(self, page: Page, block: Pixels) -> Pixels:
+        return block if self._exact else as_levels(page, block)
 
     def close(self) -> None:
         """Close the files and end the threads."""
@@ -319,6 +331,15 @@ def _check_colours(path: Path, frame: Any) -> None:
         raise ImageError(f"{path}: TIFF colours of kind {name} are not supported; save it as RGB or grey")
     if frame.compression == _APERIO_YCBCR:
         raise OpenSlideNeededError(path)
+
+
+def _check_raw(path: Path, tiff: Any) -> None:
+    """Refuse a camera's raw file under another name: what it shows is a thumbnail."""
+    first = tiff.pages.first
+    inner = first.pages if first.subifds and first.subfiletype & 1 else ()
+    if _DNG in first.tags or any(int(page.photometric) in _SENSOR for page in inner or ()):
+        what, fix = REFUSED[".dng"]
+        raise ImageError(f"{path}: {what}; {fix}")
 
 
 def _alpha(frame: Any) -> int:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
+from .scale import MICRONS, Scale, read_scale
 from .tiff_stack import Stack
 
-#: Micrometres in a unit, by its common spellings.
-MICRONS = {
-    "m": 1e6, "cm": 1e4, "mm": 1e3, "nm": 1e-3, "å": 1e-4, "pm": 1e-6, "inch": 25400.0, "in": 25400.0,
-    "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0,
-    "\\u00b5m": 1.0, "meter": 1e6, "millimeter": 1e3, "millimetre": 1e3, "nanometer": 1e-3,
-    "nanometre": 1e-3, "centimeter": 1e4, "centimetre": 1e4, "angstrom": 1e-4,
-}  # fmt: skip
-#: Outside this range a resolution tag speaks of paper or screens (µm per pixel; 10 µm is 2540 dpi).
-PLAUSIBLE = (0.005, 10.0)
+#: Micrometres in the units of TIFF's resolution tags.
+_TAG_UNITS = {2: MICRONS["inch"], 3: MICRONS["cm"]}
+#: Height and width of a pixel of the full resolution, in millimetres, in a Philips TIFF.
+_PHILIPS = re.compile(
+    r'DICOM_PIXEL_SPACING"[^>]*>\s*(?:&quot;|")?([\d.,eE+-]+)(?:&quot;|")?\s+(?:&quot;|")?([\d.,eE+-]+)'
+)
 
 
-def to_microns(value: float, unit: str) -> float | None:
-    """Convert a length to micrometres; ``None`` for an unknown unit or a senseless value."""
-    factor = MICRONS.get(unit.strip().lower())
-    if factor is None or not math.isfinite(value) or value <= 0:
-        return None
-    return value * factor
-
-
-def pixel_size(tiff: Any, stack: Stack) -> float | None:
-    """Return micrometres a pixel of an image, or ``None`` where the file does not say.
+def pixel_size(tiff: Any, stack: Stack) -> Scale:
+    """Return how large a pixel of an image is, by the most specific source that says so.
 
     Parameters
     ----------
@@ -38,25 +28,49 @@ def pixel_size(tiff: Any, stack: Stack) -> float | None:
     stack
         The image.
     """
+    notes: tuple[str, ...] = ()
+    for scale in _scales(tiff, stack):
+        if scale.size is not None:
+            return scale
+        notes = notes or scale.notes
+    return Scale(notes=notes)
+
+
+def _scales(tiff: Any, stack: Stack) -> Iterator[Scale]:
     frame = stack.frame
-    if stack.ome is not None and (size := stack.ome.attributes.get("PhysicalSizeX")) is not None:
-        return to_microns(float(size), stack.ome.attributes.get("PhysicalSizeXUnit", "µm"))
-    description = str(frame.description or "")
+    if stack.ome is not None:
+        said = stack.ome.attributes
+        yield read_scale(
+            said.get("PhysicalSizeX"),
+            said.get("PhysicalSizeY"),
+            said.get("PhysicalSizeXUnit", "µm"),
+            said.get("PhysicalSizeYUnit", "µm"),
+        )
     if tiff.is_svs:
-        found = re.search(r"\bMPP\s*=\s*([0-9.]+(?:[eE][-+]?\d+)?)", description)
-        return to_microns(float(found[1]), "µm") if found else None
-    if (written := _summary(tiff).get("PixelSize_um")) and (known := to_microns(float(written), "µm")):
-        return known
-    per_unit = float(frame.resolution[0])
-    if not math.isfinite(per_unit) or per_unit <= 0:
-        return None
+        found = re.search(r"\bMPP\s*=\s*([^|\r\n]+)", str(frame.description or ""))
+        yield read_scale(found[1] if found else None)
+        return  # its resolution tags are a camera's
+    if tiff.is_mmstack or tiff.is_ndtiff:
+        yield read_scale(_summary(tiff).get("PixelSize_um") or None)
+    if tiff.is_philips:
+        found = _PHILIPS.search(str(frame.description or ""))
+        yield read_scale(found[2], found[1], "mm") if found else Scale()
     if tiff.is_imagej:
-        unit = (tiff.imagej_metadata or {}).get("unit", "")
-        return to_microns(1 / per_unit, str(unit))
-    factor = {2: MICRONS["inch"], 3: MICRONS["cm"]}.get(int(frame.resolutionunit))
-    if factor is None or not PLAUSIBLE[0] <= factor / per_unit <= PLAUSIBLE[1]:
+        said = tiff.imagej_metadata or {}
+        unit = str(said.get("unit", ""))
+        x, y = (_edge(per_unit, 1.0) for per_unit in frame.resolution)
+        yield read_scale(x, y, unit, str(said.get("yunit") or unit))
+    elif microns := _TAG_UNITS.get(int(frame.resolutionunit)):
+        x, y = (_edge(per_unit, microns) for per_unit in frame.resolution)
+        yield read_scale(x, y, paper=True)
+
+
+def _edge(per_unit: Any, unit: float) -> float | None:
+    """Return the edge of a pixel from pixels a unit; none where that is no number."""
+    try:
+        return unit / float(per_unit)
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return factor / per_unit
 
 
 def channel_names(tiff: Any, stack: Stack, frames: list[Any]) -> list[str]:

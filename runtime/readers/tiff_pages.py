@@ -18,10 +18,8 @@ import tifffile
 from ..errors import ImageError
 from ..geometry.tiling import Region
 from .blocks import BlockCache, ByteSource, reason
-from .headers import check_claim, claim
+from .headers import check_claim, check_piece, claim
 
-#: A strip or tile beyond this is refused: it would have to be decoded whole.
-MAX_BLOCK_BYTES = 2 << 30
 #: TIFF tag values.
 _JPEG = (6, 7, 34892, 33007)
 _UNCOMPRESSED, _NO_PREDICTOR, _WHITE_IS_ZERO, _PALETTE = 1, 1, 0, 3
@@ -167,10 +165,13 @@ def check_page(page: Page) -> None:
     check_claim(path, f"its header claims {page.height:,}×{page.width:,} pixels", total, page.source.size)
     if page.raw:
         size = page.width * page.interleaved * np.dtype(frame.dtype).itemsize
-    elif page.block_bytes > MAX_BLOCK_BYTES:
-        raise ImageError(
-            f"{path}: one {'tile' if frame.is_tiled else 'strip'} holds {page.block_bytes / 1e9:.1f} GB and "
-            "must be decoded whole; rewrite the file with tiles: vips tiffsave IN OUT.tif --tile --bigtiff"
+    else:
+        check_piece(
+            path,
+            f"one {'tile' if frame.is_tiled else 'strip'}",
+            (*page.block, page.interleaved),
+            frame.dtype,
+            "rewrite the file with tiles: vips tiffsave IN OUT.tif --tile --bigtiff",
         )
     rows, columns = page.grid
     wanted = rows * columns * page.planes
@@ -188,13 +189,15 @@ def check_page(page: Page) -> None:
             "bytes: the file is cut short; copy it again"
         )
     if page.raw:
-        for index in range(wanted):
-            need = page.span(index).height * size
-            if 0 < page.counts[index] < need:
-                raise ImageError(
-                    f"{path}: {page.describe(index)} needs {need:,} bytes and has {page.counts[index]:,}: "
-                    "the file is damaged"
-                )
+        tall = page.block[0]
+        rows_of = np.minimum(tall, page.height - tall * (np.arange(wanted) // columns % rows))
+        short = np.flatnonzero((counts > 0) & (counts < rows_of * size))
+        if short.size:
+            index = int(short[0])
+            raise ImageError(
+                f"{path}: {page.describe(index)} needs {int(rows_of[index]) * size:,} bytes and has "
+                f"{page.counts[index]:,}: the file is damaged"
+            )
 
 
 def read_segment(page: Page, index: int, part: Region, cache: BlockCache) -> npt.NDArray[Any] | None:

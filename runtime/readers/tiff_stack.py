@@ -140,9 +140,17 @@ class SeriesStack(Stack):
         series = tiff.series[number]
         self._series = [series, *_smaller(tiff, series, number)]
         self.levels = len(self._series)
-        lead = len(series.axes) - len(series.keyframe.axes)
-        self.axes, self.shape = series.axes[:lead], series.shape[:lead]
-        if series.axes[lead:] != series.keyframe.axes or "Y" in self.axes or "X" in self.axes:
+        inner = series.keyframe.axes
+        # Axes of one place say nothing; tifffile keeps them in files that it wrote itself.
+        kept = [
+            (axis, int(edge))
+            for axis, edge in zip(series.axes, series.shape, strict=True)
+            if edge != 1 or axis in inner
+        ]
+        axes = "".join(axis for axis, _ in kept)
+        lead = len(axes) - len(inner)
+        self.axes, self.shape = axes[:lead], tuple(edge for _, edge in kept[:lead])
+        if axes[lead:] != inner or "Y" in self.axes or "X" in self.axes:
             raise ImageError(
                 f"{files.path}: TIFF axes {series.axes} are not supported; save one picture per page"
             )
@@ -171,14 +179,17 @@ class SeriesStack(Stack):
         """
         row = frame.imagewidth * frame.shaped[4] * np.dtype(frame.dtype).itemsize
         strip, plane = frame.rowsperstrip * row, frame.imagelength * row
-        strips = -(-frame.imagelength // max(1, frame.rowsperstrip))
-        starts = [
-            start + (index * frame.shaped[0] + p) * plane + i * strip
-            for p in range(frame.shaped[0])
-            for i in range(strips)
-        ]
-        counts = [min(strip, plane - i * strip) for _ in range(frame.shaped[0]) for i in range(strips)]
-        return Page(self._source(frame), frame, starts, counts, None, palette_of(frame))
+        source, planes = self._source(frame), int(frame.shaped[0])
+        begin, end = start + index * planes * plane, start + (index + 1) * planes * plane
+        if end > source.size:
+            raise ImageError(
+                f"{source.path}: plane {index} ends at byte {end:,}, the file at {source.size:,}: it is cut "
+                "short; copy it again"
+            )
+        within = np.arange(0, max(1, plane), max(1, strip))
+        starts = (begin + plane * np.arange(planes)[:, None] + within).ravel()
+        counts = np.tile(np.minimum(strip, plane - within), planes)
+        return Page(source, frame, starts.tolist(), counts.tolist(), None, palette_of(frame))
 
     def _source(self, page: Any) -> ByteSource:
         """Return the file a page lies in; some sets are spread over several files of one folder."""

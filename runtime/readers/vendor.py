@@ -13,6 +13,7 @@ from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, default_channel_names, select
 from .blocks import SKIP, Workers, reason
+from .scale import read_scale
 
 #: Edge of the squares that a region is decoded in, side by side.
 SQUARE = 1024
@@ -91,13 +92,12 @@ class VendorReader(SlideReader):
             Level(height, width, (full_height / height + full_width / width) / 2)
             for width, height in self._slide.level_dimensions
         ]
-        size = properties.get("openslide.mpp-x")
         super().__init__(
             path,
             dtype=np.uint8,
             channel_names=called,
             levels=levels,
-            pixel_size=float(size) if size else None,
+            scale=read_scale(properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")),
         )
 
     def _read(self, region: Region, level: int) -> Pixels:

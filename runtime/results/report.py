@@ -78,7 +78,7 @@ class Report:
             resumed_pixels=progress.resumed,
             mpx_s=progress.mpx_s,
             bottleneck=progress.bottleneck,
-            notes=self.doubts + self.notes,
+            notes=tuple(map(readable, self.doubts + self.notes)),
             doubts=self.doubts,
             versions=dict(versions()),
         )
@@ -92,7 +92,7 @@ class Report:
             channels=tuple(slide.channel_names),
             dtype=slide.dtype.name,
             pixel_size_um=self.setup.pixel_size,
-            bad_blocks=tuple(slide.bad_blocks),
+            bad_blocks=tuple(map(readable, slide.bad_blocks)),
             source=self.source,
         )
 
@@ -162,7 +162,7 @@ class Report:
         setup, covered, regions = self.setup, self.setup.covered, self.setup.regions
         tiles = len(setup.grid)
         return FocusRecord(
-            roi=None if regions is None else regions.source,
+            roi=None if regions is None or regions.source is None else readable(regions.source),
             regions=0 if regions is None else len(regions.polygons),
             tissue_part=None if setup.tissue is None else setup.tissue.part,
             looked_at_part=covered.part,

@@ -102,7 +102,8 @@ def read_table(folder: Path) -> dict[str, NDArray[Any]]:
     """Return the columns of ``cells.parquet``."""
     path = folder / "cells.parquet"
     with _reading(path):
-        table = pyarrow.parquet.read_table(path)
+        with path.open("rb") as file:  # Arrow opens no path with a name that is no UTF-8
+            table = pyarrow.parquet.read_table(file)
         return {name: table[name].to_numpy() for name in table.column_names}
 
 

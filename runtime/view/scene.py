@@ -75,7 +75,7 @@ class Scene(Closing):
                 f"{folder}: labels of {self.levels[0].shape} pixels do not fit a picture of "
                 f"({self.height}, {self.width}); is it two results mixed?"
             )
-        self._table: Any = pyarrow.parquet.ParquetFile(folder / "cells.parquet")
+        self._table: Any = pyarrow.parquet.ParquetFile((folder / "cells.parquet").open("rb"))
         self._columns: dict[str, NDArray[Any]] = {}
         self._lock, self._overview_lock = threading.Lock(), threading.Lock()
         self._tiles: OrderedDict[tuple[int, int, int, int, int], NDArray[np.int32]] = OrderedDict()
@@ -300,7 +300,7 @@ class Scene(Closing):
         """Close the files."""
         if self.picture is not None:
             self.picture.close()
-        self._table.close()
+        self._table.close(force=True)
 
 
 def _inside(region: Region, tall: float, wide: float, size: tuple[int, int]) -> Region:

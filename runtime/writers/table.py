@@ -108,12 +108,16 @@ class CellTable(Writer):
         self._cells = CellBlocks(GROUP)
         self._committed = False
         self._file: Any = None
+        self._stream: Any = None
         with opening(self, path):
+            self._stream = path.open("wb")  # Arrow opens no path with a name that is no UTF-8
             self._file = (
-                pa.csv.CSVWriter(path, self._schema)
+                pa.csv.CSVWriter(self._stream, self._schema)
                 if path.suffix == ".csv"
                 # Measurements hardly repeat: a dictionary of them costs time and saves nothing.
-                else pa.parquet.ParquetWriter(path, self._schema, compression="zstd", use_dictionary=False)
+                else pa.parquet.ParquetWriter(
+                    self._stream, self._schema, compression="zstd", use_dictionary=False
+                )
             )
 
     def write(self, strip: Strip) -> None:
@@ -137,15 +141,16 @@ class CellTable(Writer):
             self._put(block)
         with writing(self.path):
             self._file.close()
-        self._file = None
+            self._stream.close()
+        self._file = self._stream = None
         self._committed = True
 
     def discard(self) -> None:
         """Remove the file, unless committed."""
         if self._committed:
             return
-        if self._file is not None:
+        for held in filter(None, (self._file, self._stream)):
             with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
+                held.close()
+        self._file = self._stream = None
         self.path.unlink(missing_ok=True)

@@ -56,7 +56,7 @@ def test_what_to_say_of_a_folder_is_true(tree):
     assert found(tree, f"{tree}/above/**/*.PNG") == ["above/below/a.PNG"]
     (tree / "other").mkdir()
     (tree / "other" / "x.czi").write_text("")
-    with pytest.raises(UsageError, match=r"none of the known formats, only files ending in \.czi"):
+    with pytest.raises(UsageError, match=r"x\.czi: a Zeiss CZI file; convert it to OME-TIFF"):
         expand([tree / "other"])
 
 

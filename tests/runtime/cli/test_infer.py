@@ -39,6 +39,12 @@ FILES = [
 ]
 
 
+REGION = {
+    "type": "Polygon",
+    "coordinates": [[[0, 0], [0, 150], [150, 150], [150, 0], [0, 0]]],
+}
+
+
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(infer.main, [str(a) for a in arguments], prog_name="cellseg-infer")
 
@@ -232,6 +238,24 @@ def test_names_of_bytes_and_consoles_of_few_letters(
         assert found.image.stem == path.name
     again = subprocess.run([*command, "--resume"], capture_output=True, env=environment, check=False)
     assert again.stdout.count(b"done already") == 4
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="names are bytes on Linux")
+def test_folders_and_regions_named_by_bytes(bright_model: Path, tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/10\xb5m"))
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", picture())
+    (folder / "roi.geojson").write_text(json.dumps(REGION))
+    (folder / "t.csv").write_text("image,roi\na.tif,roi.geojson\n")
+    for labels in ("zarr", "tiff", "png"):
+        options = ("--engine", bright_model, "--csv", "--probabilities", "--labels", labels)
+        result = run(folder / "t.csv", "-o", folder / labels, *options)
+        assert result.exit_code == 0, result.output
+        found = Results.open(folder / labels / "a")
+        assert found.count == len(found.cells) == len(found.table["area"]) == found.labels.max() > 0
+        assert found.record.focus.roi == str(tmp_path / "10µm" / "roi.geojson")
+        again = run(folder / "t.csv", "-o", folder / labels, *options, "--resume")
+        assert "done already" in again.stdout
 
 
 def test_names_alike_once_cleaned_get_folders_of_their_own(bright_model: Path, tmp_path: Path) -> None:
@@ -523,12 +547,6 @@ def test_resume_takes_no_broken_results_for_whole_ones(
     result = run(*command, "--csv")
     assert result.stdout == f"{slide}: done already, in {folder}\n"
     assert [path.name for path in out.iterdir()] == [slide.stem]
-
-
-REGION = {
-    "type": "Polygon",
-    "coordinates": [[[0, 0], [0, 150], [150, 150], [150, 0], [0, 0]]],
-}
 
 
 @pytest.mark.parametrize(

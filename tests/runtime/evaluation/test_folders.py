@@ -79,9 +79,13 @@ def test_a_single_cell_is_not_semantic(tmp_path: Path) -> None:
     ("name", "content", "found"),
     [
         ("rgb.png", np.zeros((4, 4, 3), np.uint8), "found uint8 of shape 4×4×3"),
-        ("float.tif", np.zeros((4, 4), np.float32), "found float32 of shape 4×4"),
-        ("stack.tif", np.zeros((2, 4, 4), np.uint16), "found uint16 of shape 2×4×4"),
-        ("empty.png", b"", "damaged, empty or not a picture"),
+        (
+            "float.tif",
+            np.full((4, 4), 0.5, np.float32),
+            "found float32 with values that are no whole numbers",
+        ),
+        ("stack.tif", np.zeros((2, 4, 4), np.uint16), "found 3 channels"),
+        ("empty.png", b"", r"cannot be read as a label image \(the file is empty"),
         ("empty.tif", b"", "cannot be read as a label image"),
         ("text.tif", b"not a picture at all", "cannot be read as a label image"),
     ],

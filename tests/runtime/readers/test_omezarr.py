@@ -63,7 +63,7 @@ def test_axes_scale_and_names(tmp_path):
         assert np.array_equal(reader.read(at), array[0, :, 0, 3:23, 4:34].transpose(1, 2, 0))
     with open_slide(path, t=1, z=2, channels=["actin"]) as reader:
         assert np.array_equal(reader.read(at)[:, :, 0], array[1, 1, 2, 3:23, 4:34])
-    with pytest.raises(UsageError, match="no --z 3; it has 0 to 2"):
+    with pytest.raises(UsageError, match="no z=3; it has 0 to 2"):
         open_slide(path, z=3)
 
 
@@ -71,7 +71,7 @@ def test_grey_without_a_channel_axis(tmp_path):
     array = picture((40, 50, 1), "uint8")[:, :, 0]
     with open_slide(write(tmp_path / "a.zarr", array, "yx")) as reader:
         assert np.array_equal(reader.read(Region(0, 0, 40, 50))[:, :, 0], array)
-    with pytest.raises(UsageError, match="only one plane along --z"):
+    with pytest.raises(UsageError, match="only one plane along z"):
         open_slide(tmp_path / "a.zarr", z=1)
 
 
@@ -115,7 +115,7 @@ def test_a_damaged_chunk_is_named_or_skipped(tmp_path):
     ("record", "message"),
     [
         ({"multiscales": []}, "not a readable OME-Zarr"),
-        ({"multiscales": [{"axes": [{"name": "x"}], "datasets": []}]}, "wanted y and x last"),
+        ({"multiscales": [{"axes": [{"name": "x"}], "datasets": []}]}, "names no array"),
         ({"multiscales": [{"axes": ["y", "x"], "datasets": [{"path": "7"}]}]}, "not a readable OME-Zarr"),
         ({"plate": {}}, "this is a plate"),
         ({}, "holds no OME-Zarr image"),

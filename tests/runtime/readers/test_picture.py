@@ -87,7 +87,7 @@ def test_chooses_channels(tmp_path):
     with open_slide(path, channels=["Blue", 0]) as reader:
         assert reader.channel_names == ("blue", "red")
         assert np.array_equal(reader.read(Region(0, 0, 24, 40)), pixels[:, :, [2, 0]])
-    with pytest.raises(UsageError, match="--page does not apply"):
+    with pytest.raises(UsageError, match="page does not apply"):
         open_slide(path, page=1)
 
 

@@ -100,7 +100,7 @@ def test_at_scale():
     assert at_scale(slide, 0.26, tolerance=0).height == 385
     assert at_scale(slide, 0.5, pixel_size=0.5) is slide
     assert at_scale(slide, 0.125).height == 800
-    with pytest.raises(UsageError, match="give it with --mpp"):
+    with pytest.raises(UsageError, match="give it with pixel_size"):
         at_scale(ArrayReader(np.zeros((4, 4), np.uint8)), 0.5)
     with pytest.raises(UsageError, match="250 µm a pixel is too far from the model"):
         at_scale(slide, 0.5, pixel_size=250)
