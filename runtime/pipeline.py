@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .backends import Backend, Options, open_backend
@@ -32,6 +31,7 @@ from .intensity.channels import ChannelChoice, choose
 from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
 from .readers import ArrayReader, SlideReader, open_slide
+from .readers.array import is_array
 from .results.doubts import doubts
 from .results.identity import Source
 from .results.notes import notes_of
@@ -98,7 +98,8 @@ def segment(
     Parameters
     ----------
     image
-        A path, an array of shape (height, width) or (height, width, channels), or an open reader.
+        A path, an array of shape (height, width) or (height, width, channels), or an open reader. Arrays of
+        Dask, Zarr and the like are read region by region; pictures of PIL will do.
     model
         A file, the name of a packaged model, or an open backend, which then stays open; by default
         the packaged default model.
@@ -203,7 +204,7 @@ def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractCo
             channels=options.channels,
             skip_bad_tiles=options.skip_bad_tiles,
         )
-    if isinstance(image, np.ndarray):
+    if is_array(image):
         return ArrayReader(image, channels=options.channels)
     raise UsageError(f"segment() takes a path, an array or a reader, not {type(image).__name__}")
 

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
+from ..common.spelling import option
 from ..common.threads import cores
 from ..errors import ImageError
 
 Item = TypeVar("Item")
 #: Decoded blocks are kept up to this many bytes, or one and a half rows of blocks where that is more.
 CACHE_BYTES = 64 << 20
-#: What can be done about a file of which a part cannot be decoded, for messages.
-SKIP = "copy the file again, or read such parts as black with --skip-bad-tiles"
 
 
 class ByteSource:
@@ -151,6 +150,11 @@ class Workers:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
+
+
+def skipping() -> str:
+    """Return what can be done about a file of which a part cannot be decoded, for messages."""
+    return f"copy the file again, or read such parts as black with {option('skip_bad_tiles', True)}"
 
 
 def reason(error: BaseException) -> str:

@@ -79,7 +79,7 @@ def claim(data: bytes) -> Claim | None:
             case "PNG":
                 width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
                 samples = {0: 1, 4: 2}.get(colour, 4 if colour == 6 else 3)
-                return Claim(height, width, data.rfind(b"IEND") > 0, samples * (2 if bits == 16 else 1))
+                return Claim(height, width, _reaches_end(data), samples * (2 if bits == 16 else 1))
             case "JPEG":
                 return _jpeg(data)
             case "BMP":
@@ -170,6 +170,19 @@ def check_picture(path: Path, name: str, data: bytes) -> Claim:
     if not found.complete:
         raise ImageError(f"{path}: the {name} is cut short; copy or save the file again")
     return found
+
+
+def _reaches_end(data: bytes) -> bool:
+    """Walk the chunks of a PNG; a decoder makes room for as much as a chunk says that it holds."""
+    at = 8
+    while at + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, at)
+        if at + 12 + size > len(data):
+            return False
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + size
+    return False
 
 
 def _jpeg(data: bytes) -> Claim | None:

@@ -14,7 +14,7 @@ from ..common.spelling import option
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, name_channels, readable, select
-from .blocks import SKIP, reason
+from .blocks import reason, skipping
 from .headers import check_piece
 from .multiscale import choose_number, fields_of, read_multiscale
 
@@ -183,7 +183,7 @@ class OmeZarrReader(SlideReader):
                         f"{reason(error)}"
                     )
                     if not self._skip:
-                        raise ImageError(f"{message}; {SKIP}") from None
+                        raise ImageError(f"{message}; {skipping()}") from None
                     self._bad[message] = None
 
 

@@ -77,7 +77,7 @@ def enlarged(reader: SlideReader, factor: float) -> SlideReader:
     if not 1 / MOST_REDUCED <= factor <= MOST_ENLARGED:
         raise UsageError(
             f"{reader.path}: would be read at {factor:.3g} times its size, wanted 1/{MOST_REDUCED} to "
-            f"{MOST_ENLARGED}; check --diameter"
+            f"{MOST_ENLARGED}; check {option('diameter')}"
         )
     height, width = (max(1, round(edge * factor)) for edge in (reader.height, reader.width))
     scale = None if reader.pixel_size is None else reader.pixel_size / factor

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ..common.spelling import option
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import DirectReader, Level, Pixels, name_channels, readable, select
-from .blocks import SKIP, BlockCache, Workers, reason
+from .blocks import BlockCache, Workers, reason, skipping
 from .refused import REFUSED
 from .tiff_metadata import channel_names, pixel_size
 from .tiff_pages import MissingCodecError, Page, as_levels, check_codec, check_page, read_segment
@@ -32,7 +33,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 MAX_UNNAMED_CHANNELS = 4
 #: Photometric interpretations whose samples are grey levels, colours or indices.
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
-_RGB, _YCBCR = 2, 6
+_RGB, _PALETTE, _YCBCR = 2, 3, 6
 #: Tag of Adobe's raw format, and the interpretations of what a sensor saw.
 _DNG, _SENSOR = 50706, (32803, 34892)
 #: Aperio's YCbCr variant of JPEG 2000 is converted by OpenSlide only; 33005, the RGB one, is read here.
@@ -144,6 +145,9 @@ class TiffReader(DirectReader):
         dtype = stored.dtype.newbyteorder("=") if self._exact else readable(stored.dtype, path)
         # The channel axis of a palette is made while reading.
         colour = first.palette is not None and not self._exact
+        lost = first.palette is None and frame.colormap is not None and not tiff.is_imagej
+        if lost and int(frame.photometric) == _PALETTE and not self._exact:
+            raise ImageError(f"{path}: its table of colours is damaged; save the picture again")
         pages = list({id(s.page): s.page for s in sources.values()}.values())
         count = 3 if colour else len(sources) + len(missing)
         named = [] if colour else channel_names(tiff, stack, [p.keyframe for p in pages])
@@ -184,31 +188,32 @@ class TiffReader(DirectReader):
         picked: dict[str, int | None] = {}
         unused = {name for name, value in wanted.items() if value is not None}
         for axis, length, here in zip(stack.axes, stack.shape, stack.here, strict=True):
-            option = {"Z": "z", "T": "t"}.get(axis, "page")
-            value = wanted[option]
+            name = {"Z": "z", "T": "t"}.get(axis, "page")
+            value = wanted[name]
             unnamed = axis in "QI" and "C" not in stack.axes and "S" not in stack.frame.axes
             if axis == "C":
                 picked[axis] = None
                 continue
             if unnamed and value is None and length <= MAX_UNNAMED_CHANNELS:
                 picked[axis] = None
-                self._notes.append(f"its {length} pages are taken for channels (choose one with --page)")
+                self._notes.append(
+                    f"its {length} pages are taken for channels (choose one with {option('page')})"
+                )
                 continue
             if length > 1 or not value:
-                unused.discard(option)
+                unused.discard(name)
             else:
                 continue  # named below
             if value is not None and not 0 <= value < length:
-                raise UsageError(f"{path}: there is no --{option} {value}; it has 0 to {length - 1}")
+                raise UsageError(f"{path}: there is no {option(name, value)}; it has 0 to {length - 1}")
             if value is None and length > 1:
                 where = ", the first in this file" if here else ""
-                self._notes.append(f"{option} {here} of {length}{where} (choose another with --{option})")
+                self._notes.append(f"{name} {here} of {length}{where} (choose another with {option(name)})")
             picked[axis] = here if value is None else value
         wrong = sorted(name for name in unused if wanted[name] != 0)
         if wrong:
-            raise UsageError(
-                f"{path}: there is only one plane along --{wrong[0]} (axes {stack.axes}{stack.frame.axes})"
-            )
+            axes = f"{stack.axes}{stack.frame.axes}"
+            raise UsageError(f"{path}: there is only one plane along {option(wrong[0])} (axes {axes})")
         return picked
 
     def _sources(
@@ -290,7 +295,7 @@ class TiffReader(DirectReader):
                 raise
             except ImageError as error:
                 if not self._skip:
-                    raise ImageError(f"{error}; {SKIP}") from None
+                    raise ImageError(f"{error}; {skipping()}") from None
                 self._bad[str(error)] = None
                 block = None
             if block is None:

@@ -180,8 +180,10 @@ def check_page(page: Page) -> None:
             f"{path}: {wanted:,} strips or tiles are needed for {page.height:,}×{page.width:,} pixels, its "
             f"index has {min(len(page.offsets), len(page.counts)):,}: the file is damaged"
         )
-    offsets = np.asarray(page.offsets[:wanted], np.float64)
-    counts = np.asarray(page.counts[:wanted], np.float64)
+    offsets, counts = np.asarray(page.offsets[:wanted]), np.asarray(page.counts[:wanted])
+    if offsets.dtype.kind not in "iu" or counts.dtype.kind not in "iu":
+        raise ImageError(f"{path}: its index of strips or tiles holds no whole numbers: the file is damaged")
+    offsets, counts = offsets.astype(np.float64), counts.astype(np.float64)
     beyond = int(np.count_nonzero((counts > 0) & (offsets + counts > page.source.size)))
     if beyond:
         raise ImageError(
@@ -300,9 +302,12 @@ def as_levels(page: Page, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def palette_of(frame: Any) -> npt.NDArray[np.uint8] | None:
     """Return a page's colour table as uint8 (n, 3), or ``None`` where its values are grey levels.
 
-    ImageJ writes its display colour as a palette: there the indices themselves are the measurement.
+    Also where the table is damaged. ImageJ writes its display colour as a palette: there the indices
+    themselves are the measurement.
     """
     if frame.photometric != _PALETTE or frame.parent.is_imagej or frame.colormap is None:
         return None
     table = np.asarray(frame.colormap, np.uint16)  # (3, n), 16 bits a colour
+    if table.ndim != 2 or table.shape[0] != 3 or table.shape[1] < 1:
+        return None
     return np.ascontiguousarray((table >> 8).astype(np.uint8).T)

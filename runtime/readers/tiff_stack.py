@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..common.spelling import option
 from ..errors import ImageError, UsageError
 from .blocks import ByteSource
 from .ome import Block, Members, OmeImage, Record, inside, read_record
@@ -165,8 +166,9 @@ class SeriesStack(Stack):
         series = self._series[level]
         index = int(np.ravel_multi_index(tuple(place), self.shape)) if self.axes else 0
         frame, start = series.keyframe, series.dataoffset
-        if start is not None and frame.compression == 1 and not frame.is_tiled and frame.fillorder == 1:
-            return self._contiguous(frame, start, index)
+        raw = frame.compression == 1 and not frame.is_tiled and frame.fillorder == 1
+        if raw and isinstance(start, int | np.integer):
+            return self._contiguous(frame, int(start), index)
         page = series[index]
         if page is None:
             raise MissingPlaneError(self._files.path, f"plane {index} of its series is missing")
@@ -303,7 +305,9 @@ def _choose_image(
     largest = max(image.height * image.width for image in mine)
     alike = [image for image in mine if image.height * image.width == largest]
     if len(alike) > 1:
-        notes.append(f"series {alike[0].index} of {len(record.images)} (choose another with --series)")
+        notes.append(
+            f"series {alike[0].index} of {len(record.images)} (choose another with {option('series')})"
+        )
     return alike[0]
 
 
@@ -320,7 +324,7 @@ def _choose_series(path: Path, tiff: Any, series: int | None, notes: list[str]) 
     areas = [s.keyframe.imagelength * s.keyframe.imagewidth for s in every]
     number = int(np.argmax(areas))
     if areas.count(areas[number]) > 1:
-        notes.append(f"series {number} of {len(every)} (choose another with --series)")
+        notes.append(f"series {number} of {len(every)} (choose another with {option('series')})")
     return number
 
 

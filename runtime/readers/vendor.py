@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, default_channel_names, select
-from .blocks import SKIP, Workers, reason
+from .blocks import Workers, reason, skipping
 from .scale import read_scale
 
 #: Edge of the squares that a region is decoded in, side by side.
@@ -144,7 +144,7 @@ class VendorReader(SlideReader):
                             f"decoded: {reason(error)}"
                         )
                         if not self._skip:
-                            raise ImageError(f"{message}; {SKIP}") from None
+                            raise ImageError(f"{message}; {skipping()}") from None
                         self._bad[message] = None
                         own.close()
                         own = self._open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..common.spelling import option
 from ..instances import Stats
 from ..options import SegmentOptions
 from ..streaming.progress import Progress
@@ -17,7 +18,10 @@ def notes_of(setup: Setup, last: Progress, stats: Stats, options: SegmentOptions
     if setup.backend.note:
         notes.append(setup.backend.note)
     if setup.pixel_size is None:
-        notes.append("the image does not say how large a pixel is: sizes are in pixels; give it with --mpp")
+        notes.append(
+            "the image does not say how large a pixel is: sizes are in pixels; give it with "
+            f"{option('pixel_size')}"
+        )
     notes += _about_scale(setup, options)
     if last.resumed:
         notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")

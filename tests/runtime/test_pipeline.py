@@ -182,7 +182,7 @@ def test_floats_with_holes(image: np.ndarray, engine: LocalEngine, tmp_path: Pat
 
 
 def test_notes(image: np.ndarray, engine: LocalEngine) -> None:
-    assert "--mpp" in segment(image, engine).notes[0]
+    assert "pixel_size" in segment(image, engine).notes[0]
     assert segment(image, engine, pixel_size=0.5).notes == ()
     notes = segment(image, engine, pixel_size=0.5, blend="hann", resume=True).notes
     assert [note.split(":")[0] for note in notes] == ["bands of averaged tiles are not kept"]

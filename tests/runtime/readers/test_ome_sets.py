@@ -200,7 +200,7 @@ def test_a_file_with_several_images_of_a_larger_set(tmp_path):
     path = write(tmp_path / "b.ome.tif", [plane(1), plane(2)], 1, body)
     with open_slide(path) as reader:
         assert np.array_equal(reader.read(Region(0, 0, 40, 50))[:, :, 0], plane(1))
-        assert reader.notes == ("series 1 of 3 (choose another with --series)",)
+        assert reader.notes == ("series 1 of 3 (choose another with series)",)
     with open_slide(path, series=2) as reader:
         assert np.array_equal(reader.read(Region(0, 0, 40, 50))[:, :, 0], plane(2))
         assert reader.pixel_size == 3

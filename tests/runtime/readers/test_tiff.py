@@ -174,9 +174,9 @@ def test_ome_channels_and_scale(tmp_path):
         assert reader.channel_names == ("CD8", "DAPI")
         assert reader.notes == ()
         assert np.array_equal(whole(reader), planes[1][[2, 0]].transpose(1, 2, 0))
-    with pytest.raises(UsageError, match="no --z 2; it has 0 to 1"):
+    with pytest.raises(UsageError, match="no z=2; it has 0 to 1"):
         open_slide(tmp_path / "a.ome.tif", z=2)
-    with pytest.raises(UsageError, match="only one plane along --t"):
+    with pytest.raises(UsageError, match="only one plane along t"):
         open_slide(tmp_path / "a.ome.tif", t=1)
     with pytest.raises(UsageError, match="no channel 'CD4'; it has 0 'DAPI', 1 'CD3', 2 'CD8'"):
         open_slide(tmp_path / "a.ome.tif", channels=["CD4"])
@@ -295,7 +295,7 @@ def test_stack_takes_the_first_page_and_says_so(tmp_path):
         assert any("page 0 of 12" in note for note in reader.notes)
     with open_slide(tmp_path / "a.tif", page=7) as reader:
         assert np.array_equal(whole(reader)[:, :, 0], stack[7])
-    with pytest.raises(UsageError, match="no --page 12"):
+    with pytest.raises(UsageError, match="no page=12"):
         open_slide(tmp_path / "a.tif", page=12)
 
 

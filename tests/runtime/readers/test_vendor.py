@@ -46,7 +46,9 @@ def test_a_damaged_tile_is_named_or_skipped(tmp_path, monkeypatch, threads):
     with VendorReader(path, threads=threads) as reader:
         assert np.array_equal(reader.read(Region(128, 0, 172, 420)), pixels[128:])
         for _ in range(2):
-            with pytest.raises(ImageError, match=r"tile at row 70, column 128 of level 0 .*--skip-bad-tiles"):
+            with pytest.raises(
+                ImageError, match=r"tile at row 70, column 128 of level .*skip_bad_tiles=True"
+            ):
                 reader.read(Region(70, 100, 60, 60))
         # The reader is of use after that.
         assert np.array_equal(reader.read(Region(0, 192, 300, 228)), pixels[:, 192:])
@@ -75,7 +77,7 @@ def test_dispatch_and_messages(tmp_path, monkeypatch):
     path.write_bytes(b"II*\0 not a slide")
     with pytest.raises(ImageError, match=r"a\.ndpi: OpenSlide cannot read it"):
         open_slide(path)
-    with pytest.raises(UsageError, match="--z does not apply"):
+    with pytest.raises(UsageError, match="z does not apply"):
         open_slide(path, z=3)
     with pytest.raises(UsageError, match="no series 2"):
         open_slide(path, series=2)
