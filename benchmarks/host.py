@@ -148,7 +148,7 @@ class ThreadMeter:
                 with meter._lock:
                     meter.seconds[thread.name] += time.thread_time()
 
-        threading.Thread.run = run  # type: ignore[method-assign]
+        threading.Thread.run = run  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -26,7 +26,7 @@ from urllib.request import urlopen
 import click
 import numpy as np
 import tifffile
-from end_to_end import SCENE, NullEngine, RepeatedReader
+from host import SCENE, NullEngine, RepeatedReader
 from kernels import Scene
 
 from cellseg.runtime import segment
