@@ -64,8 +64,9 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
 
 def test_finetuning_differs_from_the_default_model_in_its_schedule_alone() -> None:
     default, fine = (load(SHIPPED / f"{name}.yml").model_dump() for name in ("nuclei", "finetune"))
-    pace = {"batch_size", "iters", "epochs", "learning_rate", "warmup", "ema", "val_interval"}
-    pictures = {"dataset_path", "augment", "augment_bright", "balance", "crowding", "stained", "ignore_label"}
+    pace = {"batch_size", "iters", "learning_rate", "warmup", "ema", "val_interval"}
+    pictures = {"dataset_path", "augment", "augment_bright", "balance", "crowding", "stained"}
+    pictures |= {"tissue", "zoom", "stain_jitter"}
     assert {key for key in default if default[key] != fine[key]} == {"weights"} | pace | pictures
 
 
