@@ -151,6 +151,10 @@ def remove_listed(folder: Path) -> None:
 
 def _inside(name: str) -> bool:
     """Whether a name in a record lies below its folder."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a letter, which no file is called
+        return False
     parts = PurePosixPath(name).parts
     odd = "\\" in name or "\0" in name or name != "/".join(parts)
     return bool(parts) and not odd and ".." not in parts and not name.startswith("/") and ":" not in parts[0]

@@ -159,6 +159,7 @@ def test_overwriting_keeps_what_the_record_does_not_list(tmp_path):
     [
         "[]", "", "{", '{"files": []}', '{"files": [{"path": "a"}]}', '{"cells": 1}',
         '{"files": [{"path": "a", "bytes": Infinity, "sha256": ""}]}',
+        '{"files": [{"path": "\\ud800", "bytes": 1, "sha256": ""}]}',
         '{"files": [{"path": "../precious", "bytes": 1, "sha256": ""}]}',
         '{"files": [{"path": "/etc/passwd", "bytes": 1, "sha256": ""}]}',
         '{"files": [{"path": "a/../../precious", "bytes": 1, "sha256": ""}]}',
