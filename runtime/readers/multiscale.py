@@ -63,7 +63,7 @@ class Multiscale:
         units = [self.units[n] if n < len(self.units) else "" for n in (x, y)]
         if not any(units) and (wide, tall) != (1.0, 1.0):
             what = f"{wide:g}" if wide == tall else f"{wide:g} × {tall:g}"
-            return read_scale(f"{what} without a unit", unit=None)
+            return read_scale(what, unit="(no unit)")
         return read_scale(wide, tall, *units)
 
 

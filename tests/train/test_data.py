@@ -70,6 +70,19 @@ def test_channels_are_never_taken_for_alpha_or_colours(cells: Path, configure: C
     np.testing.assert_array_equal(sample.image[:, :, 0], normalization.measure(planes[0]).apply(planes[0]))
 
 
+@pytest.mark.parametrize("name", ["x0.ome.tif", "well A:1.tif", "x..tif", "what?.tif", "a.b.btf"])
+def test_names_of_every_kind(cells: Path, configure: Configure, name: str) -> None:
+    """Names were cut in two ways, which agree for plain ones only."""
+    for folder, suffix in (("image", ""), ("label", "")):
+        old = cells / "train" / folder / "train0.png"
+        pixels = cv2.imread(str(old), cv2.IMREAD_UNCHANGED)
+        old.unlink()
+        tifffile.imwrite(old.with_name(f"{name}{suffix}"), pixels)
+    training = read_dataset(configure())[0]
+    assert len(training) == 4
+    assert any(sample.name not in ("train1", "train2", "train3") for sample in training)
+
+
 def test_missing_maps_are_derived(configure: Configure) -> None:
     sample = read_dataset(configure())[0][0]
     assert sample.boundary is None  # derived from each crop, so that its width is the crop's

@@ -145,3 +145,15 @@ def test_result_names():
     assert names("x/e\u0301.tif", "y/\u00e9.tif") == ["x_e\u0301", "y_\u00e9"]  # one name to some disks
     with pytest.raises(UsageError, match=r"x/a.tif and x/a.tif would both be written to 'x_a_tif_"):
         names("x/a.tif", "x/a.tif")
+
+
+def test_fields_of_a_plate_are_told_apart():
+    """They are all called 0, and so are the columns of every row."""
+    fields = [
+        Input(f"plate.zarr/{row}/{column}/{field}") for row in "BC" for column in "23" for field in "01"
+    ]
+    names = result_names(fields)
+    assert len(set(names)) == 8
+    assert names[0] == "B_2_0"
+    days = [Input(f"{patient}/day1/img.tif") for patient in ("p1", "p2")]
+    assert result_names(days) == ["p1_day1_img_tif", "p2_day1_img_tif"]
