@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Arithmetic that the model runs in.",
 )
+@scoring.channels_option
 @scoring.diameter_option
 @scoring.group_options
 @click.option(
@@ -57,6 +59,7 @@ def main(
     model: str | None,
     device: str,
     diameter: float | Literal["auto", "none"] | None,
+    channels: Sequence[int | str] | None,
     labels: Path | None,
     precision: PrecisionChoice,
     groups: Path | None,
@@ -72,6 +75,8 @@ def main(
         raise UsageError("--engine, --model and --labels exclude each other; give one of them")
     if labels is not None and diameter is not None:
         raise UsageError("--diameter is for a model; with --labels none runs")
+    if labels is not None and channels is not None:
+        raise UsageError("--channels is for a model; with --labels none runs")
     if json_path is not None and not json_path.parent.is_dir():
         raise OutputError(f"{json_path}: its folder does not exist; make it first")
 
@@ -90,7 +95,7 @@ def main(
         source = {"labels": str(labels)}
     else:
         chosen = common.chosen_model(engine, model)
-        scores, source = _score_model(truth, folder / "image", chosen, device, precision, diameter)
+        scores, source = _score_model(truth, folder / "image", chosen, device, precision, diameter, channels)
 
     by_group: dict[str, dict[str, float]] = {}
     for group in sorted({group_of[stem] for stem in scores} if group_of else ()):
@@ -125,6 +130,7 @@ def _score_model(
     device: str,
     precision: PrecisionChoice,
     diameter: float | Literal["auto", "none"] | None,
+    channels: Sequence[int | str] | None,
 ) -> tuple[dict[str, Score], dict[str, Any]]:
     """Segment the picture of each label image and score it, by stem; also say what was run."""
     from ..backends import Options, open_backend
@@ -138,7 +144,7 @@ def _score_model(
         spec = backend.spec
         for stem in scoring.progress(by_size(files), "scoring", len(files)):
             true_labels = truth.read(stem)
-            with open_slide(files[stem]) as slide:
+            with open_slide(files[stem], channels=channels) as slide:
                 scoring.check_size(
                     truth.files[stem], true_labels.shape, files[stem], (slide.height, slide.width)
                 )
@@ -148,5 +154,6 @@ def _score_model(
             "weights_sha256": spec.weights_sha256,
             "split": spec.split.model_dump(),
             "diameter": diameter,
+            "channels": None if channels is None else list(channels),
             "engine": backend.description,
         }

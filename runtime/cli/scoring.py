@@ -64,6 +64,26 @@ def diameter_option(function: _Decorated) -> _Decorated:
     )(function)
 
 
+def channels_option(function: _Decorated) -> _Decorated:
+    """Add the option that names the channels to read, as ``cellseg-infer`` has it."""
+    from ..options import OPTIONS
+
+    kind = OPTIONS["channels"].kind
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        try:
+            return None if text is None else kind.read(text)
+        except ValueError:
+            raise UsageError(f"--channels is '{text}'; wanted {kind.wanted}") from None
+
+    return click.option(
+        "--channels",
+        metavar=OPTIONS["channels"].metavar,
+        callback=read,
+        help="Channels of the pictures to read, as for cellseg-infer.",
+    )(function)
+
+
 def group_options(function: _Decorated) -> _Decorated:
     """Add the options that sort pictures into groups."""
     for option in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +40,7 @@ SHOWN = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae", "merged", "split", "
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @common.model_options
 @common.device_option
+@scoring.channels_option
 @scoring.diameter_option
 @click.option(
     "-o",
@@ -80,6 +82,7 @@ def main(
     model: str | None,
     device: str,
     diameter: float | Literal["auto", "none"] | None,
+    channels: Sequence[int | str] | None,
     output: Path | None,
     groups: Path | None,
     by: str | None,
@@ -119,7 +122,7 @@ def main(
     with files.replacing(output) if output is not None else contextlib.nullcontext() as partial:
         with open_backend(path, device) as backend:
             options.names(backend.spec)  # a setting to leave that there is not is said before the work
-            cases = _cases(backend, truth, folder / "image", group_of, only, diameter)
+            cases = _cases(backend, truth, folder / "image", group_of, only, diameter, channels)
         with scoring.bars() as tell:
             found = tune(cases, backend.spec, options, tell)
         if partial is not None and output is not None:  # before anything is printed: a terminal may be gone
@@ -169,6 +172,7 @@ def _cases(
     group_of: dict[str, str],
     only: tuple[str, ...],
     diameter: float | Literal["auto", "none"] | None,
+    channels: Sequence[int | str] | None,
 ) -> list[Case]:
     """Run the model over the pictures of the wanted groups."""
     from ..readers import open_slide
@@ -190,7 +194,7 @@ def _cases(
     return [
         Case(group_of.get(stem, "all"), planes, at_scale_of(planes, labels[stem]))
         for stem, planes in scoring.progress(
-            predict_planes(backend, files, diameter), "predicting", len(files)
+            predict_planes(backend, files, diameter, channels), "predicting", len(files)
         )
     ]
 

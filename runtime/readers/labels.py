@@ -56,7 +56,8 @@ def read_labels(path: Path) -> npt.NDArray[np.integer[Any]]:
     if head is None or kind(head) == "TIFF":
         with _open(path, head is None) as reader:
             if reader.channels != 1 or _is_stack(reader):
-                raise _unlike(path, f"{reader.channels} channels" if reader.channels > 1 else "a stack")
+                what = f"{reader.channels} channels" if reader.channels > 1 else "a stack"
+                raise _unlike(path, f"{reader.dtype} of {what}")
             pixels = reader.read(Region(0, 0, reader.height, reader.width))[:, :, 0]
     else:
         pixels = _decode(path, kind(head))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,17 +33,27 @@ class Case:
 
 
 def predict_planes(
-    backend: Backend, files: Mapping[str, Path], diameter: float | Literal["auto", "none"] | None = None
+    backend: Backend,
+    files: Mapping[str, Path],
+    diameter: float | Literal["auto", "none"] | None = None,
+    channels: Sequence[int | str] | None = None,
 ) -> Iterator[tuple[str, Planes]]:
     """Yield each picture's name and the planes that the splitter gets of it, (K, H, W), small ones first.
 
-    Their scale is the model's, as in a segmentation; `diameter` is the option of that name.
+    Their scale is the model's, as in a segmentation; `diameter` and `channels` are the options of these
+    names.
     """
     with tempfile.TemporaryDirectory(prefix="cellseg-") as folder:
         output = Path(folder) / "seen"
         for name in by_size(files):
             segment(
-                files[name], backend, output=output, overwrite=True, probabilities=True, diameter=diameter
+                files[name],
+                backend,
+                output=output,
+                overwrite=True,
+                probabilities=True,
+                diameter=diameter,
+                channels=channels,
             )
             stored = zarr.open_group(output / "planes.ome.zarr", mode="r")
             yield name, np.asarray(stored["0"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 
 from cellseg.runtime.cli.eval import main
@@ -96,7 +97,7 @@ def test_size_mismatch(truth: Path, found: Path) -> None:
     refused(run(truth, "--labels", found), "b.png: 20 rows × 32 columns", "24 × 32", "one size")
 
 
-@pytest.mark.parametrize("array", [np.zeros((24, 32, 3), np.uint8), np.zeros((24, 32), np.float32)])
+@pytest.mark.parametrize("array", [np.zeros((24, 32, 3), np.uint8), np.full((24, 32), 0.5, np.float32)])
 def test_labels_of_another_kind(truth: Path, found: Path, array: np.ndarray) -> None:
     (found / "b.png").unlink()
     cv2.imwrite(str(found / "b.tif"), array)
@@ -139,6 +140,31 @@ def test_runs_a_model(pictures: Path, bright_model: Path, tmp_path: Path) -> Non
     assert (figures["images"], figures["cells_true"], figures["cells_pred"]) == (3, 9, 9)
     assert figures["ap95"] == figures["dice"] == 1
     assert figures["source"]["model"] == "bright"
+
+
+def test_channels_are_chosen_as_for_inference(pictures: Path, bright_model: Path, tmp_path: Path) -> None:
+    """A picture of several stains asks for one; the same one is read as inference reads it."""
+    plain = json.loads(_figures(pictures, bright_model, tmp_path / "a.json"))
+    for path in (pictures / "image").iterdir():
+        grey = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        grey = grey if grey.ndim == 2 else grey[:, :, 0]
+        path.unlink()
+        planes = np.stack([np.zeros_like(grey), grey])
+        metadata = {"axes": "CYX", "Channel": {"Name": ["GFP", "DAPI"]}}
+        tifffile.imwrite(path.with_suffix(".ome.tif"), planes, photometric="minisblack", metadata=metadata)
+    refused(run(pictures, "--engine", bright_model), "for example, --channels DAPI")
+    again = json.loads(_figures(pictures, bright_model, tmp_path / "b.json", "--channels", "DAPI"))
+    assert again["cells_pred"] == plain["cells_pred"]
+    assert again["ap50"] == plain["ap50"]
+    refused(
+        run(pictures, "--labels", pictures / "label", "--channels", "0"), "--channels is for a model", code=2
+    )
+
+
+def _figures(pictures: Path, model: Path, target: Path, *more: str) -> str:
+    result = run(pictures, "--engine", model, "--json", target, *more)
+    assert result.exit_code == 0, result.output
+    return target.read_text()
 
 
 def test_a_model_needs_pictures(pictures: Path, bright_model: Path, tmp_path: Path) -> None:

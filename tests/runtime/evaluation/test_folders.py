@@ -84,7 +84,7 @@ def test_a_single_cell_is_not_semantic(tmp_path: Path) -> None:
             np.full((4, 4), 0.5, np.float32),
             "found float32 with values that are no whole numbers",
         ),
-        ("stack.tif", np.zeros((2, 4, 4), np.uint16), "found 3 channels"),
+        ("stack.tif", np.zeros((2, 4, 4), np.uint16), "found uint16 of 3 channels"),
         ("empty.png", b"", r"cannot be read as a label image \(the file is empty"),
         ("empty.tif", b"", "cannot be read as a label image"),
         ("text.tif", b"not a picture at all", "cannot be read as a label image"),
