@@ -74,6 +74,11 @@ def flip(data: bytes, rng: Rng) -> bytes:
 def mutate(value: Any, rng: Rng) -> Any:
     """Return a copy of a JSON value with something else somewhere in it."""
     root: list[Any] = [copy.deepcopy(value)]
+    copies = [
+        int(rng.choice([2, 100, 3000])),
+        2,
+        1,
+    ]  # copies of copies are for the reader to survive, not for us
     for _ in range(int(rng.integers(1, 4))):
         place: Any = root
         key: Any = 0
@@ -89,7 +94,7 @@ def mutate(value: Any, rng: Rng) -> Any:
             case 0 | 1:
                 place[key] = copy.deepcopy(pick(rng, VALUES))
             case 2:
-                place[key] = [place[key]] * int(rng.choice([2, 100, 3000]))
+                place[key] = [place[key]] * copies.pop(0)
             case 3 if isinstance(place, dict):
                 place[str(pick(rng, WORDS))] = place.pop(key)
             case _ if place is not root:

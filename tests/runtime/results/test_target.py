@@ -11,6 +11,7 @@ from cellseg.runtime import segment
 from cellseg.runtime.errors import OutputError
 from cellseg.runtime.results.record import RunRecord
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
+from cellseg.runtime.writers import OutputFolder, formats
 from cellseg.runtime.writers.contents import difference, listed
 
 
@@ -58,22 +59,30 @@ WRITTEN = ["labels.ome.zarr/0/c/0/0", "labels.ome.zarr/zarr.json", "planes.ome.z
         *((name, "zarr", remove) for name in [*WRITTEN, *OPEN]),
         *((name, "zarr", truncate) for name in WRITTEN),
         ("labels.ome.zarr/0/c/0/0", "png", remove),
-        ("labels.ome.zarr/0/c/1/0", "tiff", truncate),
+        ("labels.ome.zarr/0/c/0/0", "tiff", truncate),
     ],
 )
 def test_what_goes_missing_during_the_run_is_not_committed(
-    image: np.ndarray, tmp_path: Path, name: str, labels: str, harm: Callable[[Path], None]
+    image: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    labels: str,
+    harm: Callable[[Path], None],
 ) -> None:
-    """Somebody tidies up the hidden folder while the run is still writing."""
+    """Somebody tidies up the hidden folder after a file was written, before all are flushed or converted."""
     path = tmp_path / ".out.partial" / name
+    owner, function = (OutputFolder, "seal") if labels == "zarr" else (formats, "check")
+    original = getattr(owner, function)
 
-    def tick(_: object) -> None:
-        if path.is_file():
-            harm(path)
+    def late(*arguments: object) -> object:
+        harm(path)
+        return original(*arguments)
 
+    monkeypatch.setattr(owner, function, late)
     options = {"csv": True, "probabilities": True, "labels": labels}
     with pytest.raises(OutputError, match=r"was removed while|bytes, and .* were written") as caught:
-        segment(image, engine(), output=tmp_path / "out", progress=tick, **options)
+        segment(image, engine(), output=tmp_path / "out", **options)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
