@@ -83,10 +83,11 @@ def test_how_large_the_cells_are_is_measured(checkpoint: Path, tmp_path: Path) -
     labels[5:25, 5:25], labels[5:25, 30:50] = 1, 2
     (tmp_path / "data" / "label").mkdir(parents=True)
     assert cv2.imwrite(str(tmp_path / "data" / "label" / "a.png"), labels)
-    for said in (tmp_path / "data", "22.6,11.3,45.1"):
-        code, output = run(checkpoint, "-o", tmp_path / "m.onnx", "--diameter", said)
+    for number, said in enumerate((tmp_path / "data", "22.6,11.3,45.1")):
+        target = tmp_path / f"{number}.onnx"
+        code, output = run(checkpoint, "-o", target, "--diameter", said)
         assert code == 0, output
-        assert load_spec(tmp_path / "m.onnx").diameter == CellDiameter(median=22.6, low=11.3, high=45.1)
+        assert load_spec(target).diameter == CellDiameter(median=22.6, low=11.3, high=45.1)
 
 
 def test_inspect_prints_the_spec(exported: Exported) -> None:
