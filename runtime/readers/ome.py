@@ -23,7 +23,7 @@ MAX_RECORD_BYTES = 256 << 20
 class OmeChannel:
     """One Channel element."""
 
-    #: As the user called it; may be empty.
+    #: As the user called it, or its dye; may be empty.
     name: str
     #: Samples a pixel: 3 for colours.
     samples: int
@@ -251,7 +251,9 @@ def _image(index: int, name: str, pixels: ElementTree.Element) -> OmeImage | Non
     if min(sizes.values()) < 1:
         return None
     channels = tuple(
-        OmeChannel((e.get("Name") or "").strip(), max(1, _whole(e.get("SamplesPerPixel"), 1)))
+        OmeChannel(
+            (e.get("Name") or e.get("Fluor") or "").strip(), max(1, _whole(e.get("SamplesPerPixel"), 1))
+        )
         for e in pixels
         if local(e) == "Channel"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 #: An unnamed axis of up to this many planes is taken for channels, a longer one for pages.
 MAX_UNNAMED_CHANNELS = 4
+#: More channels than this no picture has.
+MOST_CHANNELS = 4096
 #: Photometric interpretations whose samples are grey levels, colours or indices.
 _PHOTOMETRIC = {0, 1, 2, 3, 6}
 _RGB, _PALETTE, _YCBCR = 2, 3, 6
@@ -139,7 +142,7 @@ class TiffReader(DirectReader):
         _check_colours(path, frame)
         check_codec(path, frame)
         picked = self._choose_planes(path, stack, planes)
-        sources, missing = self._sources(stack, picked)
+        sources, missing = self._sources(path, stack, picked)
         first = sources[min(sources)].page
         stored = self._levels_of(first, np.zeros((1, 1, first.interleaved), frame.dtype))
         dtype = stored.dtype.newbyteorder("=") if self._exact else readable(stored.dtype, path)
@@ -159,7 +162,7 @@ class TiffReader(DirectReader):
         sizes = [Level(first.height, first.width, 1.0)]
         for number in range(1, stack.levels):
             try:
-                level, lacking = self._sources(stack, picked, number)
+                level, lacking = self._sources(path, stack, picked, number)
             except ImageError:
                 break  # the full resolution is sound; a damaged reduction is only slower
             smaller = level[min(level)].page
@@ -217,13 +220,16 @@ class TiffReader(DirectReader):
         return picked
 
     def _sources(
-        self, stack: Stack, picked: dict[str, int | None], level: int = 0
+        self, path: Path, stack: Stack, picked: dict[str, int | None], level: int = 0
     ) -> tuple[dict[int, _Source], dict[int, MissingPlaneError]]:
         """Return where each channel comes from, its pages checked, and what is wrong with the others."""
         ranges = [
             range(n) if (at := picked.get(axis, 0)) is None else range(at, at + 1)
             for axis, n in zip(stack.axes, stack.shape, strict=True)
         ]
+        count = math.prod(len(each) for each in ranges)
+        if count > MOST_CHANNELS:  # a record may claim any number
+            raise ImageError(f"{path}: claims {count:,} channels: its record is damaged")
         alpha = _alpha(stack.frame)
         samples = int(stack.frame.shaped[0]) * int(stack.frame.shaped[4])
         kept = [i for i in range(samples) if not alpha or i != alpha]

@@ -85,7 +85,7 @@ def channel_names(tiff: Any, stack: Stack, frames: list[Any]) -> list[str]:
     """
     if stack.ome is not None:
         names = [channel.name for channel in stack.ome.channels]
-        return names if all(names) else []
+        return [name or f"channel {i}" for i, name in enumerate(names)] if any(names) else []
     if listed := _summary(tiff).get("ChNames"):
         return [str(name) for name in listed]
     if tiff.is_imagej:

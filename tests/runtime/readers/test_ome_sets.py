@@ -237,3 +237,16 @@ def test_a_record_of_absurd_sizes_is_not_unrolled(tmp_path):
     data = '<TiffData IFD="0" PlaneCount="2000000000"/>'
     path = write(tmp_path / "a.ome.tif", [plane(0)], 0, image(0, data, sizes={"T": 2_000_000_000}))
     assert np.array_equal(whole(path)[:, :, 0], plane(0))
+
+
+def test_a_record_of_absurdly_many_channels(tmp_path):
+    path = write(tmp_path / "a.ome.tif", [plane(0)], 0, image(0, "<TiffData/>", sizes={"C": 2_000_000_000}))
+    with pytest.raises(ImageError, match="claims 2,000,000,000 channels"):
+        open_slide(path)
+
+
+def test_channels_are_called_by_name_or_dye(tmp_path):
+    data = "".join(tiff_data("a.ome.tif", 0, ifd=n, C=n) for n in range(3))
+    body = image(0, data, names=("DAPI", "", "x")).replace('Name="x"', 'Fluor="Cy5"')
+    with open_slide(write(tmp_path / "a.ome.tif", [plane(n) for n in range(3)], 0, body)) as reader:
+        assert reader.channel_names == ("DAPI", "channel 1", "Cy5")
