@@ -346,7 +346,10 @@ def _check_colours(path: Path, frame: Any) -> None:
 
 def _check_raw(path: Path, tiff: Any) -> None:
     """Refuse a camera's raw file under another name: what it shows is a thumbnail."""
-    first = tiff.pages.first
+    try:
+        first = tiff.pages.first
+    except IndexError:  # there is none, which is said where an image is chosen
+        return
     inner = first.pages if first.subifds and first.subfiletype & 1 else ()
     if _DNG in first.tags or any(int(page.photometric) in _SENSOR for page in inner or ()):
         what, fix = REFUSED[".dng"]

@@ -79,7 +79,11 @@ class Scene(Closing):
         self._columns: dict[str, NDArray[Any]] = {}
         self._lock, self._overview_lock = threading.Lock(), threading.Lock()
         self._tiles: OrderedDict[tuple[int, int, int, int, int], NDArray[np.int32]] = OrderedDict()
-        self.picture, self.missing = self._open_picture(image)
+        try:
+            self.picture, self.missing = self._open_picture(image)
+        except BaseException:
+            self._table.close(force=True)
+            raise
         self.planes = _planes(result)
 
     @property

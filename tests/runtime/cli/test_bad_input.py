@@ -104,9 +104,9 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "cut.webp": (cut_picture, ("the WebP is", CUT, "again")),
     "damaged.png": (damaged_picture, ("the PNG is damaged", "again")),
     "damaged.jpg": (damaged_picture, ("the JPEG is damaged (Corrupt JPEG data: ", "again")),
-    "cut strips.tif": (lambda p: half(tiff(p, picture(), rowsperstrip=8)), ("strips or tiles", CUT, "again")),
+    "cut strips.tif": (lambda p: half(tiff(p, picture(), rowsperstrip=8)), ("ends at byte", CUT, "again")),
     "cut tiles.tif": (lambda p: half(tiff(p, picture(), tile=(32, 32))), ("strips or tiles", CUT, "again")),
-    "cut big.tif": (lambda p: half(tiff(p, picture(), bigtiff=True)), ("strips or tiles", CUT, "again")),
+    "cut big.tif": (lambda p: half(tiff(p, picture(), bigtiff=True)), ("ends at byte", CUT, "again")),
     "damaged.tif": (
         lambda p: damaged(tiff(p, picture(), tile=(32, 32), compression="deflate")),
         ("tile", "cannot be decoded", "--skip-bad-tiles"),
@@ -122,7 +122,7 @@ IMAGES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         ("has 5 channels", "three of a colour picture", "--channels 0"),
     ),
     "complex.tif": (lambda p: tiff(p, picture()[..., 0].astype(np.complex64)), ("complex64", "give 8-bit")),
-    "other.gif": (holding(b"GIF89a" + bytes(50)), ("a GIF file", "readable are")),
+    "other.gif": (holding(b"GIF89a" + bytes(50)), ("a GIF", "save it as PNG")),
     "absent.tif": (lambda p: p, ("no such file", "check the path")),
 }
 

@@ -98,7 +98,7 @@ def test_a_damaged_chunk_is_named_or_skipped(tmp_path):
         with pytest.raises(
             ImageError,
             match=r"a\.zarr: chunk 1/1/2 of level 0 \(rows from 32, columns from 64\) cannot be read: .*"
-            "--skip-bad-tiles",
+            "skip_bad_tiles=True",
         ):
             reader.read(Region(10, 0, 32, 96))
     wanted = array.copy()

@@ -163,7 +163,7 @@ def test_it_costs_little_of_a_large_slide(backend: Backend) -> None:
         ("large", {}, ["diameter is 'large'", "auto or none"]),
         (True, {}, ["diameter is True", "above 0"]),
         (301, {}, ["cells of diameter 301 are larger than the image of 300×300 pixels"]),
-        (0.25, {}, ["would be read at 64 times its size", "--diameter"]),
+        (0.25, {}, ["would be read at 64 times its size", "check diameter"]),
         (20, {"rescale": False}, ["diameter 20 changes the scale", "--no-rescale"]),
     ],
 )
