@@ -14,6 +14,7 @@ from urllib.parse import quote
 from ..common.bounded import check_file
 from ..common.files import replacing
 from ..common.names import readable
+from ..results.stored import read_table
 from .jobs import Outcome
 
 #: Names of the files, in the folder that holds the folders of results.
@@ -127,7 +128,9 @@ def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
         record.image.pixel_size_um,
         record.counts.cells,
     )
-    areas = outcome.result.table["area"] if outcome.result.folder and outcome.result.folder.is_dir() else ()
+    # Read apart from the result, which would keep the table of every image of the run.
+    made = outcome.result.folder
+    areas = read_table(made)["area"] if made and made.is_dir() else ()
     median = float(sorted(areas)[len(areas) // 2]) if len(areas) else None
     row |= {
         "state": "done earlier" if outcome.earlier else "done",

@@ -44,44 +44,31 @@ ROWS = (
 )
 
 
-def diameter_option(function: _Decorated) -> _Decorated:
-    """Add the option that says how large the cells are, as ``cellseg-infer`` has it."""
+def _as_infer_has_it(name: str, text: str) -> Callable[[_Decorated], _Decorated]:
+    """Return an option that is read and refused as that of ``cellseg-infer`` is."""
     from ..options import OPTIONS
 
-    kind = OPTIONS["diameter"].kind
+    kind = OPTIONS[name].kind
 
-    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> float | str | None:
+    def read(context: click.Context, parameter: click.Parameter, given: str | None) -> Any:
         try:
-            return None if text is None else kind.read(text)
+            return None if given is None else kind.read(given)
         except ValueError:
-            raise UsageError(f"--diameter is '{text}'; wanted {kind.wanted}") from None
+            raise UsageError(f"--{name} is '{given}'; wanted {kind.wanted}") from None
 
-    return click.option(
-        "--diameter",
-        metavar=OPTIONS["diameter"].metavar,
-        callback=read,
-        help="How large the cells in the pictures are, as for cellseg-infer.",
-    )(function)
+    return click.option(f"--{name}", metavar=OPTIONS[name].metavar, callback=read, help=text)
+
+
+def diameter_option(function: _Decorated) -> _Decorated:
+    """Add the option that says how large the cells are, as ``cellseg-infer`` has it."""
+    return _as_infer_has_it("diameter", "How large the cells in the pictures are, as for cellseg-infer.")(
+        function
+    )
 
 
 def channels_option(function: _Decorated) -> _Decorated:
     """Add the option that names the channels to read, as ``cellseg-infer`` has it."""
-    from ..options import OPTIONS
-
-    kind = OPTIONS["channels"].kind
-
-    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
-        try:
-            return None if text is None else kind.read(text)
-        except ValueError:
-            raise UsageError(f"--channels is '{text}'; wanted {kind.wanted}") from None
-
-    return click.option(
-        "--channels",
-        metavar=OPTIONS["channels"].metavar,
-        callback=read,
-        help="Channels of the pictures to read, as for cellseg-infer.",
-    )(function)
+    return _as_infer_has_it("channels", "Channels of the pictures to read, as for cellseg-infer.")(function)
 
 
 def group_options(function: _Decorated) -> _Decorated:
