@@ -63,7 +63,7 @@ class Graphs:
     def __init__(self, checkpoint: Path, heads: tuple[str, ...], calibration: Path) -> None:
         self.trained = network.load(checkpoint)
         config = self.trained.config
-        self.heads = choose_heads(config.heads, heads)
+        self.heads = choose_heads(config.outputs, heads)
         self.deployable = Deployable(self.trained.network, self.heads)
         self.tiles = tiles.gather(
             calibration, config, count=assemble.PARITY_TILES, edge=assemble.PARITY_EDGE

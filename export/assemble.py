@@ -102,7 +102,7 @@ def export(request: Request, say: Say) -> Exported:
         integer.check_installed()
     path = request.checkpoint or network.newest()
     trained = network.load(path)
-    heads = choose_heads(trained.config.heads, request.heads)
+    heads = choose_heads(trained.config.outputs, request.heads)
     multiple, channels = trained.network.multiple, trained.config.in_channels
     _check_sizes(request, multiple)
     output = request.output or default_output(path, trained.name, request.precision)

@@ -99,6 +99,9 @@ class TrainConfig(BaseModel):
     weights: str | None = None
     #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
     heads: tuple[HeadName, ...] = ()
+    #: A head for each loss, as the paper has it; without, all losses act on the mask's own output, as in the
+    #: method's released code.
+    separate_heads: bool = True
     norm: Literal["batch", "group"] = "batch"
     #: Edge of the square training crops, pixels.
     crop: Positive = 256
@@ -220,6 +223,11 @@ class TrainConfig(BaseModel):
                 f"crop {self.crop} must be a multiple of {2**self.model_deep}, two to the power of model_deep"
             )
         return self
+
+    @property
+    def outputs(self) -> tuple[HeadName, ...]:
+        """The heads that the network has: all, or the mask's alone where it serves every loss."""
+        return self.heads if self.separate_heads else self.heads[:1]
 
     @property
     def data_sets(self) -> list[DataShare]:

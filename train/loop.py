@@ -280,7 +280,7 @@ def due(config: TrainConfig, step: int, interval: int, steps: int) -> bool:
 def show(model: UNet, validation: list[Sample], config: TrainConfig, fabric: lf.Fabric) -> NDArray[np.uint8]:
     """Draw predictions on a few validation images, evenly chosen."""
     chosen = validation[:: -(-len(validation) // SHOWN)]
-    return overlay(list(predict(model, chosen, config, fabric)), config.heads)
+    return overlay(list(predict(model, chosen, config, fabric)), config.outputs)
 
 
 def predict_best(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .config import TrainConfig
+from .config import HeadName, TrainConfig
 from .models.heads import DENSITY_UNIT, density, foreground_logit
 
 __all__ = ["JointLoss", "boundary_loss", "density", "density_loss", "foreground_logit", "mask_loss"]
@@ -89,11 +89,25 @@ def density_loss(
     return _mean((predicted - wanted) ** 2, weight, total)
 
 
+def edge_logits(logits: Tensor) -> Tensor:
+    """Return the boundary that a mask's probability p draws, as logits (N, 1, H, W).
+
+    It is p's morphological gradient over 3×3 pixels, the largest p there less the smallest (Rivest, Soille
+    and Beucher, "Morphological gradients", J. Electronic Imaging 1993): one along a sharp edge, on the two
+    pixels that a boundary of width one takes, and nothing elsewhere.
+    """
+    p = torch.sigmoid(foreground_logit(logits))[:, None]
+    largest = functional.max_pool2d(p, 3, stride=1, padding=1)
+    smallest = -functional.max_pool2d(-p, 3, stride=1, padding=1)
+    return torch.logit(largest - smallest, eps=1e-4)
+
+
 @dataclass(frozen=True, slots=True)
 class JointLoss:
     """mask + use_corner · boundary + use_density · density (the paper's total).
 
-    A pixel counts ``1 + emphasis`` times in mask and boundary.
+    A pixel counts ``1 + emphasis`` times in mask and boundary. Where heads are not separate, the mask's
+    output stands for all: its edges for the boundary, its logit for the density's.
     """
 
     use_corner: float
@@ -101,11 +115,20 @@ class JointLoss:
     dice_weight: float = 1.0
     density_power: float = 1.0
     total: Total = torch.sum
+    #: What else is learned on the mask's output.
+    on_mask: tuple[HeadName, ...] = ()
 
     @classmethod
     def of(cls, config: TrainConfig, total: Total = torch.sum) -> JointLoss:
         """Return the loss that `config` describes."""
-        return cls(config.use_corner, config.use_density, config.dice_weight, config.density_power, total)
+        return cls(
+            config.use_corner,
+            config.use_density,
+            config.dice_weight,
+            config.density_power,
+            total,
+            config.heads[len(config.outputs) :],
+        )
 
     def __call__(
         self, logits: dict[str, Tensor], batch: dict[str, Tensor]
@@ -119,12 +142,14 @@ class JointLoss:
         mask = logits["mask"].float()
         parts = {"mask": mask_loss(mask, batch["mask"], weight, self.dice_weight, self.total)}
         joint = parts["mask"]
-        if "boundary" in logits:
-            boundary = logits["boundary"].float()
+        if "boundary" in logits or "boundary" in self.on_mask:
+            boundary = edge_logits(mask) if "boundary" in self.on_mask else logits["boundary"].float()
             parts["boundary"] = boundary_loss(boundary, batch["boundary"], weight, total=self.total)
             joint = joint + self.use_corner * parts["boundary"]
-        if "density" in logits:
-            density = logits["density"].float()
+        if "density" in logits or "density" in self.on_mask:
+            density = (
+                foreground_logit(mask)[:, None] if "density" in self.on_mask else logits["density"].float()
+            )
             parts["density"] = density_loss(density, batch["density"], valid, self.density_power, self.total)
             joint = joint + self.use_density * parts["density"]
         return joint, {name: part.detach() for name, part in parts.items()}

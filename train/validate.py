@@ -52,7 +52,7 @@ def predict(
 ) -> Iterator[Prediction]:
     """Run the network, in evaluation mode meanwhile, on whole images."""
     loss_of = JointLoss.of(config)
-    heads = tuple(ENCODINGS[name] for name in config.heads)
+    heads = tuple(ENCODINGS[name] for name in config.outputs)
     training = model.training
     model.eval()
     try:
@@ -77,7 +77,7 @@ def predict(
             yield Prediction(
                 sample,
                 planes_,
-                split_planes(planes_, heads, SplitSettings.suited(config.heads)),
+                split_planes(planes_, heads, SplitSettings.suited(config.outputs)),
                 {name: float(value) for name, value in {"loss": loss, **parts}.items()},
                 (int(both), int(found.sum()), int(true)),
             )

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cellseg.train.losses import JointLoss, boundary_loss, density_loss, mask_loss
+from cellseg.train.config import parse
+from cellseg.train.losses import JointLoss, boundary_loss, density_loss, edge_logits, mask_loss
 from cellseg.train.models.heads import DENSITY_UNIT
+from cellseg.train.targets import boundary_band
 
 TARGET = torch.tensor([[[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 0]]])
 WEIGHT = torch.ones_like(TARGET)
@@ -133,6 +136,47 @@ def test_total_is_the_weighted_sum_of_the_heads_that_are_there() -> None:
     alone, parts = JointLoss(use_corner=0.15, use_density=3.0)({"mask": logits["mask"]}, batch())
     assert set(parts) == {"mask"}
     torch.testing.assert_close(alone, parts["mask"])
+
+
+def disc(radius: int = 6, edge: int = 24) -> NDArray[np.uint16]:
+    y, x = np.ogrid[:edge, :edge]
+    return ((y - edge // 2) ** 2 + (x - edge // 2) ** 2 <= radius**2).astype(np.uint16)
+
+
+def test_edges_of_a_sharp_mask_are_its_boundary() -> None:
+    labels = disc()
+    wanted = torch.from_numpy(boundary_band(labels, 1)).float()[None]
+    edges = torch.sigmoid(edge_logits(torch.from_numpy(40.0 * labels - 20)[None, None].float()))[:, 0]
+    torch.testing.assert_close(edges, wanted, atol=1e-3, rtol=0)
+
+
+def test_one_output_learns_every_loss() -> None:
+    """As the method's released code has it, but with a boundary loss that is least where it is right."""
+    config = parse({"separate_heads": False, "use_corner": 2.0, "use_density": 1.0}, "")
+    assert (config.heads, config.outputs) == (("mask", "boundary", "density"), ("mask",))
+    labels = disc()
+    mask = torch.from_numpy(labels.astype(np.float32))[None]
+    planes = {
+        "mask": mask,
+        "boundary": torch.from_numpy(boundary_band(labels, 1)).float()[None],
+        "emphasis": torch.zeros_like(mask),
+        "density": mask / mask.sum(),
+        "valid": torch.ones_like(mask),
+    }
+    loss = JointLoss.of(config)
+    right, parts = loss({"mask": (40 * mask - 20)[:, None]}, planes)
+    inverted, wrong = loss({"mask": (20 - 40 * mask)[:, None]}, planes)
+    shifted, moved = loss({"mask": (40 * mask.roll(3, -1) - 20)[:, None]}, planes)
+    assert set(parts) == {"mask", "boundary", "density"}
+    torch.testing.assert_close(right, parts["mask"] + 2 * parts["boundary"] + parts["density"])
+    assert parts["boundary"] < 1e-3 < moved["boundary"]
+    assert wrong["density"] > parts["density"]
+    assert right < shifted < inverted
+    logits = torch.zeros(1, 1, 24, 24, requires_grad=True)
+    loss({"mask": logits}, planes)[0].backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.any()
 
 
 def test_emphasis_raises_the_price_of_a_pixel() -> None:

@@ -203,3 +203,9 @@ def test_it_is_exported_with_its_norms_folded(model: str) -> None:
     with torch.inference_mode():
         expected = Reference(net, heads)(pixels)
     assert (planes.int() - expected.int()).abs().max() <= 1
+
+
+def test_one_output_for_all_losses_is_one_head() -> None:
+    net = build("MCUNET", separate_heads=False)
+    assert set(net(image())) == {"mask"}
+    assert not any("boundary" in name or "density" in name for name in net.state_dict())

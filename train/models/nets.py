@@ -119,7 +119,7 @@ class UNet(nn.Module):
             nn.Identity() if add else blocks[design.decoder](2 * narrow, narrow, narrow)
             for narrow, _ in steps
         )
-        self.heads = Heads(widths[0], 1 if config.final_sigmoid else config.out_channels, config.heads)
+        self.heads = Heads(widths[0], 1 if config.final_sigmoid else config.out_channels, config.outputs)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map an image (N, C, H, W) in 0…1 to logits ``{head: (N, width, H, W)}``.
