@@ -1,17 +1,21 @@
 """How long a tile of the viewer takes, asked for over HTTP as a browser does.
 
-    python benchmarks/view.py --size 40000 [--json view.json]
+    python benchmarks/view.py --size 40000 [--json view.json] [--keep DIR]
 
 A slide of SIZE² pixels with 1,000 cells a megapixel is segmented without a network, and its picture is
 written as a tiled TIFF without a pyramid, the slowest kind. Then a server of its own process answers:
 
-* ``first_tile_s``: from the start of the command to the first tile of cells, the whole slide in it;
-* ``cells``, ``restyled``, ``picture``: milliseconds of a tile at random places of random zooms, one request
-  at a time: of the cells, of the same cells in other colours (as a slider asks for), of the picture.
+* ``listening_s``, ``first_tile_s``: from the start of the command to its address, and to the first tile of
+  cells, the whole slide in it;
+* ``cells_tile``, ``restyled_tile``, ``picture_tile``: milliseconds of a tile at random places of random
+  zooms, one request at a time: of the cells, of the same cells in other colours (as a slider asks for), of
+  the picture;
+* ``first_picture_s``: the first tile of the picture, for which its contrast is measured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -29,7 +33,7 @@ import tifffile
 from host import SCENE, NullEngine, RepeatedReader
 from kernels import Scene
 
-from cellseg.runtime import segment
+from cellseg.runtime import Result, segment
 from cellseg.runtime.view.tiles import TILE, zooms
 
 #: Tiles asked for of each kind.
@@ -82,42 +86,59 @@ def figures(milliseconds: list[float]) -> dict[str, float]:
     return {"median_ms": float(low), "p95_ms": float(high), "max_ms": max(milliseconds)}
 
 
-@click.command()
-@click.option("--size", default=40000, show_default=True, help="Edge of the slide in pixels.")
-@click.option("--json", "target", type=click.Path(path_type=Path), help="File for the figures.")
-def main(size: int, target: Path | None) -> None:
-    """Measure the viewer."""
-    scene = Scene.make(SCENE)
-    with tempfile.TemporaryDirectory() as folder:
-        image, out = Path(folder) / "slide.tif", Path(folder) / "out"
-        write_picture(image, scene.image, size)
+def make(folder: Path, size: int) -> Path:
+    """Write the slide and its result into a folder, unless they are there; return the result's."""
+    image, out = folder / "slide.tif", folder / "out"
+    if not (out / "run.json").exists():
+        scene = Scene.make(SCENE)
+        if not image.exists():
+            write_picture(image, scene.image, size)
         with NullEngine(scene.planes, size, size) as engine, Slide(image, scene.image, size) as reader:
-            count = segment(reader, engine, output=out).count
-        started = time.perf_counter()
-        command = [
-            sys.executable,
-            "-c",
-            "from cellseg.runtime.cli.view import main; main()",
-            str(out),
-            "--no-browser",
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
+            segment(reader, engine, output=out)
+    return out
+
+
+def measure(out: Path) -> dict[str, Any]:
+    """Start a server on a result, ask it for tiles and return how long they took."""
+    record = Result.open(out).record
+    size, random_ = record.image.width, random.Random(1)
+    started = time.perf_counter()
+    run = "from cellseg.runtime.cli.view import main; main()"
+    command = [sys.executable, "-c", run, str(out), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
             address = f"{server.stdout.readline().strip()}scene/0"
+            listening = time.perf_counter() - started
             ask(f"{address}/cells/{zooms(size, size) - 6}/0_0.png")
             measured: dict[str, Any] = {
                 "size": size,
-                "cells": count,
+                "cells": record.counts.cells,
+                "listening_s": listening,
                 "first_tile_s": time.perf_counter() - started,
             }
-            wanted = [place for place, _ in zip(places(size, random.Random(1)), range(TILES), strict=False)]
-            measured["new"] = figures([ask(f"{address}/cells/{place}.png") for place in wanted])
-            measured["restyled"] = figures(
+            wanted = [place for place, _ in zip(places(size, random_), range(TILES), strict=False)]
+            measured["cells_tile"] = figures([ask(f"{address}/cells/{place}.png") for place in wanted])
+            measured["restyled_tile"] = figures(
                 [ask(f"{address}/cells/{place}.png?min_score=0.5") for place in wanted]
             )
             measured["first_picture_s"] = ask(f"{address}/picture/{wanted[0]}.jpg") / 1000
-            measured["picture"] = figures([ask(f"{address}/picture/{place}.jpg") for place in wanted[:40]])
+            measured["picture_tile"] = figures([ask(f"{address}/picture/{place}.jpg") for place in wanted])
+        finally:
             server.terminate()
+    return measured
+
+
+@click.command()
+@click.option("--size", default=40000, show_default=True, help="Edge of the slide in pixels.")
+@click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Use slide and result there.")
+@click.option("--json", "target", type=click.Path(path_type=Path), help="File for the figures.")
+def main(size: int, keep: Path | None, target: Path | None) -> None:
+    """Measure the viewer."""
+    with contextlib.ExitStack() as stack:
+        folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = measure(make(folder, size))
     click.echo(json.dumps(measured, indent=1))
     if target is not None:
         target.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

@@ -61,7 +61,6 @@ LONG_FUNCTIONS = {
     "benchmarks/kernels.py: tile_cases": 105,
     "export/bundle.py: describe": 74,
     "export/cli.py: main": 67,
-    "runtime/writers/report.py: page": 64,
 }
 
 

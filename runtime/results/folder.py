@@ -25,7 +25,9 @@ from ..writers.folder import JOURNAL
 from ..writers.outputs import OUTPUTS, Subject
 from ..writers.overview import MAX_EDGE, reduced_size
 from ..writers.planes import PlanesZarr
-from ..writers.report import Summary, write_report
+from ..writers.report import write_report
+from ..writers.summary import Summary
+from .closeups import closeups_of
 from .identity import Source
 from .record import FileRecord
 from .report import Report
@@ -79,7 +81,7 @@ class ResultFolder(Target):
         for row in OUTPUTS:
             if row.wanted(self._options):
                 self._outputs.append(self._stack.enter_context(row.make(path / row.file, subject)))
-        self._outputs.append(self._stack.enter_context(Summary()))
+        self._outputs.append(self._stack.enter_context(Summary(*subject.size)))
         planes = [output.push for output in self._outputs if isinstance(output, PlanesZarr)]
         return Opened(
             tuple(output for output in self._outputs if isinstance(output, Writer)),
@@ -100,13 +102,14 @@ class ResultFolder(Target):
     def commit(self, report: Report) -> Result:
         """Flush all files, write the record that lists them, and give the folder its name."""
         record, path = report.record(), self._folder.path
-        page = path / "report.html"
+        page, summary, overview = path / "report.html", self._one(Summary), self._one(Overview)
         self._written[page] = write_report(
             page,
             record.to_dict(),
-            self._one(Summary),
-            overview=self._one(Overview).jpeg,
+            summary,
+            overview=overview.jpeg,
             density=self._one(DensityMap).png,
+            closeups=closeups_of(report.setup.slide, path, summary, overview),
         )
         files = tuple(FileRecord(**file._asdict()) for file in self._folder.seal(self._written))
         result = Result(record.model_copy(update={"files": files}), self._folder.final)

@@ -28,6 +28,8 @@ LINE_SCALE = 0.15
 #: Colours of outlines, red green blue, on dark and on bright pictures; neighbours rarely agree.
 ON_DARK = ((255, 209, 102), (6, 214, 160), (76, 201, 240), (255, 112, 166), (199, 125, 255), (255, 151, 112))
 ON_BRIGHT = ((255, 221, 0), (0, 229, 255), (124, 255, 20), (255, 138, 0))
+#: Mean brightness (of 255) above which a picture is bright.
+BRIGHT = 110
 #: Colours are dealt out before it is known which palette it will be: a multiple of both lengths.
 COLOURS = 12
 #: The colour that all dots have.
@@ -44,6 +46,12 @@ _FURTHEST = 1 << 30
 def reduced_size(height: int, width: int) -> tuple[int, int]:
     """Return rows and columns of the reduced picture of an image."""
     return fit(height, width, MAX_EDGE)
+
+
+def palette_on(shown: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the outlines' colours on a picture, blue green red, shape (COLOURS, 3)."""
+    colours = np.array(ON_BRIGHT if shown.mean() > BRIGHT else ON_DARK, np.uint8)
+    return np.ascontiguousarray(colours[np.arange(COLOURS) % len(colours), ::-1])
 
 
 class Overview(Writer):
@@ -76,8 +84,11 @@ class Overview(Writer):
         regions: Polygons | None = None,
     ) -> None:
         self.path = path
-        #: The same as JPEG, for the report; there after :meth:`commit`.
+        #: The same as JPEG, for the report, and how picture and outlines are shown; there after
+        #: :meth:`commit`.
         self.jpeg = b""
+        self.display = Display(())
+        self.palette = np.zeros((COLOURS, 3), np.uint8)
         self._regions = regions
         self._given = picture
         rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
@@ -131,13 +142,13 @@ class Overview(Writer):
             self._cover = np.rint(np.minimum(part, 1) * 255).astype(np.uint8)
             self._colour[:] = DOT
         picture = self._given() if callable(self._given) else self._given
-        shown = Display.of(picture).apply(picture)
+        self.display = Display.of(picture)
+        shown = self.display.apply(picture)
         if shown.shape[:2] != self._shape:
             shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
-        colours = np.array(ON_BRIGHT if shown.mean() > 110 else ON_DARK, np.uint8)
-        palette = np.ascontiguousarray(colours[np.arange(COLOURS) % len(colours), ::-1])
+        self.palette = palette_on(shown)
         drawn = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), np.uint8)
-        lay_over(drawn, self._cover, self._colour, palette)
+        lay_over(drawn, self._cover, self._colour, self.palette)
         if self._regions is not None:
             rings = [ring for rings in self._regions.polygons for ring in rings]
             scaled = [np.rint((ring * self._scale - 0.5) * (1 << _SHIFT)) for ring in rings]

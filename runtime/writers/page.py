@@ -13,19 +13,9 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <header><h1>{title}</h1><p>{subtitle}</p></header>
-<section class="facts">{facts}</section>
-<ul class="notes">{notes}</ul>
-<section class="picture">{overview}</section>
-<section class="charts">{charts}</section>
-<section class="two">
-<div><h2>Density</h2>{density}</div>
-<div>
-<h2>Where the time went</h2><table class="stages">{stages}</table>
-<p class="hint">Stages run side by side; the fullest bar sets the pace.</p>
-<h2>Files</h2><table>{files}</table>
-</div>
-</section>
-<details><summary>Model, settings and versions</summary><table class="details">{settings}</table></details>
+<main>
+{body}
+</main>
 <footer>made by cellseg</footer>
 </body>
 </html>
@@ -40,34 +30,39 @@ STYLE = """
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 1180px; background: var(--ground);
   color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.7rem; overflow-wrap: anywhere; }
-h2 { margin: 1.4rem 0 .6rem; font-size: 1.05rem; }
+h2 { margin: 1.6rem 0 .6rem; font-size: 1.05rem; }
+h3 { margin: 1.1rem 0 .4rem; font-size: .95rem; }
 header p, footer, .hint { margin: .2rem 0 0; color: var(--soft); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .8rem;
   margin: 1.4rem 0 1rem; }
-.fact, .picture, .charts figure, .two > div, details { background: var(--paper);
+.fact, .picture, figure, .density, .plain, details { background: var(--paper);
   border: 1px solid var(--line); border-radius: 10px; }
 .fact { padding: .8rem 1rem; }
 .fact b { display: block; font-size: 1.55rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 .fact span { color: var(--soft); }
-.notes { margin: 0 0 1rem; padding: 0; list-style: none; }
+.notes { margin: 1.2rem 0 0; padding: 0; list-style: none; }
 .notes li { margin: .3rem 0; padding: .5rem .9rem; border-left: 4px solid var(--warm);
   background: var(--paper); border-radius: 4px; }
 .notes .doubt { border: 2px solid var(--warm); border-left-width: 10px; font-weight: 600; }
 .picture { padding: 10px; text-align: center; }
 .picture img { max-width: 100%; max-height: 85vh; border-radius: 6px; vertical-align: top; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: .8rem;
-  margin: .9rem 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: .8rem; }
+.closeups { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: .8rem; }
+.closeups img { width: 100%; border-radius: 6px; vertical-align: top; margin-bottom: .5rem; }
 figure { margin: 0; padding: .8rem 1rem; }
 figcaption { font-weight: 600; }
+figcaption::first-letter { text-transform: uppercase; }
 figcaption i { float: right; color: var(--warm); font-style: normal; font-weight: 500; }
 svg { width: 100%; margin-top: .5rem; }
 svg rect { fill: var(--accent); }
 svg line { stroke: var(--warm); stroke-width: 2; stroke-dasharray: 4 3; }
+svg .limit { stroke: var(--ink); stroke-dasharray: none; }
 svg text { fill: var(--soft); font-size: 12px; }
 .none { color: var(--soft); }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: .8rem; }
-.two > div { padding: 0 1.1rem 1.1rem; }
-.two img { max-width: 100%; max-height: 620px; border-radius: 6px; background: #fff; }
+.density { padding: 10px; text-align: center; }
+.density img { max-width: 100%; max-height: 620px; border-radius: 6px; background: #fff;
+  vertical-align: top; }
+.plain { padding: .5rem 1.1rem 1rem; }
 table { width: 100%; border-collapse: collapse; }
 th, td { padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; overflow-wrap: anywhere; }

@@ -1,92 +1,36 @@
 """``report.html``: one page, complete in itself, that a person would rather look at than JSON.
 
-Pictures are embedded, charts are drawn as SVG, nothing is loaded from elsewhere and no script runs.
+What may be wrong comes first, then what was found, then how. Pictures are embedded, charts are drawn as
+SVG, nothing is loaded from elsewhere and no script runs. Each part of the page is one function.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from ..instances import Strip
-from .base import Writer, write_whole
+from .base import write_whole
+from .charts import chart
+from .closeups import Closeup
 from .contents import RECORD
-from .density import round_up
 from .outputs import titles
 from .page import PAGE, STYLE
+from .summary import Summary
 
-#: Bins of each histogram while cells are counted, and bars when it is drawn.
-BINS, BARS = 2000, 32
-
-
-@dataclass(slots=True)
-class Histogram:
-    """Counts of a value between two bounds; what lies beyond counts at the end."""
-
-    low: float
-    high: float
-    counts: npt.NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, low: float, high: float) -> Histogram:
-        """Return a histogram of nothing."""
-        return cls(low, high, np.zeros(BINS, np.int64))
-
-    def add(self, values: npt.NDArray[Any]) -> None:
-        """Count some values; NaN is left out."""
-        values = np.asarray(values, np.float64)
-        values = values[np.isfinite(values)]
-        place = (values - self.low) / (self.high - self.low) * BINS
-        self.counts += np.bincount(np.clip(place, 0, BINS - 1).astype(np.int64), minlength=BINS)
-
-    def quantile(self, part: float) -> float:
-        """Return the value that ``part`` of all lie below, to a bin's width; NaN of nothing."""
-        total = int(self.counts.sum())
-        if not total:
-            return float("nan")
-        bin_ = int(np.searchsorted(np.cumsum(self.counts), max(1, part * total)))
-        return self.low + (bin_ + 0.5) / BINS * (self.high - self.low)
-
-
-class Summary(Writer):
-    """Counts what the report shows; writes nothing and holds a few histograms only."""
-
-    stage = "summary"
-
-    def __init__(self) -> None:
-        #: Diameter of the circle of equal area, in pixels.
-        self.diameter = Histogram.empty(0, 400)
-        self.eccentricity = Histogram.empty(0, 1)
-        self.solidity = Histogram.empty(0, 1)
-        self.probability = Histogram.empty(0, 1)
-        #: Sum of the cells' areas in pixels, and number of cells on the image's border.
-        self.area = 0
-        self.border = 0
-
-    def write(self, strip: Strip) -> None:
-        """Count the cells of the next strip."""
-        columns = strip.cells.columns
-        area = columns["area"].astype(np.float64)
-        self.diameter.add(np.sqrt(area * 4 / np.pi))
-        self.eccentricity.add(columns["eccentricity"])
-        self.solidity.add(columns["solidity"])
-        self.probability.add(columns["mean_probability"])
-        self.area += int(area.sum())
-        self.border += int(np.count_nonzero(columns["touches_border"]))
-
-    def commit(self) -> None:
-        """Nothing is written."""
+Record = Mapping[str, Any]
 
 
 def write_report(
-    path: Path, record: Mapping[str, Any], summary: Summary, *, overview: bytes = b"", density: bytes = b""
+    path: Path,
+    record: Record,
+    summary: Summary,
+    *,
+    overview: bytes = b"",
+    density: bytes = b"",
+    closeups: Sequence[Closeup] = (),
 ) -> int:
     """Write the page of one image; return its size in bytes.
 
@@ -100,81 +44,166 @@ def write_report(
         Took all strips of the image.
     overview, density
         The pictures to embed, as JPEG and as PNG; left out where empty.
+    closeups
+        Parts of the picture at full resolution.
 
     Raises
     ------
     OutputError
         It cannot be written.
     """
-    data = page(path.parent, record, summary, overview=overview, density=density).encode()
+    data = page(path.parent, record, summary, overview=overview, density=density, closeups=closeups).encode()
     write_whole(path, data)
     return len(data)
 
 
 def page(
     folder: Path,
-    record: Mapping[str, Any],
+    record: Record,
     summary: Summary,
     *,
     overview: bytes = b"",
     density: bytes = b"",
+    closeups: Sequence[Closeup] = (),
 ) -> str:
     """Return the page as HTML."""
-    image, counts = record["image"], record["counts"]
-    scale = image.get("pixel_size_um")
-    part = record.get("focus", {}).get("looked_at_part", 1.0)
-    pixels = image["height"] * image["width"] * part
-    looked_at = " looked at" if part < 1 else ""
-    unit, factor = ("µm", scale) if scale else ("px", 1.0)
-    crowding = (
-        (f"cells per mm²{looked_at}", counts["cells"] / max(pixels * scale**2 / 1e6, 1e-12))
-        if scale
-        else (f"cells per megapixel{looked_at}", counts["cells"] / max(pixels / 1e6, 1e-12))
-    )
-    median = summary.diameter.quantile(0.5)
-    facts = [
-        ("cells", f"{counts['cells']:,}"),
-        (crowding[0], f"{crowding[1]:,.0f}"),
-        (
-            "median diameter",
-            f"{median * factor:.1f} {unit}" if counts["cells"] else "–",
+    name = Path(str(record["image"]["path"])).name
+    parts = (
+        notes(record),
+        facts(record, summary),
+        section(
+            "The picture", embed(overview, "jpeg", "The picture with the outlines of the cells"), "picture"
         ),
-        (f"of the area{looked_at} is cells", f"{100 * summary.area / max(pixels, 1):.1f} %"),
-        ("seconds", f"{record['seconds']['total']:,.1f}"),
-    ]
-    charts = [
-        chart("Diameter", summary.diameter, unit, factor),
-        chart("Eccentricity", summary.eccentricity),
-        chart("Solidity", summary.solidity),
-        chart("Probability", summary.probability),
-    ]
-    name = Path(str(image["path"])).name
+        section("Close up", "".join(_closeup(each, record) for each in closeups), "closeups"),
+        section("The cells", charts(record, summary), "charts"),
+        section("Density", embed(density, "png", "Map of cell density"), "density"),
+        section("Files", f"<table>{''.join(files(folder))}</table>"),
+        details(record),
+    )
     return PAGE.format(
         style=STYLE,
         title=html.escape(name),
-        subtitle=html.escape(
-            f"{image['width']:,} × {image['height']:,} pixels"
-            + (f" of {scale:.4g} µm" if scale else ", scale unknown")
-            + f" · {', '.join(image['channels'])} · {image['dtype']}"
-        ),
-        facts="".join(
-            f"<div class=fact><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>"
-            for label, value in facts
-        ),
-        notes="".join(
-            f"<li{' class=doubt' if note in record.get('doubts', []) else ''}>{html.escape(str(note))}</li>"
-            for note in record.get("notes", [])
-        ),
-        overview=embed(overview, "jpeg", "The picture with the outlines of the cells"),
-        density=embed(density, "png", "Map of cell density"),
-        charts="".join(charts),
-        stages=stages(record),
-        files="".join(
-            f"<tr><th>{item}<td>{text}"
-            for item, text in titles().items()
-            if item == RECORD or (folder / item).exists()  # the record comes last
-        ),
-        settings="".join(details(record)),
+        subtitle=html.escape(_subtitle(record["image"])),
+        body="\n".join(filter(None, parts)),
+    )
+
+
+def _subtitle(image: Record) -> str:
+    scale = image.get("pixel_size_um")
+    return (
+        f"{image['width']:,} × {image['height']:,} pixels"
+        + (f" of {scale:.4g} µm" if scale else ", scale unknown")
+        + f" · {', '.join(image['channels'])} · {image['dtype']}"
+    )
+
+
+def section(title: str, content: str, kind: str = "plain") -> str:
+    """Return a part of the page under a heading; nothing without a content."""
+    return f'<section><h2>{title}</h2><div class="{kind}">{content}</div></section>' if content else ""
+
+
+def notes(record: Record) -> str:
+    """Return what the user should know, doubts first."""
+    doubts = record.get("doubts", ())
+    rows = [
+        f"<li class=doubt><b>Doubt:</b> {html.escape(str(note))}"
+        if note in doubts
+        else f"<li>{html.escape(str(note))}"
+        for note in sorted(record.get("notes", ()), key=lambda note: note not in doubts)
+    ]
+    return f'<ul class="notes" aria-label="Doubts and notes">{"".join(rows)}</ul>' if rows else ""
+
+
+def facts(record: Record, summary: Summary) -> str:
+    """Return a few numbers that say most."""
+    image, count = record["image"], record["counts"]["cells"]
+    scale = image.get("pixel_size_um")
+    focus = record.get("focus", {})
+    part = focus.get("looked_at_part", 1.0)
+    pixels = image["height"] * image["width"]
+    per = "mm²" if scale else "megapixel"
+    unit, factor = ("µm", scale) if scale else ("px", 1.0)
+
+    def density(of: float) -> str:
+        return f"{count / max(of * (scale or 1.0) ** 2 / 1e6, 1e-12):,.0f}"
+
+    rows = [("cells", f"{count:,}")]
+    if part < 1:
+        where = looked_at(focus)
+        rows.append((f"cells per {per} {where}", density(pixels * part)))
+        rows.append((f"cells per {per} of the picture", density(pixels)))
+        rows.append((f"{where} is cells", f"{100 * summary.area / max(pixels * part, 1):.1f} %"))
+        rows.append((f"of the picture is {where.removeprefix('of ')}", f"{100 * part:.1f} %"))
+    else:
+        rows.append((f"cells per {per}", density(pixels)))
+        rows.append(("of the area is cells", f"{100 * summary.area / max(pixels, 1):.1f} %"))
+    median = f"{summary.diameter.quantile(0.5) * factor:.1f} {unit}" if count else "–"
+    rows.append(("median diameter", median))
+    drawn = "".join(
+        f"<div class=fact><b>{html.escape(value)}</b><span>{html.escape(label)}</span></div>"
+        for label, value in rows
+    )
+    return f'<section class="facts" aria-label="Main figures">{drawn}</section>'
+
+
+def looked_at(focus: Record) -> str:
+    """Return what the part of the picture is in which cells were looked for."""
+    tissue, regions = focus.get("tissue_part") is not None, bool(focus.get("regions"))
+    if tissue and regions:
+        return "of tissue in the regions"
+    return "of tissue" if tissue else "of the regions"
+
+
+def _closeup(each: Closeup, record: Record) -> str:
+    place, scale = each.place, record["image"].get("pixel_size_um")
+    region = place.region
+    wide = f"{region.width * scale:,.0f} µm" if scale else f"{region.width:,} px"
+    where = f"x {region.x:,}, y {region.y:,}"
+    said = f"{place.cells:,} cells, mean score {place.score:.2f}"
+    picture = embed(each.jpeg, "jpeg", f"A {place.kind} place at {where}, with the outlines of {said}")
+    return (
+        f"<figure>{picture}<figcaption>{place.kind}</figcaption>"
+        f"<p class=hint>{said} · {wide} across, at {where}</p></figure>"
+    )
+
+
+def charts(record: Record, summary: Summary) -> str:
+    """Return histograms of the cells."""
+    scale = record["image"].get("pixel_size_um")
+    unit, factor = ("µm", scale) if scale else ("px", 1.0)
+    rule = record.get("settings", {}).get("split", {}).get("score")
+    limit = rule.get("minimum") if isinstance(rule, Mapping) else None
+    return "".join(
+        (
+            chart("Diameter", summary.diameter, unit, factor),
+            chart(
+                "Score",
+                summary.score,
+                limit=limit,
+                limited="" if limit is None else f"Cells below {limit:.3g} were dropped (--min-score).",
+            ),
+            chart("Eccentricity", summary.eccentricity),
+            chart("Solidity", summary.solidity),
+        )
+    )
+
+
+def files(folder: Path) -> Iterator[str]:
+    """Yield a row for each file of the results."""
+    for item, text in titles().items():
+        if item == RECORD or (folder / item).exists():  # the record comes last
+            yield f"<tr><th scope=row>{item}<td>{text}"
+
+
+def details(record: Record) -> str:
+    """Return what only some want to know, folded: time, engine, model, settings and versions."""
+    total = record["seconds"]["total"]
+    return (
+        "<details><summary>Time, engine, model, settings and versions</summary>"
+        f"<h3>Where the time went: {total:,.1f} s in all</h3>"
+        f'<table class="stages">{stages(record)}</table>'
+        '<p class="hint">Stages run side by side; the fullest bar sets the pace.</p>'
+        f'<h3>All of it</h3><table class="details">{"".join(_settings(record))}</table></details>'
     )
 
 
@@ -186,62 +215,28 @@ def embed(data: bytes, kind: str, text: str) -> str:
     return f'<img alt="{html.escape(text)}" src="data:image/{kind};base64,{source}">'
 
 
-def chart(title: str, histogram: Histogram, unit: str = "", factor: float = 1.0) -> str:
-    """Return a histogram as SVG: bars, three numbers below, a line at the median."""
-    if not histogram.counts.any():
-        return f"<figure><figcaption>{html.escape(title)}</figcaption><p class=none>no cells</p></figure>"
-    low, high = span(histogram, factor)
-    width = (histogram.high - histogram.low) * factor / BINS
-    centres = histogram.low * factor + (np.arange(BINS) + 0.5) * width
-    place = np.clip((centres - low) / (high - low) * BARS, 0, BARS - 1).astype(int)
-    bars = np.bincount(place, histogram.counts, BARS)
-    heights = bars / bars.max() * 100
-    drawn = "".join(
-        f'<rect x="{i * 10 + 0.5}" y="{110 - tall:.1f}" width="9" height="{tall:.1f}"/>'
-        for i, tall in enumerate(heights)
-        if tall > 0
-    )
-    median = histogram.quantile(0.5) * factor
-    at = min(max((median - low) / (high - low), 0), 1) * BARS * 10
-    marks = "".join(
-        f'<text x="{x}" y="128" text-anchor="{anchor}">{low + (high - low) * x / (BARS * 10):.4g}</text>'
-        for x, anchor in ((0, "start"), (BARS * 5, "middle"), (BARS * 10, "end"))
-    )
-    caption = f"{title}{f' ({unit})' if unit else ''} <i>median {median:.3g}</i>"
-    return (
-        f'<figure><figcaption>{caption}</figcaption><svg viewBox="0 0 {BARS * 10} 132" role="img">{drawn}'
-        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="4" y2="110"/>{marks}</svg></figure>'
-    )
-
-
-def span(histogram: Histogram, factor: float) -> tuple[float, float]:
-    """Return the bounds to draw between: all but half a percent at either end, at round numbers."""
-    if histogram.high == 1:
-        return (0.0, 1.0) if histogram.quantile(0.01) < 0.5 else (0.5, 1.0)
-    return 0.0, round_up(histogram.quantile(0.995) * factor)
-
-
-def stages(record: Mapping[str, Any]) -> str:
+def stages(record: Record) -> str:
     """Return one bar for each stage: how much of the run it was busy."""
     run = max(float(record["seconds"].get("run", 0)), 1e-9)
     rows = []
     for name, times in record.get("stages", {}).items():
         part = min(float(times["busy"]) / run, 1)
         rows.append(
-            f"<tr><th>{html.escape(name)}<td class=bar><span style='width:{100 * part:.1f}%'></span>"
+            f"<tr><th scope=row>{html.escape(name)}"
+            f"<td class=bar><span style='width:{100 * part:.1f}%'></span>"
             f"<td class=number>{times['busy']:.1f} s"
         )
     return "".join(rows)
 
 
-def details(record: Mapping[str, Any]) -> Iterable[str]:
+def _settings(record: Record) -> Iterable[str]:
     """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
-    for part in ("model", "engine", "settings", "sizing", "focus", "counts", "seconds", "versions"):
+    for part in ("engine", "model", "settings", "sizing", "focus", "counts", "seconds", "versions"):
         for name, value in _flat(record.get(part, {})):
-            yield f"<tr><th>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
+            yield f"<tr><th scope=row>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def _flat(values: Record, prefix: str = "") -> Iterable[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from cellseg.runtime.errors import OutputError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.testing.writers import WriterSuite, cut, scene, smallest_files
 from cellseg.runtime.writers import DensityMap
+from cellseg.runtime.writers.closeups import Closeup
 from cellseg.runtime.writers.density import palette, round_up
-from cellseg.runtime.writers.report import Histogram, Summary, page, write_report
+from cellseg.runtime.writers.places import Place
+from cellseg.runtime.writers.report import page, write_report
+from cellseg.runtime.writers.summary import Summary
 
 
 class TestDensityMap(WriterSuite):
@@ -51,18 +55,6 @@ def test_palette_rises_in_brightness():
 )
 def test_round_up(value, wanted):
     assert round_up(value) == pytest.approx(wanted)
-
-
-def test_histogram_quantiles():
-    values = np.random.default_rng(0).normal(20, 4, 10_000)
-    histogram = Histogram.empty(0, 400)
-    for part in np.array_split(values, 7):
-        histogram.add(part)
-    histogram.add(np.array([np.nan]))
-    assert histogram.counts.sum() == 10_000
-    for part in (0.01, 0.5, 0.99):
-        assert histogram.quantile(part) == pytest.approx(np.quantile(values, part), abs=0.4)
-    assert np.isnan(Histogram.empty(0, 1).quantile(0.5))
 
 
 def record(given, **image):
@@ -115,7 +107,7 @@ class Checker(html.parser.HTMLParser):
 @pytest.mark.parametrize(("discs", "image"), [(150, {}), (0, {}), (150, {"pixel_size_um": None})])
 def test_report(tmp_path, discs, image):
     given = scene(discs=discs)
-    summary = Summary()
+    summary = Summary(700, 530)
     for strip in cut(given, [200] * 3):
         summary.write(strip)
     assert summary.area == given.cells.columns["area"].sum()
@@ -143,12 +135,78 @@ def test_report(tmp_path, discs, image):
     assert "nan" not in seen
 
 
+def parsed(text):
+    checker = Checker()
+    checker.feed(text)
+    assert not checker.open
+    return checker
+
+
+def test_doubts_come_before_notes_and_both_before_all_else(tmp_path):
+    given = record(scene(50, 50, discs=1)) | {"notes": ["a note", "<unsure>"], "doubts": ["<unsure>"]}
+    text = page(tmp_path, given, Summary(50, 50))
+    assert text.index("&lt;unsure&gt;") < text.index("a note") < text.index("class=fact")
+    assert "Doubt: <unsure>" in "".join(parsed(text).text)
+
+
+def test_time_and_engine_are_in_the_fold(tmp_path):
+    given = record(scene(50, 50, discs=1)) | {"engine": {"name": "openvino"}}
+    text = page(tmp_path, given, Summary(50, 50))
+    fold = text.index("<details>")
+    assert fold < text.index("openvino")
+    assert fold < text.index("12.5 s in all")
+    assert "seconds" not in text[text.index("<body>") : fold]
+
+
+@pytest.mark.parametrize(
+    ("focus", "wanted"),
+    [
+        ({"tissue_part": 0.25, "regions": 0}, "of tissue"),
+        ({"tissue_part": None, "regions": 2}, "of the regions"),
+        ({"tissue_part": 0.3, "regions": 2}, "of tissue in the regions"),
+    ],
+)
+def test_density_where_was_looked_beside_that_of_the_picture(tmp_path, focus, wanted):
+    given = record(scene(100, 200, discs=1)) | {"counts": {"cells": 20}}
+    seen = page(tmp_path, given | {"focus": focus | {"looked_at_part": 0.25}}, Summary(100, 200))
+    # 20 cells on 20,000 pixels of a quarter of a square micrometre each.
+    assert f"<b>16,000</b><span>cells per mm² {wanted}</span>" in seen
+    assert "<b>4,000</b><span>cells per mm² of the picture</span>" in seen
+    whole = page(tmp_path, given, Summary(100, 200))
+    assert "<b>4,000</b><span>cells per mm²</span>" in whole
+
+
+def test_the_threshold_stands_in_the_histogram_of_scores(tmp_path):
+    drawn = scene(discs=20)
+    summary = Summary(drawn.height, drawn.width)
+    for strip in cut(drawn, []):
+        summary.write(strip)
+    given = record(drawn)
+    assert "class=limit" not in page(tmp_path, given, summary).replace('"', "")
+    given["settings"] = given["settings"] | {"split": {"score": {"minimum": 0.25}}}
+    text = page(tmp_path, given, summary)
+    assert '<line class="limit" x1="80.0"' in text
+    assert "below 0.25 were dropped" in text
+
+
+def test_close_ups_say_what_they_are_of(tmp_path):
+    given = record(scene(50, 50, discs=1))
+    each = Closeup(Place("least certain", Region(1000, 20, 128, 256), 7, 0.314), b"jpeg")
+    text = page(tmp_path, given, Summary(50, 50), closeups=[each])
+    picture = next(attributes for tag, attributes in parsed(text).seen if tag == "img")
+    assert picture["alt"] == (
+        "A least certain place at x 20, y 1,000, with the outlines of 7 cells, mean score 0.31"
+    )
+    assert picture["src"].startswith("data:image/jpeg;base64,")
+    assert "128 µm across" in text
+
+
 def test_report_that_cannot_be_written(tmp_path):
     given = scene(100, 100, discs=2)
     with smallest_files(100), pytest.raises(OutputError, match="cannot be written"):
-        write_report(tmp_path / "report.html", record(given), Summary())
+        write_report(tmp_path / "report.html", record(given), Summary(700, 530))
     assert not list(tmp_path.iterdir())
 
 
 def test_page_needs_neither_files_nor_pictures(tmp_path):
-    assert "<img" not in page(tmp_path, record(scene(50, 50, discs=1)), Summary())
+    assert "<img" not in page(tmp_path, record(scene(50, 50, discs=1)), Summary(700, 530))
