@@ -5,7 +5,7 @@ the whole batch at once (:func:`photometric`). So a crop looks the same whicheve
 batch, which makes resuming exact and lets two processes agree with one that has twice the batch.
 kornia's augmentations draw for a whole batch from the global generator, and take several times as
 long for such changes, because each is a pass of its own. Geometry is drawn in
-:mod:`cellseg.train.crops`, where it costs one interpolation.
+:mod:`cellseg.train.placement`, where it costs one interpolation.
 """
 
 from __future__ import annotations

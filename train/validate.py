@@ -19,11 +19,11 @@ from cellseg.runtime.instances import split_planes
 from cellseg.runtime.model.spec import SplitSettings
 
 from .config import TrainConfig
-from .crops import padded_targets
 from .data import Sample
 from .losses import JointLoss
 from .models.heads import ENCODINGS, foreground_logit, to_planes
 from .models.nets import UNet
+from .planes import padded_targets
 
 #: Figures of the cells that go into the metrics, as :mod:`cellseg.runtime.evaluation.metrics` names them.
 FIGURES = ("ap50", "ap75", "ap90", "ap_mean_50_90", "count_mae")

@@ -9,21 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg.train import targets
 from cellseg.train.augment import GAMMA, STAINED
 from cellseg.train.config import TrainConfig
-from cellseg.train.crops import (
-    Crops,
-    CropSource,
-    Form,
-    Placement,
-    StepSampler,
-    make_targets,
-    padded_targets,
-    shares,
-    shares_of_sets,
-)
+from cellseg.train.crops import Crops, CropSource, StepSampler
 from cellseg.train.data import Sample
+from cellseg.train.placement import Form, Placement
+from cellseg.train.planes import padded_targets
+from cellseg.train.shares import shares_of_sets
 
 Configure = Callable[..., TrainConfig]
 
@@ -38,38 +30,6 @@ def sample(height: int, width: int, seed: int = 0, cells: bool = True) -> Sample
         ]
     density = (labels > 0).astype(np.float32) / 49
     return Sample("s", image, labels, (labels == 1).astype(np.uint8), density)
-
-
-@given(
-    st.integers(0, 10_000),
-    st.integers(1, 90),
-    st.integers(1, 90),
-    st.sampled_from([8, 32]),
-    st.sampled_from([0.0, 1.0, 2.0]),
-)
-def test_a_cut_window_gives_the_same_crop_as_the_whole_image(
-    seed: int, height: int, width: int, size: int, strength: float
-) -> None:
-    plane = np.random.default_rng(seed).integers(0, 256, (height, width)).astype(np.float32)
-    place = Placement.draw(np.random.default_rng(seed), height, width, size, strength)
-    y0, x0, y1, x1 = place.window(height, width)
-    part = place.warp(plane[y0:y1, x0:x1], smooth=False, origin=(y0, x0))
-    np.testing.assert_array_equal(part, place.warp(plane, smooth=False))
-
-
-@given(st.integers(0, 10_000), st.integers(20, 60), st.integers(20, 60))
-def test_without_augmentation_a_crop_is_a_turned_piece_of_the_image(
-    seed: int, height: int, width: int
-) -> None:
-    image = np.arange(height * width, dtype=np.float32).reshape(height, width)
-    place = Placement.draw(np.random.default_rng(seed), height, width, 16, 0.0)
-    crop = place.warp(image, smooth=True)
-    assert place.inside(height, width).all()
-    assert np.unique(crop).size == 16 * 16
-    y, x = np.divmod(crop.astype(int), width)
-    assert (np.ptp(y), np.ptp(x)) == (15, 15)
-    step = {abs(float(d)) for axis in (0, 1) for d in np.unique(np.diff(crop, axis=axis))}
-    assert step == {1.0, float(width)}
 
 
 def test_crops_depend_on_seed_and_index_alone(configure: Configure) -> None:
@@ -276,49 +236,3 @@ def test_ranks_share_each_batch_of_one_process(start: int, batch: int, ranks: in
     shared = [[index for part in parts for index in part[step]] for step in range(3)]
     assert shared == list(StepSampler(start, start + 3, batch * ranks))
     assert list(StepSampler(start + 1, start + 3, batch)) == list(StepSampler(start, start + 3, batch))[1:]
-
-
-def test_balance_draws_rare_kinds_more_often() -> None:
-    dark = np.zeros((8, 8, 3), np.uint8)
-    stained = np.full((8, 8, 3), (200, 120, 220), np.uint8)
-    labels = np.zeros((8, 8), np.int32)
-    samples = [Sample(str(i), dark, labels) for i in range(9)] + [Sample("s", stained, labels)]
-    assert [sample.kind for sample in samples] == ["dark"] * 9 + ["coloured"]
-
-    as_they_come, between, alike = (shares(samples, balance, 0.0)[-1] for balance in (0.0, 0.5, 1.0))
-    assert as_they_come == pytest.approx(0.1)
-    assert between == pytest.approx(0.25)
-    assert alike == pytest.approx(0.5)
-    source = CropSource(samples, TrainConfig(balance=1.0))
-    drawn = [source.sample_of(i).kind for i in range(400)]
-    assert 120 < drawn.count("coloured") < 280
-
-
-def test_crowding_draws_images_of_a_kind_by_their_cells() -> None:
-    def picture(kind: int, cells: int) -> Sample:
-        labels = np.zeros((8, 8), np.int32)
-        labels[0, :cells] = range(2, 2 + cells)  # numbers need not start at 1
-        return Sample("s", np.full((8, 8, 1), kind, np.uint8), labels)
-
-    samples = [picture(0, 1), picture(0, 4), picture(0, 0), picture(255, 2)]
-    np.testing.assert_allclose(shares(samples, 0.0, 1.0), np.array([1, 4, 1, 2]) / 8)
-    np.testing.assert_allclose(shares(samples, 0.0, 0.5), np.array([1, 2, 1, 2**0.5]) / (4 + 2**0.5))
-    # Kinds alike: how crowded an image is matters within its own kind only.
-    np.testing.assert_allclose(shares(samples, 1.0, 1.0), np.array([1 / 6, 4 / 6, 1 / 6, 1]) / 2)
-
-    drawn = [CropSource(samples, TrainConfig(crowding=1.0)).sample_of(i) for i in range(400)]
-    assert sum(one is samples[1] for one in drawn) == pytest.approx(200, abs=50)
-
-
-def test_the_boundary_lies_at_all_edges_or_only_where_cells_touch() -> None:
-    labels = np.zeros((9, 12), np.int32)
-    labels[2:7, 2:6], labels[2:7, 6:10] = 1, 2
-    valid = np.ones(labels.shape, np.bool_)
-    around, between = (
-        make_targets(labels, valid, TrainConfig(boundary_at=at), np.zeros(0))["boundary"]
-        for at in ("edges", "contacts")
-    )
-    np.testing.assert_array_equal(around, targets.boundary_band(labels))
-    assert between[4].nonzero()[0].tolist() == [5, 6]
-    assert not between[:, [0, 1, 2, 3, 4, 7, 8, 9]].any()
-    assert (around >= between).all()
