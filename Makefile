@@ -61,7 +61,7 @@ $(VENV)/demo/ihc.png: | $(BIN)/python
 	  open("$@", "wb").write(data)'
 	@rm -f $(@D)/scikit_image-*.whl
 
-$(VENV)/demo/slide.tif: benchmarks/slides.py | $(VENV)/base.stamp
+$(VENV)/demo/slide.tif: $(addprefix benchmarks/,slides.py slide_canvas.py nuclei_placing.py) | $(VENV)/base.stamp
 	@mkdir -p $(@D)
 	$(BIN)/python benchmarks/slides.py --kind fluorescence --size $(SIZE) --seed 1 $@
 

@@ -43,8 +43,10 @@ from typing import Any
 import click
 import numpy as np
 from host import SCENE, RepeatedReader, run_host
-from kernels import Scene
-from slides import Fluorescence, place, write
+from nuclei_placing import place
+from scene import Scene
+from slide_canvas import Fluorescence
+from slides import write
 
 from cellseg.runtime.backends import Backend, Pending, open_backend
 from cellseg.runtime.common.heap import steady_heap

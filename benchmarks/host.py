@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from kernels import Scene
 from numpy.typing import NDArray
+from scene import Scene
 
 from cellseg.runtime.backends import Backend, Pending
 from cellseg.runtime.geometry.tiling import Region, TileGrid

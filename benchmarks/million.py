@@ -31,8 +31,8 @@ import click
 import numpy as np
 import shapely
 from host import NULL_SPEC, SCENE, NullEngine, RepeatedReader
-from kernels import Scene
 from numpy.typing import NDArray
+from scene import Scene
 
 from cellseg.runtime.common.heap import steady_heap
 from cellseg.runtime.geometry.tiling import TileGrid

@@ -27,10 +27,11 @@ from typing import Any
 import click
 import cv2
 import numpy as np
+from nuclei_placing import place
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from slides import Fluorescence, place
+from slide_canvas import Fluorescence
 
 from cellseg.runtime.backends import load_spec
 from cellseg.runtime.intensity import normalization

@@ -31,7 +31,7 @@ import click
 import numpy as np
 import tifffile
 from host import SCENE, NullEngine, RepeatedReader
-from kernels import Scene
+from scene import Scene
 
 from cellseg.runtime import Result, segment
 from cellseg.runtime.view.tiles import TILE, zooms

@@ -30,9 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from end_to_end import make_slide, parse_size, run_engine
 from host import Done
+from nuclei_placing import place
 from peers import torch_network
 from readme import table
-from slides import Fluorescence, place
+from slide_canvas import Fluorescence
 
 from cellseg.runtime.backends import Backend, Options, Pending, load_spec, open_backend
 from cellseg.runtime.backends.engines import ENGINES, resolve_model
