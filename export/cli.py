@@ -6,13 +6,20 @@ import importlib.util
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from cellseg.runtime.cli import common
 from cellseg.runtime.errors import UsageError
 
+if TYPE_CHECKING:
+    from cellseg.runtime.model.spec import ModelSpec
+
+    from .to_tensorrt import Settings
+
+#: Smallest, preferred and largest.
+Sizes: TypeAlias = tuple[int, int, int]
 FILE = click.Path(path_type=Path)
 #: The modules that the extra ``[export]`` brings.
 _EXTRA = ("torch", "onnx", "onnxscript", "yaml")
@@ -132,7 +139,7 @@ def main(
     wanted_tile = None if tile is None else _size("--tile", tile, ("auto",))
     if plan is not None and (no_plan or plan.suffix != ".plan"):
         raise UsageError(f"--plan {plan}: must end in .plan, and excludes --no-plan")
-    sizes = _sizes("--batch-sizes", batch_sizes), _sizes("--tile-sizes", tile_sizes)
+    batches, tiles = _sizes("--batch-sizes", batch_sizes), _sizes("--tile-sizes", tile_sizes)
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"needs {', '.join(missing)}, not installed here: pip install 'cellseg[export]'")
@@ -155,24 +162,29 @@ def main(
     exported = export(request, click.echo)
     built: Path | None = None
     if not no_plan:
-        from cellseg.runtime.backends.trt.plans import Profile
-
         from .plan import add_plan
-        from .to_tensorrt import Settings, default_profile
 
-        usual = default_profile(exported.spec)
-        settings = Settings(
-            flavour,
-            Profile(batch=sizes[0] or usual.batch, tile=sizes[1] or usual.tile),
-            None if workspace is None else int(workspace * 2**30),
-            timing_cache,
-            capabilities,
-        )
+        memory = None if workspace is None else int(workspace * 2**30)
+        settings = _plan_settings(
+            exported.spec, batches, tiles, flavour=flavour, workspace=memory, timing_cache=timing_cache,
+            capabilities=capabilities,
+        )  # fmt: skip
         built = add_plan(exported, plan, settings, click.echo, force=request.force, progress=_progress())
     if triton is not None or bioimageio:
         from .bundle import add_bundles
 
         add_bundles(exported, built, click.echo, triton, bioimageio, authors, license_id)
+
+
+def _plan_settings(spec: ModelSpec, batches: Sizes | None, tiles: Sizes | None, **others: Any) -> Settings:
+    """Return how a plan is built; sizes that were not given are the usual ones of the model."""
+    from cellseg.runtime.backends.trt.plans import Profile
+
+    from .to_tensorrt import Settings, default_profile
+
+    usual = default_profile(spec)
+    profile = Profile(batch=batches or usual.batch, tile=tiles or usual.tile)
+    return Settings(profile=profile, **others)
 
 
 def _progress() -> Any:
@@ -182,7 +194,7 @@ def _progress() -> Any:
     return lambda done, phase: click.echo(f"\rbuilding the plan: {done:4.0%}", nl=done >= 1, err=True)
 
 
-def _sizes(option: str, text: str | None) -> tuple[int, int, int] | None:
+def _sizes(option: str, text: str | None) -> Sizes | None:
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
