@@ -239,8 +239,7 @@ def _diameter(text: str | None) -> Any:
 def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
     from pydantic import ValidationError
 
-    from cellseg.runtime.instances.rules import PLANES
-    from cellseg.runtime.model.spec import SplitSettings
+    from cellseg.runtime.model.spec import HEAD_NAMES, SplitSettings
 
     if path is None:
         return SplitSettings.suited(heads)
@@ -252,6 +251,6 @@ def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
         first: Any = error.errors()[0]
         raise UsageError(f"--split {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     if not settings.weighed <= set(heads):
-        wanted = ",".join(name for name in PLANES if name in settings.weighed)
+        wanted = ",".join(name for name in HEAD_NAMES if name in settings.weighed)
         raise UsageError(f"--split {path}: its rules weigh more planes than are kept; add --heads {wanted}")
     return settings

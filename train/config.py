@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cellseg.runtime.common.bounded import brief, plain, read_bytes
 from cellseg.runtime.errors import ConfigError
+from cellseg.runtime.model.spec import HeadName
 
 #: Bytes of a configuration; its levels of nesting, and its values where every alias is written out.
 LONGEST, DEEPEST, MOST_VALUES = 1 << 20, 16, 100_000
@@ -25,7 +26,6 @@ ModelName = Literal[
     "LinkNet",
     "MCLinkNet",
 ]
-HeadName = Literal["mask", "boundary", "density"]
 #: Strict, so that `true` is no number.
 Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 Positive = Annotated[int, Field(ge=1, le=10**12, strict=True)]

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..kernels.split import Splitter
-from ..model.spec import Head, HeadName, SplitSettings
+from ..model.spec import HEAD_NAMES, Head, SplitSettings
 
-#: Planes in the order of the kernel.
-PLANES: tuple[HeadName, ...] = ("mask", "boundary", "density")
 #: Pixels up to which the distance to the outside is told apart.
 DISTANCE_REACH = 64
 #: Levels a pixel of distance where the distance is the whole landscape: quarter pixels.
@@ -136,5 +134,5 @@ class SplitRules:
             hole_connectivity=4 if self.connectivity == 8 else 8,
             join=settings.join,
             score=settings.score,
-            planes=PLANES,
+            planes=HEAD_NAMES,
         )

@@ -13,7 +13,7 @@ The graph's contract is fixed, so that one runtime serves every model:
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -28,6 +28,8 @@ FORMAT = 1
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 HeadName = Literal["mask", "boundary", "density"]
+#: All heads, in the order of the exported planes and of the splitting kernel.
+HEAD_NAMES: tuple[HeadName, ...] = get_args(HeadName)
 
 
 class Record(BaseModel):

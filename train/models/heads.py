@@ -12,9 +12,6 @@ from torch.nn import functional
 
 from cellseg.runtime.model.spec import Head
 
-#: Heads in the order in which they are exported.
-HEADS = ("mask", "boundary", "density")
-
 #: The density head predicts cells per this many pixels, so that its values are near one.
 DENSITY_UNIT = 100.0
 
