@@ -164,11 +164,9 @@ def main(
     if not no_plan:
         from .plan import add_plan
 
-        memory = None if workspace is None else int(workspace * 2**30)
         settings = _plan_settings(
-            exported.spec, batches, tiles, flavour=flavour, workspace=memory, timing_cache=timing_cache,
-            capabilities=capabilities,
-        )  # fmt: skip
+            exported.spec, batches, tiles, workspace, flavour, timing_cache, capabilities
+        )
         built = add_plan(exported, plan, settings, click.echo, force=request.force, progress=_progress())
     if triton is not None or bioimageio:
         from .bundle import add_bundles
@@ -176,7 +174,15 @@ def main(
         add_bundles(exported, built, click.echo, triton, bioimageio, authors, license_id)
 
 
-def _plan_settings(spec: ModelSpec, batches: Sizes | None, tiles: Sizes | None, **others: Any) -> Settings:
+def _plan_settings(
+    spec: ModelSpec,
+    batches: Sizes | None,
+    tiles: Sizes | None,
+    gib: float | None,
+    flavour: str | None,
+    timing_cache: Path | None,
+    capabilities: tuple[str, ...],
+) -> Settings:
     """Return how a plan is built; sizes that were not given are the usual ones of the model."""
     from cellseg.runtime.backends.trt.plans import Profile
 
@@ -184,7 +190,8 @@ def _plan_settings(spec: ModelSpec, batches: Sizes | None, tiles: Sizes | None, 
 
     usual = default_profile(spec)
     profile = Profile(batch=batches or usual.batch, tile=tiles or usual.tile)
-    return Settings(profile=profile, **others)
+    memory = None if gib is None else int(gib * 2**30)
+    return Settings(flavour, profile, memory, timing_cache, capabilities)
 
 
 def _progress() -> Any:

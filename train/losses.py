@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .config import HeadName, TrainConfig
+from cellseg.runtime.model.spec import HeadName
+
+from .config import TrainConfig
 from .models.heads import DENSITY_UNIT, density, foreground_logit
 
 __all__ = ["JointLoss", "boundary_loss", "density", "density_loss", "foreground_logit", "mask_loss"]
