@@ -157,7 +157,8 @@ def _over(
 
         if not quiet:
             page = f"; its page: {connected.dashboard}" if connected.dashboard else ""
-            click.echo(f"{len(jobs)} images on {connected.description}{page}", err=True)
+            what = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
+            click.echo(f"{what} on {connected.description}{page}", err=True)
         file = None if model is None else str(model)
         for outcome in run_jobs(jobs, connected, file, running=running, tell=crowd.tell if shown else None):
             crowd.ended(outcome)

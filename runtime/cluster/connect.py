@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 from ..backends.gpus import list_gpus
 from ..common.threads import cores
-from ..errors import BackendError, UsageError
-from .where import BatchSystem, Place, parse_place
+from ..errors import UsageError
+from .submit import Submitted
+from .where import Place, parse_place
 
 #: What a user may give: text as of ``--cluster``, or a ``dask.distributed.Client``.
 Cluster = Any
@@ -23,6 +24,8 @@ CORES_A_PROCESS = 8
 PATIENCE = 10.0
 #: Workers that die on an image before it is given up.
 DEATHS = 3
+#: What the names of our tasks begin with.
+TASKS = "cellseg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Connected:
     local: int = 0
     #: Seconds to wait for the first worker.
     patience: float = PATIENCE
+    #: Says why no worker will come, as far as that is known.
+    complaint: Callable[[], str | None] = lambda: None
 
 
 @contextlib.contextmanager
@@ -68,6 +73,8 @@ def connect(cluster: Cluster) -> Iterator[Connected]:
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.comm.timeouts.connect": f"{PATIENCE:g}s",
         "distributed.admin.log-format": "%(message)s",
+        # By this more jobs are asked for at once: an image takes minutes, not the half second of a guess.
+        "distributed.scheduler.default-task-durations": {TASKS: "10 minutes"},
     }
     if isinstance(cluster, distributed.Client):
         yield Connected(cluster, "a cluster of your own", _dashboard(cluster))
@@ -81,10 +88,16 @@ def connect(cluster: Cluster) -> Iterator[Connected]:
             stack.callback(client.close)
             yield Connected(client, place.address, _dashboard(client))
         elif place.batch is not None:
-            started = stack.enter_context(contextlib.closing(_submit(place.batch)))
-            client = stack.enter_context(distributed.Client(started))
+            submitted = stack.enter_context(contextlib.closing(Submitted(place.batch)))
+            client = stack.enter_context(distributed.Client(submitted.cluster))
             description = f"{place.batch.system}, up to {place.batch.jobs} jobs"
-            yield Connected(client, description, _dashboard(client), patience=place.batch.patience)
+            yield Connected(
+                client,
+                description,
+                _dashboard(client),
+                patience=place.batch.patience,
+                complaint=submitted.complaint,
+            )
         else:
             count = local_processes(place)
             started = stack.enter_context(_start_local(distributed, count))
@@ -142,48 +155,6 @@ def _join(distributed: Any, address: str) -> Any:
             f"{' '.join(lines[:6])}; install the same"
         ) from None
     return client
-
-
-def _submit(batch: BatchSystem) -> Any:
-    """Start a scheduler here whose workers are jobs of a batch system."""
-    try:
-        import dask_jobqueue as jobqueue
-    except ModuleNotFoundError:
-        raise UsageError("batch systems need dask-jobqueue; pip install 'cellseg[cluster]'") from None
-    kind: Any = {
-        "slurm": jobqueue.SLURMCluster,
-        "pbs": jobqueue.PBSCluster,
-        "lsf": jobqueue.LSFCluster,
-        "sge": jobqueue.SGECluster,
-    }[batch.system]
-    gpus = [f"--gres=gpu:{batch.gpus}"] if batch.gpus and batch.system == "slurm" else []
-    options: dict[str, Any] = {
-        "cores": 1,  # of Dask's: one image at a time
-        "processes": 1,
-        "memory": batch.memory,
-        "walltime": batch.walltime,
-        "python": batch.python or sys.executable,
-        "job_extra_directives": [*gpus, *batch.directives],
-        "job_script_prologue": [*batch.before, f"export OMP_NUM_THREADS={batch.cores}"],
-        "log_directory": batch.logs,
-        "interface": batch.interface,
-        "death_timeout": 120,
-    }
-    options |= {"queue": batch.queue} if batch.queue else {}
-    options |= {"account": batch.account} if batch.account and batch.system in ("slurm", "pbs") else {}
-    options |= {"job_cpu": batch.cores} if batch.system == "slurm" else {}
-    options |= (
-        {"resource_spec": f"select=1:ncpus={batch.cores}:mem={batch.memory}"} if batch.system == "pbs" else {}
-    )
-    options |= {"ncpus": batch.cores} if batch.system == "lsf" else {}
-    try:
-        cluster = kind(**options)
-        cluster.adapt(minimum=1, maximum=batch.jobs)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise BackendError(
-            f"{batch.system}: the cluster cannot be started: {' '.join(str(error).split())}"
-        ) from None
-    return cluster
 
 
 def _dashboard(client: Any) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -13,11 +14,13 @@ from ..backends import Options
 from ..batch.jobs import Job, Outcome
 from ..common.spelling import language
 from ..errors import BackendError, CellsegError, OutputError, UsageError
-from .connect import DEATHS, Connected, version
+from .connect import DEATHS, TASKS, Connected, version
 from .worker import NAME, EnginePlugin, Opening, look, release, work
 
 #: Told what a worker says of the image that it is at: ``job``, ``worker``, ``done``, ``total``, ``cells``.
 Tell = Callable[[dict[str, Any]], None]
+#: Seconds between two looks at whether a worker can still come.
+LOOK = 2.0
 
 
 def run_jobs(
@@ -78,7 +81,7 @@ def run_jobs(
     if tell is not None:
         client.subscribe_topic(NAME, lambda event: tell(event[1]))
     futures = {
-        client.submit(work, job, number, key=f"cellseg-{uuid.uuid4().hex}-{number}", pure=False): job
+        client.submit(work, job, number, key=f"{TASKS}-{uuid.uuid4().hex}-{number}", pure=False): job
         for number, job in enumerate(jobs)
     }
     try:
@@ -118,13 +121,7 @@ def _check_workers(
     client: Any, cluster: Connected, images: list[str], outputs: set[Path], model: str | None
 ) -> None:
     """Ask every worker that is there whether it could do the work."""
-    try:
-        client.wait_for_workers(1, timeout=cluster.patience)
-    except TimeoutError:
-        raise BackendError(
-            f"{cluster.description}: no worker came within {cluster.patience:g} s; look at the "
-            "jobs' queue and logs"
-        ) from None
+    _wait_for_worker(cluster)
     _check_release(client)
     paths = [str(Path(image).absolute()) if "://" not in image else image for image in images]
     if model is not None and Path(model).exists():
@@ -143,6 +140,23 @@ def _check_workers(
                         f"{there[0]}: worker {worker} does not see it; images must lie where all workers "
                         "read, under the same name"
                     )
+
+
+def _wait_for_worker(cluster: Connected) -> None:
+    """Wait for the first worker, as long as one may come."""
+    deadline = time.monotonic() + cluster.patience
+    while True:
+        try:
+            cluster.client.wait_for_workers(1, timeout=min(LOOK, cluster.patience))
+            return
+        except TimeoutError:
+            if complaint := cluster.complaint():
+                raise BackendError(f"{cluster.description}: no worker came; {complaint}") from None
+            if time.monotonic() > deadline:
+                raise BackendError(
+                    f"{cluster.description}: no worker came within {cluster.patience:g} s; look at the "
+                    "jobs' queue and logs, or raise 'patience'"
+                ) from None
 
 
 def _check_release(client: Any) -> None:
