@@ -19,15 +19,17 @@ cdef enum:
     UINT8 = 1
     UINT16 = 2
     FLOAT32 = 3
+    STAIN_LANES = 4  # entries of a row of the stains' table
+    STAIN_UNIT = 1 << 20  # fixed-point units of an optical density of one
 
 
 cdef struct Results:
     # What the cells of many crops add up to.
     Cell* cells
-    double* intensity  # cells × channels: sums, then means
+    double* intensity  # cells × columns: sums by channel and by stain, then means; the stains' largest
     int64_t size  # cells
     int64_t capacity
-    int64_t intensities  # capacity of `intensity`: batches may differ in channels
+    int64_t intensities  # capacity of `intensity`: batches may differ in columns
     Vector runs  # of CellRun
     Ints outline  # x, y
     # scratch, by cell of one crop or by row of one cell
@@ -48,6 +50,23 @@ cdef struct Sources:
     int64_t row0
     int32_t kind  # of the image: UINT8…
     int32_t channels
+    # What values of red, green and blue, of `levels` each, add to each of `stains` amounts; or NULL.
+    const int32_t* stain_table
+    int64_t levels
+    int32_t stains
+
+
+cdef inline int32_t columns_of(const Sources* sources) noexcept nogil:
+    """Values that are measured of a cell: a mean for each channel, a mean and the largest for each stain."""
+    return sources.channels + 2 * sources.stains
+
+
+cdef inline void look_at_stains(Sources* sources, const int32_t[:, :, ::1] table, int32_t stains) noexcept:
+    """Measure stains where there is a table of them and an image."""
+    cdef bint given = table is not None and sources.kind != NO_IMAGE
+    sources.stain_table = &table[0, 0, 0] if given else NULL
+    sources.levels = table.shape[1] if given else 0
+    sources.stains = stains if given else 0
 
 
 cdef inline void free_results(Results* results) noexcept nogil:
@@ -62,13 +81,13 @@ cdef inline void free_results(Results* results) noexcept nogil:
     memset(results, 0, sizeof(Results))
 
 
-cdef inline int reserve_cells(Results* results, int64_t extra, int32_t channels) except -1 nogil:
+cdef inline int reserve_cells(Results* results, int64_t extra, int32_t columns) except -1 nogil:
     """Make room for ``extra`` more cells, and scratch for as many."""
     results.cells = <Cell*>grown(
         results.cells, &results.capacity, results.size + extra, sizeof(Cell), b"cells"
     )
     results.intensity = <double*>grown(
-        results.intensity, &results.intensities, results.capacity * channels, sizeof(double), b"intensities"
+        results.intensity, &results.intensities, results.capacity * columns, sizeof(double), b"intensities"
     )
     results.moments = <Moments*>grown(
         results.moments, &results.scratch_cells, extra, sizeof(Moments), b"cells' moments"
@@ -117,6 +136,64 @@ cdef inline void add_intensity(const Sources* sources, int64_t y, int64_t x0, in
             sums[c] = sum
 
 
+cdef inline void add_stain_pixel(
+    const int32_t* red, const int32_t* green, const int32_t* blue, int64_t* sums, int32_t* most
+) noexcept nogil:
+    """Add one pixel's amounts, the sum of a row of the table for each colour."""
+    cdef int32_t lane, amount
+    for lane in range(STAIN_LANES):
+        amount = red[lane] + green[lane] + blue[lane]
+        sums[lane] += amount
+        most[lane] = max(most[lane], amount)
+
+
+cdef inline void add_stains(
+    const Sources* sources, int64_t y, int64_t x0, int64_t x1, double* sums, bint first
+) noexcept nogil:
+    """Add the pixels ``[x0, x1)`` of image row ``y`` to each stain's sum, and note its largest amount.
+
+    Sums are whole numbers below 2^53, so they are exact and their order does not matter.
+    """
+    cdef uintptr_t row = sources.image[y - sources.row0]
+    cdef const int32_t* red = sources.stain_table
+    cdef const int32_t* green = red + sources.levels * STAIN_LANES
+    cdef const int32_t* blue = green + sources.levels * STAIN_LANES
+    cdef const uint8_t* bytes = <const uint8_t*>row
+    cdef const uint16_t* words = <const uint16_t*>row
+    cdef int64_t[STAIN_LANES] total
+    cdef int32_t[STAIN_LANES] most
+    cdef int64_t i
+    cdef int32_t s, n = sources.stains
+    for s in range(STAIN_LANES):
+        total[s] = 0
+        most[s] = -2147483647
+    if sources.kind == UINT8:
+        for i in range(3 * x0, 3 * x1, 3):
+            add_stain_pixel(
+                red + <int64_t>bytes[i] * STAIN_LANES, green + <int64_t>bytes[i + 1] * STAIN_LANES,
+                blue + <int64_t>bytes[i + 2] * STAIN_LANES, total, most,
+            )
+    else:
+        for i in range(3 * x0, 3 * x1, 3):
+            add_stain_pixel(
+                red + <int64_t>words[i] * STAIN_LANES, green + <int64_t>words[i + 1] * STAIN_LANES,
+                blue + <int64_t>words[i + 2] * STAIN_LANES, total, most,
+            )
+    for s in range(n):
+        sums[s] += total[s]
+        sums[n + s] = most[s] if first else max(sums[n + s], <double>most[s])
+
+
+cdef inline void finish_values(const Sources* sources, double* values, int64_t area) noexcept nogil:
+    """Turn the sums of one cell of so many pixels into means; optical densities get their unit."""
+    cdef int32_t c, n = sources.channels + sources.stains
+    for c in range(n):
+        values[c] /= area
+    for c in range(sources.channels, n):
+        values[c] /= STAIN_UNIT
+        values[c + sources.stains] /= STAIN_UNIT
+
+
 cdef inline int measure_crop(
     const int32_t* labels,  # crop with a frame of at least one pixel without a cell (0 or less)
     uint8_t* border,  # scratch of the crop's size
@@ -134,8 +211,10 @@ cdef inline int measure_crop(
 ) except -1 nogil:
     """Append all cells of a crop to ``results``."""
     cdef int64_t first = results.size, i, s, at, from_, row_end
-    cdef int32_t channels = sources.channels
-    cdef int32_t y, x, start, label, seen = 0, rows = 0, c
+    cdef int32_t columns = columns_of(sources)
+    cdef int32_t y, x, start, label, seen = 0, rows = 0
+    cdef bint new
+    cdef double* values
     cdef const uint8_t* mask
     cdef Cell* cell
     cdef Moments* moments
@@ -143,8 +222,8 @@ cdef inline int measure_crop(
     cdef double total, other
     if n_cells == 0:
         return 0
-    reserve_cells(results, n_cells, channels)
-    memset(results.intensity + first * channels, 0, n_cells * channels * sizeof(double))
+    reserve_cells(results, n_cells, columns)
+    memset(results.intensity + first * columns, 0, n_cells * columns * sizeof(double))
     memset(results.border_counts.data, 0, n_cells * 4 * sizeof(int32_t))
     # 1. A pixel is on the border where a direct neighbour is something else.
     for s in range(n_spans):
@@ -174,7 +253,8 @@ cdef inline int measure_crop(
             x = <int32_t>(at - (row_end - stride))
             cell = results.cells + first + label - 1
             moments = results.moments + label - 1
-            if label > seen:
+            new = label > seen
+            if new:
                 seen = label
                 memset(moments, 0, sizeof(Moments))
                 cell.area = 0
@@ -199,9 +279,12 @@ cdef inline int measure_crop(
                     total += sources.probability[mask[x - 1]]
                 moments.probability += total + other
             if sources.kind != NO_IMAGE:
-                add_intensity(
-                    sources, y0 + y, x0 + start, x0 + x, results.intensity + (first + label - 1) * channels
-                )
+                values = results.intensity + (first + label - 1) * columns
+                add_intensity(sources, y0 + y, x0 + start, x0 + x, values)
+                if sources.stains:
+                    add_stains(
+                        sources, y0 + y, x0 + start, x0 + x, values + sources.channels, new
+                    )
             for i in range(from_, at):
                 if border[i]:
                     results.border_counts.data[(label - 1) * 4 + border_share(labels + i, border + i, stride)] += 1
@@ -229,7 +312,6 @@ cdef inline int measure_crop(
         cell.x0 += x0
         cell.x1 += x0
         cell.first_x += x0
-        for c in range(channels):
-            results.intensity[(first + i) * channels + c] /= cell.area
+        finish_values(sources, results.intensity + (first + i) * columns, cell.area)
     results.size += n_cells
     return 0

@@ -16,7 +16,7 @@ from vector cimport Ints, Vector, free_ints, free_vector, reserve, reserve_ints
 cdef struct Source:
     # A batch.
     const Cell* cells
-    const double* intensity  # cells × channels
+    const double* intensity  # cells × columns
     const int32_t* outline  # x, y
     int32_t* numbers  # of its cells; 0: none yet
     int64_t n
@@ -41,16 +41,18 @@ cdef class Collector:
     ----------
     height, width
         Size of the image in pixels.
-    channels
-        Channels whose intensity was measured.
+    names
+        Columns of what was measured of the image, in the order of the batches' values.
     """
 
-    cdef int32_t height, width, channels
+    cdef int32_t height, width, measured
+    cdef list names
     cdef Vector sources, places  # of Source, of Place
     cdef Ints rows  # where the cells of each row go; the last one: how many there are
 
-    def __cinit__(self, int height, int width, int channels):
-        self.height, self.width, self.channels = height, width, channels
+    def __cinit__(self, int height, int width, list names):
+        self.height, self.width, self.measured = height, width, len(names)
+        self.names = names
 
     def __dealloc__(self):
         free_vector(&self.sources)
@@ -72,7 +74,7 @@ cdef class Collector:
         Returns
         -------
         columns : dict of str to ndarray
-            All columns of ``instances.cells.COLUMNS`` and one ``mean_intensity_<channel>`` each.
+            All columns of ``instances.cells.COLUMNS`` and those of ``names``.
         outline : ndarray of int32, shape (P, 2)
         outline_start : ndarray of int64, shape (n + 1,)
             The outline of cell i lies between ``outline_start[i]`` and ``outline_start[i + 1]``.
@@ -166,7 +168,7 @@ cdef class Collector:
             "mean_probability": np.empty(n), "score": np.empty(n),
             "touches_border": np.empty(n, np.bool_),
         }
-        by_channel = np.empty((self.channels, n))
+        by_name = np.empty((self.measured, n))
         rings = np.empty((points, 2), np.int32)
         starts = np.empty(n + 1, np.int64)
         label, area, score = columns["label"], columns["area"], columns["score"]
@@ -175,7 +177,7 @@ cdef class Collector:
         perimeter, eccentricity = columns["perimeter"], columns["eccentricity"]
         solidity, probability = columns["solidity"], columns["mean_probability"]
         touches = columns["touches_border"].view(np.uint8)
-        intensity, outline, start = by_channel, rings, starts
+        intensity, outline, start = by_name, rings, starts
         with nogil:
             for i in range(n):
                 source = <const Source*>self.sources.data + places[i].source
@@ -189,14 +191,14 @@ cdef class Collector:
                 touches[i] = (
                     cell.y0 == 0 or cell.x0 == 0 or cell.y1 == self.height or cell.x1 == self.width
                 )
-                for c in range(self.channels):
-                    intensity[c, i] = source.intensity[places[i].cell * self.channels + c]
+                for c in range(self.measured):
+                    intensity[c, i] = source.intensity[places[i].cell * self.measured + c]
                 begin = source.cells[places[i].cell - 1].outline_end if places[i].cell else 0
                 length = cell.outline_end - begin
                 start[i] = at
                 memcpy(&outline[at, 0], source.outline + 2 * begin, length * 2 * sizeof(int32_t))
                 at += length
             start[n] = at
-        for c in range(self.channels):
-            columns[f"mean_intensity_{c}"] = by_channel[c]
+        for c in range(self.measured):
+            columns[self.names[c]] = by_name[c]
         return columns, rings, starts

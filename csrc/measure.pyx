@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
+from cells cimport NO_IMAGE, Results, Sources, columns_of, free_results, look_at_stains, measure_crop
 from landscape cimport Span
 
 #: Layout of a cell as the kernels write it.
@@ -28,6 +28,8 @@ def measure_labels(
     const uintptr_t[::1] image_rows,
     int image_kind,
     int channels,
+    const int32_t[:, :, ::1] stain_table=None,
+    int stains=0,
 ):
     """Measure the cells of a whole label image.
 
@@ -38,7 +40,7 @@ def measure_labels(
         another one only the part with the first pixel is outlined).
     count
         Number of cells.
-    image_rows, image_kind, channels
+    image_rows, image_kind, channels, stain_table, stains
         As for ``split.Splitter.process``.
 
     Returns
@@ -64,6 +66,7 @@ def measure_labels(
     sources.row0 = 0
     sources.kind = image_kind
     sources.channels = channels if image_kind != NO_IMAGE else 0
+    look_at_stains(&sources, stain_table, stains)
     try:
         if crop == NULL or border == NULL:
             raise MemoryError(f"no memory to measure {height} × {width} labels")
@@ -76,7 +79,7 @@ def measure_labels(
                 &sources, &results,
             )
         cells = np.empty(results.size, CELL_DTYPE)
-        intensity = np.empty((results.size, sources.channels), np.float64)
+        intensity = np.empty((results.size, columns_of(&sources)), np.float64)
         outline = np.empty((results.outline.size // 2, 2), np.int32)
         for array, source in (
             (cells, <uintptr_t>results.cells), (intensity, <uintptr_t>results.intensity),

@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_
 from libc.stdlib cimport free, qsort
 from libc.string cimport memcpy
 
-from cells cimport NO_IMAGE, Results, Sources, free_results, measure_crop
+from cells cimport NO_IMAGE, Results, Sources, columns_of, free_results, look_at_stains, measure_crop
 from crop cimport COMPACT, Crop, clear, find_spans, free_crop, make_room, place
 from evidence cimport Evidence, Sums, free_evidence, gather_evidence
 from flood cimport Basin, Rules, flood
@@ -149,6 +149,8 @@ cdef class Splitter:
         const uintptr_t[::1] image_rows,
         int image_kind,
         int channels,
+        const int32_t[:, :, ::1] stain_table=None,
+        int stains=0,
     ):
         """Split and measure a batch of components.
 
@@ -168,12 +170,15 @@ cdef class Splitter:
             1 for uint8, 2 for uint16, 3 for float32; 0 without an image.
         channels
             Channels of the image; 0 without one.
+        stain_table, stains
+            As from :meth:`cellseg.runtime.intensity.stains.Stains.table`, for an image of three channels of
+            uint8 or uint16, and how many of its lanes are stains; ``None`` and 0: none.
 
         Returns
         -------
         cells : ndarray of :data:`cellseg.runtime.kernels.measure.CELL_DTYPE`, shape (n,)
-        intensity : ndarray of float64, shape (n, channels)
-            Means.
+        intensity : ndarray of float64, shape (n, channels + 2 · stains)
+            Means by channel, mean optical densities by stain, largest ones by stain.
         outline : ndarray of int32, shape (P, 2)
             x and y of the corners; those of cell i end before ``outline_end[i]``.
         runs : ndarray of :data:`CELL_RUN_DTYPE`, shape (m,)
@@ -193,6 +198,7 @@ cdef class Splitter:
         sources.row0 = row0
         sources.kind = image_kind
         sources.channels = channels if image_kind != NO_IMAGE else 0
+        look_at_stains(&sources, stain_table, stains)
         cdef Results* results = &self.results
         results.size = results.runs.size = results.outline.size = self.held.size = 0
         self.dropped = self.holes.filled = 0
@@ -210,8 +216,8 @@ cdef class Splitter:
             raise
         return (
             _copied(results.cells, results.size, CELL_DTYPE),
-            _copied(results.intensity, results.size * sources.channels, np.float64).reshape(
-                results.size, sources.channels
+            _copied(results.intensity, results.size * columns_of(&sources), np.float64).reshape(
+                results.size, columns_of(&sources)
             ),
             _copied(results.outline.data, results.outline.size, np.int32).reshape(-1, 2),
             _copied(results.runs.data, results.runs.size, CELL_RUN_DTYPE),

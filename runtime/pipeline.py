@@ -11,7 +11,7 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
@@ -28,6 +28,7 @@ from .geometry.regions import Polygons
 from .geometry.tiling import TileGrid
 from .geometry.tissue import Tissue, find_tissue
 from .intensity.channels import ChannelChoice, choose
+from .intensity.estimate import choose_stains
 from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
 from .readers import ArrayReader, SlideReader, open_slide
@@ -153,6 +154,9 @@ def segment(
         pixel_size = chosen.pixel_size or slide.pixel_size
         choice = choose(slide.channel_names, backend.spec.channels, slide.path)
         regions = _regions(slide, chosen)
+        stains, told = choose_stains(
+            chosen.stains, slide.channel_names, slide.dtype, slide.path, slide.sample
+        )
         mapping = functools.cache(lambda: _mapping(slide, choice, backend, chosen))
         scaling = _scaling(slide, pixel_size, backend, regions, chosen, lambda: (choice, mapping()))
         reader = scaling.reader
@@ -169,6 +173,8 @@ def segment(
             pixel_size=pixel_size,
             unscaled=None if reader is slide else slide,
             scaling=scaling,
+            stains=stains,
+            stains_note=told,
             blend=chosen.blend,
             coverage=_coverage(reader, slide, grid, regions, tissue),
             regions=regions,
@@ -181,13 +187,22 @@ def segment(
         ran = time.perf_counter()
         target.finish()
         seconds = {"open": opened - started, "run": ran - opened, "finish": time.perf_counter() - ran}
-        unsure = doubts(
-            run.stats.cells, run.stats.dropped, run.scores, areas=run.areas, known=backend.spec.diameter
-        )
-        report = Report(
-            setup, source, chosen, last, run.stats, seconds, notes_of(setup, last, run.stats, chosen), unsure
-        )
-        return target.commit(report)
+        return target.commit(_report(setup, source, chosen, run, last, seconds))
+
+
+def _report(
+    setup: Setup,
+    source: Source,
+    options: SegmentOptions,
+    run: SlideRun,
+    last: Progress,
+    seconds: Mapping[str, float],
+) -> Report:
+    """Say how a run went."""
+    stats, known = run.stats, setup.backend.spec.diameter
+    unsure = doubts(stats.cells, stats.dropped, run.scores, areas=run.areas, known=known)
+    notes = notes_of(setup, last, stats, options)
+    return Report(setup, source, options, last, stats, seconds, notes, unsure)
 
 
 def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractContextManager[SlideReader]:

@@ -175,6 +175,8 @@ def _row(path: Path, number: int, row: dict[str, str]) -> Input:
             raise UsageError(
                 f"{path}, line {number}: {column} is {brief(text)}, wanted {kind.wanted}"
             ) from None
+    if options.get("stains", "").lower().endswith(".json"):
+        options["stains"] = str(path.parent / options["stains"])
     if "roi" in options:
         options["roi"] = str(path.parent / options["roi"])
     place = image if "://" in image else str(path.parent / image)

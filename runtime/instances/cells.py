@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Columns of every table with their types; one ``mean_intensity_<channel>`` each follows.
+#: Columns of every table with their types; what was measured of the image (:func:`image_columns`) follows.
 COLUMNS: dict[str, type[np.generic]] = {
     "label": np.int32,
     "centroid_y": np.float64,
@@ -27,9 +27,15 @@ COLUMNS: dict[str, type[np.generic]] = {
 }
 
 
-def column_types(image_channels: int) -> dict[str, type[np.generic]]:
-    """Return name and type of every column for an image of so many channels."""
-    return COLUMNS | {f"mean_intensity_{channel}": np.float64 for channel in range(image_channels)}
+def image_columns(image_channels: int, stains: int = 0) -> list[str]:
+    """Return the columns of what is measured of an image with so many channels and stains."""
+    means = [f"mean_intensity_{channel}" for channel in range(image_channels)]
+    return means + [f"{what}_od_{stain}" for what in ("mean", "max") for stain in range(stains)]
+
+
+def column_types(image_channels: int, stains: int = 0) -> dict[str, type[np.generic]]:
+    """Return name and type of every column for an image of so many channels and stains."""
+    return COLUMNS | dict.fromkeys(image_columns(image_channels, stains), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,9 @@ class Cells:
         * ``score``: how sure the cell is, 0…1: the probability that it is right, by the model's
           :class:`~cellseg.runtime.model.spec.ScoreRule`, or else the mean probability;
         * ``touches_border``: whether a pixel lies on the edge of the image;
-        * ``mean_intensity_0``…: by image channel, in raw units.
+        * ``mean_intensity_0``…: by image channel, in raw units;
+        * ``mean_od_0``…, ``max_od_0``…: mean and largest optical density by stain, where stains were asked
+          for: see :mod:`cellseg.runtime.intensity.stains`.
     outline
         Shape (P, 2): x and y of the corners of the exterior rings along the pixels' edges, clockwise
         on the screen, closed implicitly, without collinear points. A cell of one pixel at (0, 0) is
@@ -79,10 +87,10 @@ class Cells:
         return Cells(self.columns, self.outline[:0], np.zeros_like(self.outline_start))
 
     @classmethod
-    def empty(cls, image_channels: int = 0) -> Cells:
-        """Return a table without cells, with the columns of an image of so many channels."""
+    def empty(cls, image_channels: int = 0, stains: int = 0) -> Cells:
+        """Return a table without cells, with the columns of an image of so many channels and stains."""
         return cls(
-            {name: np.empty(0, dtype) for name, dtype in column_types(image_channels).items()},
+            {name: np.empty(0, dtype) for name, dtype in column_types(image_channels, stains).items()},
             np.empty((0, 2), np.int32),
             np.zeros(1, np.int64),
         )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..intensity.stains import Stains
 from ..kernels.label import HELD_DTYPE
 from ..kernels.paint import Painter
 from ..kernels.split import Splitter
@@ -79,11 +80,17 @@ class SplitPool:
         Channels of the image to measure; 0 for none.
     workers
         Threads.
+    stains
+        Whose optical densities are measured; ``None`` for none.
     """
 
-    def __init__(self, rules: SplitRules, image_channels: int, workers: int) -> None:
+    def __init__(
+        self, rules: SplitRules, image_channels: int, workers: int, stains: Stains | None = None
+    ) -> None:
         self._rules = rules
         self._channels = image_channels
+        self._stains = stains
+        self._table: NDArray[np.int32] | None = None
         self._splitters = [rules.splitter() for _ in range(workers)]
         self._executor = ThreadPoolExecutor(workers, "cellseg-split") if workers > 1 else None
 
@@ -106,6 +113,8 @@ class SplitPool:
         mask, boundary, density = addresses
         assert mask is not None
         kind = _KINDS[image_dtype.name] if image_dtype is not None else 0
+        if self._stains is not None and self._table is None and image_dtype is not None:
+            self._table = self._stains.table(image_dtype)
 
         def work(splitter: Splitter, begin: int, end: int) -> _Result:
             return splitter.process(
@@ -119,6 +128,8 @@ class SplitPool:
                 window.image if kind else None,
                 kind,
                 self._channels if kind else 0,
+                self._table,
+                0 if self._table is None or self._stains is None else len(self._stains),
             )
 
         cuts = self._cuts(components)

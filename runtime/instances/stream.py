@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from ..common.buffers import Recycler
 from ..common.closing import Closing
 from ..errors import UsageError
+from ..intensity.stains import Stains
 from ..kernels.collect import Collector
 from ..kernels.label import COMPONENT_DTYPE, HELD_DTYPE, RUN_DTYPE, RunLabeler
 from ..kernels.split import LIMITS_DTYPE, NO_LIMITS
 from ..model.spec import Head, SplitSettings
-from .cells import Cells, Strip
+from .cells import Cells, Strip, image_columns
 from .pool import Batch, SplitPool
 from .rules import SplitRules
 from .window import RowWindow
@@ -90,6 +91,8 @@ class InstanceStream(Closing):
         How planes become cells.
     image_channels
         Channels of the image rows to measure intensities on; 0 for none.
+    stains
+        Whose optical densities are measured, on three channels of uint8 or uint16; ``None`` for none.
     workers
         Threads that split and measure; the result does not depend on them.
     connectivity
@@ -109,6 +112,7 @@ class InstanceStream(Closing):
         settings: SplitSettings,
         *,
         image_channels: int = 0,
+        stains: Stains | None = None,
         workers: int = 1,
         connectivity: int = 8,
         max_rows: int = MAX_ROWS,
@@ -131,8 +135,8 @@ class InstanceStream(Closing):
         self._margin = MARGIN + self._rules.reach
         self._max_rows, self._max_columns = max_rows, max_columns
         self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
-        self._pool = SplitPool(self._rules, image_channels, workers)
-        self._collector = Collector(height, width, image_channels)
+        self._pool = SplitPool(self._rules, image_channels, workers, stains)
+        self._collector = Collector(height, width, image_columns(image_channels, len(stains or ())))
         self._window = RowWindow()
         self._canvases = canvases or Recycler(0)
         self._dtype: np.dtype[np.generic] | None = None

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 class Collector:
-    def __init__(self, height: int, width: int, channels: int) -> None: ...
+    def __init__(self, height: int, width: int, names: list[str]) -> None: ...
     def take(
         self,
         batches: Sequence[tuple[NDArray[np.void], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]],

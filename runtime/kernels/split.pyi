@@ -40,6 +40,8 @@ class Splitter:
         image_rows: NDArray[np.uintp] | None,
         image_kind: int,
         channels: int,
+        stain_table: NDArray[np.int32] | None = None,
+        stains: int = 0,
     ) -> tuple[
         NDArray[np.void],
         NDArray[np.float64],

@@ -188,6 +188,32 @@ class Size(Kind["float | str"]):
 
 
 @dataclass(frozen=True, slots=True)
+class WordOrFile(Kind[str]):
+    """One of several words, or a file with a certain ending."""
+
+    words: tuple[str, ...]
+    suffix: str
+
+    @property
+    def wanted(self) -> str:  # type: ignore[override]  # made from the words
+        """The words."""
+        return f"{', '.join(self.words)} or a {self.suffix} file"
+
+    def check(self, value: Any) -> str:
+        """Accept one of the words, or a path with the ending."""
+        text = os.fspath(value)
+        if not isinstance(text, str):
+            raise TypeError
+        if text not in self.words and not text.lower().endswith(self.suffix):
+            raise ValueError
+        return text
+
+    def plain(self, value: str) -> str:
+        """Name the file so that any program can read it; its content is told apart by its digest."""
+        return readable(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Names(Kind[tuple[int | str, ...]]):
     """Names or numbers of several things."""
 

@@ -14,7 +14,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
 
 from ..errors import UsageError
-from .kinds import Choice, Names, Number, Option, Pair, Regions, RegionsLike, Size, Switch, Text, Whole
+from .kinds import (
+    Choice,
+    Names,
+    Number,
+    Option,
+    Pair,
+    Regions,
+    RegionsLike,
+    Size,
+    Switch,
+    Text,
+    Whole,
+    WordOrFile,
+)
 
 #: How overlapping tiles are joined; ``none`` keeps their cores.
 Blend = Literal["none", "hann", "gaussian"]
@@ -177,6 +190,17 @@ class SegmentOptions:
             text="Drop cells of a lower score: less finds more cells, and more false ones.",
         ),
     ] = None
+    stains: Annotated[
+        str,
+        Option(
+            kind=WordOrFile(("none", "auto", "he", "hdab", "macenko"), ".json"),
+            group="Cells",
+            column=True,
+            metavar="KIND",
+            text="Measure optical densities of stains: he, hdab, auto (which of them, or none, by the "
+            "picture), macenko (auto, with vectors found in the slide) or a .json file of vectors.",
+        ),
+    ] = "none"
     blend: Annotated[
         Blend,
         Option(

@@ -137,6 +137,7 @@ def _subject(setup: Setup, picture: NDArray[Any] | Callable[[], NDArray[Any]]) -
         width=slide.width,
         pixel_size=setup.pixel_size,
         channels=tuple(slide.channel_names),
+        stains=() if setup.stains is None else setup.stains.names,
         space=f"{name} {spec.weights_sha256 or spec.name}",
         picture=picture,
         regions=setup.regions,

@@ -163,8 +163,10 @@ class Identity:
 
 
 def described(options: SegmentOptions) -> dict[str, Any]:
-    """Return options as plain values; of regions of interest the file's name and a digest of them."""
+    """Return options as plain values; of a file of stains, and of regions, also a digest of what is in it."""
     plain = options.plain()
+    if options.stains.lower().endswith(".json"):
+        plain["stains"] = {"source": plain["stains"], "sha256": _file_digest(options.stains)}
     if options.roi is not None:
         plain["roi"] = {"source": plain["roi"], "sha256": _regions(options.roi)}
     return plain
@@ -172,17 +174,21 @@ def described(options: SegmentOptions) -> dict[str, Any]:
 
 def _regions(roi: Any) -> str | None:
     if isinstance(roi, str | os.PathLike):
-        made = hashlib.sha256()
-        try:
-            if not Path(roi).is_file():  # a pipe would be waited for
-                return None  # what reads the polygons says so
-            with Path(roi).open("rb") as file:
-                while data := file.read(CHUNK):
-                    made.update(data)
-        except (OSError, ValueError):
-            return None
-        return made.hexdigest()
+        return _file_digest(roi)
     return hashlib.sha256(json.dumps(roi, default=_listed).encode()).hexdigest()
+
+
+def _file_digest(path: str | os.PathLike[str]) -> str | None:
+    made = hashlib.sha256()
+    try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return None  # what reads it says so
+        with Path(path).open("rb") as file:
+            while data := file.read(CHUNK):
+                made.update(data)
+    except (OSError, ValueError):
+        return None
+    return made.hexdigest()
 
 
 def _listed(value: Any) -> Any:

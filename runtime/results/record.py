@@ -113,6 +113,20 @@ class SizingRecord(Record):
     pixels: int = 0
 
 
+class StainsRecord(Record):
+    """Whose optical densities were measured: see :class:`~cellseg.runtime.intensity.stains.Stains`."""
+
+    #: ``he``, ``hdab``, or the file they come from.
+    kind: str
+    names: tuple[str, ...]
+    #: Optical densities of each in red, green and blue.
+    vectors: tuple[tuple[float, float, float], ...]
+    #: Value of red, green and blue without stain; ``None``: the highest of the type.
+    background: tuple[float, float, float] | None = None
+    #: Whether the vectors were found in the slide.
+    estimated: bool = False
+
+
 class FocusRecord(Record):
     """Where was looked."""
 
@@ -174,6 +188,8 @@ class RunRecord(Record):
     options: dict[str, Any]
     settings: SettingsRecord
     sizing: SizingRecord = SizingRecord(reason="alone", factor=1.0)
+    #: Where stains were measured.
+    stains: StainsRecord | None = None
     focus: FocusRecord
     counts: CountsRecord
     seconds: SecondsRecord

@@ -29,6 +29,7 @@ from .record import (
     SettingsRecord,
     SizingRecord,
     StageRecord,
+    StainsRecord,
 )
 
 #: Packages whose versions stand in the record, where they are installed.
@@ -69,6 +70,7 @@ class Report:
             options=described(self.options),
             settings=self._settings(),
             sizing=self._sizing(),
+            stains=self._stains(),
             focus=self._focus(),
             counts=self._counts(),
             seconds=SecondsRecord(**self.seconds, total=sum(self.seconds.values())),
@@ -156,6 +158,18 @@ class Report:
                 for each in (survey.evidence if survey else ())
             ),
             pixels=survey.pixels if survey else 0,
+        )
+
+    def _stains(self) -> StainsRecord | None:
+        stains = self.setup.stains
+        if stains is None:
+            return None
+        return StainsRecord(
+            kind=stains.kind,
+            names=stains.names,
+            vectors=stains.vectors,
+            background=stains.background,
+            estimated=stains.estimated,
         )
 
     def _focus(self) -> FocusRecord:

@@ -84,6 +84,10 @@ class Result:
         return self.record.counts.cells
 
     @property
+    def _stains(self) -> tuple[str, ...]:
+        return () if self.record.stains is None else self.record.stains.names
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know: choices made for them, damaged tiles."""
         return self.record.notes
@@ -119,7 +123,8 @@ class Result:
             from ..writers.table import measured
 
             assert self._cells is not None
-            return measured(self._cells, self.record.image.channels, self.record.image.pixel_size_um)
+            image = self.record.image
+            return measured(self._cells, image.channels, image.pixel_size_um, self._stains)
         from .stored import read_table
 
         return read_table(self.folder)
@@ -132,7 +137,7 @@ class Result:
         from .stored import read_cells
 
         assert self.folder is not None
-        return read_cells(self.folder, self.table, self.record.image.channels)
+        return read_cells(self.folder, self.table, self.record.image.channels, self._stains)
 
     @functools.cached_property
     def planes(self) -> list[Any] | None:

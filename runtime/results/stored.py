@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from ..instances import Cells
-from ..instances.cells import column_types
+from ..instances.cells import column_types, image_columns
 from ..writers.contents import RECORD
-from ..writers.table import intensity_columns
+from ..writers.table import intensity_columns, stain_columns
 from .record import RunRecord
 
 
@@ -107,7 +107,9 @@ def read_table(folder: Path) -> dict[str, NDArray[Any]]:
         return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def read_cells(folder: Path, table: Mapping[str, NDArray[Any]], channels: Sequence[str]) -> Cells:
+def read_cells(
+    folder: Path, table: Mapping[str, NDArray[Any]], channels: Sequence[str], stains: Sequence[str] = ()
+) -> Cells:
     """Return measures and outlines of all cells, as they were before they were written.
 
     Parameters
@@ -118,12 +120,15 @@ def read_cells(folder: Path, table: Mapping[str, NDArray[Any]], channels: Sequen
         Its columns.
     channels
         Names of the image's channels.
+    stains
+        Names of the stains that were measured.
     """
     path = folder / "cells.geojson.gz"
-    numbered = {f"mean_intensity_{at}": name for at, name in enumerate(intensity_columns(channels))}
+    written = [*intensity_columns(channels), *stain_columns(stains)]
+    numbered = dict(zip(image_columns(len(channels), len(stains)), written, strict=True))
     with _reading(path):
         columns: dict[str, NDArray[np.generic]] = {
-            name: table[numbered.get(name, name)] for name in column_types(len(channels))
+            name: table[numbered.get(name, name)] for name in column_types(len(channels), len(stains))
         }
         features = json.loads(gzip.decompress(path.read_bytes()))["features"]
         # GeoJSON closes its rings by repeating the first corner.

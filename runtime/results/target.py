@@ -63,7 +63,7 @@ class Memory(Target):
         """Make the label image."""
         slide = setup.slide
         self._labels = np.empty((slide.height, slide.width), np.int32)
-        self._tables = [Cells.empty(slide.channels)]
+        self._tables = [Cells.empty(slide.channels, len(setup.stains or ()))]
         return Opened((self,))
 
     def write(self, strip: Strip) -> None:

@@ -14,6 +14,7 @@ from ..instances import Strip
 from ..instances.full_resolution import FullResolution
 from ..intensity.channels import ChannelChoice
 from ..intensity.normalization import Normalization
+from ..intensity.stains import Stains
 from ..model.spec import SplitSettings
 from ..options import Blend
 from ..readers import SlideReader
@@ -53,6 +54,9 @@ class Setup:
     #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
     regions: Polygons | None = None
     tissue: Tissue | None = None
+    #: Whose optical densities are measured, and what the user should know of that.
+    stains: Stains | None = None
+    stains_note: str | None = None
     #: How overlapping tiles are joined.
     blend: Blend = "none"
 

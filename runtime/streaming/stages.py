@@ -276,6 +276,7 @@ class SlideRun:
             setup.backend.spec.heads,
             setup.split,
             image_channels=setup.reader.channels,
+            stains=setup.stains,
             workers=setup.workers,
             canvases=self._canvases,
         )

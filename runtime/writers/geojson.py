@@ -26,7 +26,7 @@ from ..instances import Cells, Strip
 from ..kernels.features import capacity, write_features
 from .base import Writer, compressors, opening
 from .blocks import CellBlocks
-from .table import intensity_columns, measured
+from .table import intensity_columns, measured, stain_columns
 
 #: Cells of a block.
 BLOCK = 8192
@@ -36,6 +36,8 @@ MIN_WAITING = 8
 BUFFERS = 8
 #: Digits behind the point of coordinates that are not whole pixels.
 OUTLINE_DECIMALS = 2
+#: Digits behind the point of optical densities.
+OD_DECIMALS = 4
 _LEVEL = 1
 #: Largest integer that a measurement is written as, and the one that stands for none: QuPath has no null.
 MOST, NONE = 9e18, -(2**63)
@@ -52,6 +54,8 @@ class GeoJson(Writer):
         Names of the channels whose intensity was measured.
     pixel_size
         Micrometres a pixel, where known.
+    stains
+        Names of the stains whose optical densities were measured.
     space
         Text that decides the identifiers together with the labels, for example the names of image and
         model: the same run gives the same identifiers, another image gives others.
@@ -67,13 +71,15 @@ class GeoJson(Writer):
         *,
         channel_names: Sequence[str] = (),
         pixel_size: float | None = None,
+        stains: Sequence[str] = (),
         space: str = "",
         intensity_decimals: int = 2,
     ) -> None:
         self.path = path
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
-        self._layout = _Layout(self._channels, pixel_size, space, intensity_decimals)
+        self._stains = tuple(stains)
+        self._layout = _Layout(self._channels, pixel_size, self._stains, space, intensity_decimals)
         self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
@@ -105,7 +111,7 @@ class GeoJson(Writer):
 
     def _encode(self, cells: Cells, first: bool) -> NDArray[np.uint8]:
         """Return the bytes of a block."""
-        values = measured(cells, self._channels, self._pixel_size)
+        values = measured(cells, self._channels, self._pixel_size, self._stains)
         # The kernel ends each feature with a comma; between blocks it stands at the start of the next.
         between = b"" if first else b",\n"
         buffer = self._buffers.take(len(between) + self._layout.capacity(cells), np.uint8)
@@ -149,7 +155,12 @@ class _Layout:
     """What is the same for all cells: names, decimals and the space of identifiers."""
 
     def __init__(
-        self, channels: tuple[str, ...], pixel_size: float | None, space: str, intensity_decimals: int
+        self,
+        channels: tuple[str, ...],
+        pixel_size: float | None,
+        stains: tuple[str, ...],
+        space: str,
+        intensity_decimals: int,
     ) -> None:
         columns = {"Label": ("label", 0), "Area px^2": ("area", 0)}
         if pixel_size is not None:
@@ -165,6 +176,9 @@ class _Layout:
         }
         for channel, name in zip(channels, intensity_columns(channels), strict=True):
             columns[f"Mean intensity {channel}"] = (name, intensity_decimals)
+        # As QuPath calls them.
+        said = [f"{stain} OD {what}" for what in ("mean", "max") for stain in stains]
+        columns |= {key: (name, OD_DECIMALS) for key, name in zip(said, stain_columns(stains), strict=True)}
         self._columns = [name for name, _ in columns.values()]
         self._decimals = np.array([digits for _, digits in columns.values()], np.int32)
         names = [json.dumps(name, ensure_ascii=False).encode() + b":" for name in columns]

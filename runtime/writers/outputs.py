@@ -37,6 +37,8 @@ class Subject:
     #: Micrometres a pixel, where known.
     pixel_size: float | None
     channels: tuple[str, ...]
+    #: Names of the stains that are measured.
+    stains: tuple[str, ...]
     #: Text that decides the cells' identifiers together with the labels.
     space: str
     #: The reduced picture, or what returns it when all rows have been read.
@@ -60,7 +62,7 @@ class Subject:
     @property
     def columns(self) -> dict[str, Any]:
         """What every table is told."""
-        return {"pixel_size": self.pixel_size, "channel_names": self.channels}
+        return {"pixel_size": self.pixel_size, "channel_names": self.channels, "stains": self.stains}
 
 
 @dataclass(frozen=True, slots=True)

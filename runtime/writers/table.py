@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from ..common.files import writing
 from ..instances import Cells, Strip
+from ..instances.cells import image_columns
 from .base import Writer, opening
 from .blocks import CellBlocks
 
@@ -23,7 +24,9 @@ from .blocks import CellBlocks
 GROUP = 1 << 16
 
 
-def table_columns(channel_names: Sequence[str], pixel_size: float | None) -> dict[str, Any]:
+def table_columns(
+    channel_names: Sequence[str], pixel_size: float | None, stains: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return name and Arrow type of every column, in order.
 
     Parameters
@@ -32,6 +35,8 @@ def table_columns(channel_names: Sequence[str], pixel_size: float | None) -> dic
         Of the channels whose intensity was measured.
     pixel_size
         Micrometres a pixel; columns in µm are there only where it is known.
+    stains
+        Names of the stains whose optical densities were measured.
     """
     f8, i4 = pa.float64(), pa.int32()
     micro = pixel_size is not None
@@ -45,22 +50,33 @@ def table_columns(channel_names: Sequence[str], pixel_size: float | None) -> dic
     if micro:
         columns |= {"perimeter_um": f8}
     columns |= {"eccentricity": f8, "solidity": f8, "mean_probability": f8, "score": f8}
-    columns |= dict.fromkeys(intensity_columns(channel_names), f8)
+    columns |= dict.fromkeys([*intensity_columns(channel_names), *stain_columns(stains)], f8)
     return columns | {"touches_border": pa.bool_()}
 
 
 def intensity_columns(channel_names: Sequence[str]) -> list[str]:
     """Return the column of each channel's mean intensity, each name once."""
+    return _columns("mean_intensity", channel_names)
+
+
+def stain_columns(stains: Sequence[str]) -> list[str]:
+    """Return the columns of each stain's mean and of each stain's largest optical density."""
+    lower = [stain.lower() for stain in stains]
+    return _columns("mean_od", lower) + _columns("max_od", lower)
+
+
+def _columns(what: str, of: Sequence[str]) -> list[str]:
+    """Return ``what`` with each name behind it, of letters and digits, each once."""
     names: list[str] = []
-    for number, channel in enumerate(channel_names):
-        plain = "_".join("".join(c if c.isalnum() else " " for c in channel).split()) or str(number)
-        name = f"mean_intensity_{plain}"
+    for number, given in enumerate(of):
+        plain = "_".join("".join(c if c.isalnum() else " " for c in given).split()) or str(number)
+        name = f"{what}_{plain}"
         names.append(name if name not in names else f"{name}_{number}")
     return names
 
 
 def measured(
-    cells: Cells, channel_names: Sequence[str], pixel_size: float | None
+    cells: Cells, channel_names: Sequence[str], pixel_size: float | None, stains: Sequence[str] = ()
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the values of every column of :func:`table_columns` for some cells.
 
@@ -71,13 +87,15 @@ def measured(
     for number, name in enumerate(intensity_columns(channel_names)):
         means = cells.columns[f"mean_intensity_{number}"]
         values[name] = np.where(np.isfinite(means), means, np.nan)
+    for kept, name in zip(image_columns(0, len(stains)), stain_columns(stains), strict=True):
+        values[name] = cells.columns[kept]
     if pixel_size is not None:
         # A pixel's centre is its index; its corner, half a pixel before, is where µm begin.
         values["centroid_y_um"] = (values["centroid_y"] + 0.5) * pixel_size
         values["centroid_x_um"] = (values["centroid_x"] + 0.5) * pixel_size
         values["area_um2"] = values["area"] * pixel_size**2
         values["perimeter_um"] = values["perimeter"] * pixel_size
-    return {name: values[name] for name in table_columns(channel_names, pixel_size)}
+    return {name: values[name] for name in table_columns(channel_names, pixel_size, stains)}
 
 
 class CellTable(Writer):
@@ -91,20 +109,30 @@ class CellTable(Writer):
         Names of the channels whose intensity was measured.
     pixel_size
         Micrometres a pixel, where known.
+    stains
+        Names of the stains whose optical densities were measured.
     """
 
     stage = "table"
 
     def __init__(
-        self, path: Path, *, channel_names: Sequence[str] = (), pixel_size: float | None = None
+        self,
+        path: Path,
+        *,
+        channel_names: Sequence[str] = (),
+        pixel_size: float | None = None,
+        stains: Sequence[str] = (),
     ) -> None:
         self.path = path
         if path.suffix == ".csv":
             self.stage = "csv"
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
-        notes = {"cellseg": json.dumps({"pixel_size_um": pixel_size, "channels": self._channels})}
-        self._schema = pa.schema(list(table_columns(channel_names, pixel_size).items()), metadata=notes)
+        self._stains = tuple(stains)
+        told = {"pixel_size_um": pixel_size, "channels": self._channels}
+        told |= {"stains": self._stains} if stains else {}
+        columns = table_columns(channel_names, pixel_size, stains)
+        self._schema = pa.schema(list(columns.items()), metadata={"cellseg": json.dumps(told)})
         self._cells = CellBlocks(GROUP)
         self._committed = False
         self._file: Any = None
@@ -127,7 +155,7 @@ class CellTable(Writer):
 
     def _put(self, cells: Cells) -> None:
         """Write one row group."""
-        values = measured(cells, self._channels, self._pixel_size)
+        values = measured(cells, self._channels, self._pixel_size, self._stains)
         arrays = [
             pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=True)  # NaN is null
             for field in self._schema

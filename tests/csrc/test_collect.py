@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellseg.runtime.instances.cells import column_types
+from cellseg.runtime.instances.cells import column_types, image_columns
 from cellseg.runtime.kernels.collect import Collector
 from cellseg.runtime.kernels.measure import CELL_DTYPE
 
@@ -50,7 +50,7 @@ def test_equals_sorting(places, n_batches, channels, frontier, seed):
         for i, cell in enumerate(cells)
         if cell["y0"] < frontier
     )
-    columns, outline, start = Collector(HEIGHT, WIDTH, channels).take(batches, 5, frontier, 11)
+    columns, outline, start = Collector(HEIGHT, WIDTH, image_columns(channels)).take(batches, 5, frontier, 11)
     assert {name: values.dtype for name, values in columns.items()} == {
         name: np.dtype(kind) for name, kind in column_types(channels).items()
     }
@@ -73,7 +73,7 @@ def test_equals_sorting(places, n_batches, channels, frontier, seed):
 
 def test_numbered_cells_are_left_alone():
     (batch,) = make_batches([(5, 1), (6, 2), (6, 9)], 1, 0, 0)
-    collector = Collector(HEIGHT, WIDTH, 0)
+    collector = Collector(HEIGHT, WIDTH, [])
     assert collector.take([batch], 5, 6, 1)[0]["label"].tolist() == [1]
     assert collector.take([batch], 6, 7, 2)[0]["label"].tolist() == [2, 3]
     assert batch[3].tolist() == [1, 2, 3]

@@ -7,6 +7,7 @@ from scipy import ndimage
 from shapely import MultiPoint, Polygon
 from skimage.measure import regionprops_table
 
+from cellseg.runtime.intensity.stains import UNIT, Stains
 from cellseg.runtime.kernels.measure import measure_labels
 
 KINDS = {np.dtype(np.uint8): 1, np.dtype(np.uint16): 2, np.dtype(np.float32): 3}
@@ -137,3 +138,24 @@ def test_large_cell_far_from_the_origin():
     np.testing.assert_allclose(cells["perimeter"], wanted["perimeter"])
     np.testing.assert_allclose(cells["solidity"], wanted["solidity"], atol=5e-3)
     assert Polygon(outline).area == cells["area"][0]
+
+
+@given(label_images(), st.sampled_from([np.uint8, np.uint16]), st.sampled_from(["he", "hdab", "hed"]))
+@settings(deadline=None, max_examples=100)
+def test_optical_densities(labels, dtype, kind):
+    """Mean and largest amount of each stain, behind the means of the channels."""
+    vectors = ((0.65, 0.7, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+    stains = Stains("hed", ("H", "E", "D"), vectors) if kind == "hed" else Stains.known(kind)
+    top = np.iinfo(dtype).max
+    image = np.random.default_rng(3).integers(0, top, (*labels.shape, 3), dtype=dtype, endpoint=True)
+    rows = np.uintp(image.ctypes.data) + np.arange(len(image), dtype=np.uintp) * np.uintp(image.strides[0])
+    count, n = int(labels.max()), len(stains)
+    given = np.ascontiguousarray(labels, np.int32), count, rows, KINDS[image.dtype], 3
+    _, values, _ = measure_labels(*given, stains.table(image.dtype), n)
+    assert values.shape == (count, 3 + 2 * n)
+    np.testing.assert_array_equal(values[:, :3], measure_labels(*given)[1])
+    amounts = stains.amounts(image)
+    for cell in range(count):
+        inside = amounts[labels == cell + 1]
+        np.testing.assert_allclose(values[cell, 3 : 3 + n], inside.mean(axis=0), atol=2 / UNIT)
+        np.testing.assert_allclose(values[cell, 3 + n :], inside.max(axis=0), atol=2 / UNIT)

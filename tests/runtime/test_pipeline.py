@@ -1,3 +1,5 @@
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import ImageError, OutputError, UsageError
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.intensity.normalization import measure
+from cellseg.runtime.intensity.stains import Stains
 from cellseg.runtime.model.spec import ScoreRule, SplitSettings
 from cellseg.runtime.readers import ArrayReader, Level, open_slide
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
@@ -279,3 +282,56 @@ def test_the_result_prints_shortly(image: np.ndarray, engine: LocalEngine) -> No
     result = segment(image, engine)
     assert isinstance(result, Result)
     assert len(repr(result)) < 1500
+
+
+def test_stains(engine: LocalEngine, tmp_path: Path) -> None:
+    """The same optical densities in memory and in a folder, whatever the tiles; nothing else changes."""
+    from skimage.data import immunohistochemistry
+
+    picture = immunohistochemistry()[:200, :230]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, picture, photometric="rgb")
+    known = Stains.known("hdab")
+    amounts = known.amounts(picture)
+    plain = segment(path, engine, output=tmp_path / "plain", tile=64)
+    given = segment(picture, engine, stains="hdab", tile=48, workers=3)
+    stored = segment(path, engine, output=tmp_path / "out", stains="auto", tile=90, batch=3)
+    assert given.count > 20
+    for name, values in Result.open(tmp_path / "out").cells.columns.items():
+        np.testing.assert_array_equal(values, given.cells.columns[name], name)
+    for at, name in enumerate(("hematoxylin", "dab")):
+        for cell in range(given.count):
+            inside = amounts[given.labels == cell + 1][:, at]
+            assert given.table[f"mean_od_{name}"][cell] == pytest.approx(inside.mean(), abs=1e-5)
+            assert given.table[f"max_od_{name}"][cell] == pytest.approx(inside.max(), abs=1e-5)
+    record = stored.record.stains
+    assert record is not None
+    assert (record.kind, record.names, record.vectors) == ("hdab", known.names, known.vectors)
+    assert any("optical densities are of" in note for note in stored.notes)
+    assert plain.record.stains is None
+    assert set(stored.table) - set(plain.table) == {
+        f"{what}_od_{stain}" for what in ("mean", "max") for stain in ("hematoxylin", "dab")
+    }
+    for name, values in plain.table.items():
+        np.testing.assert_array_equal(values, stored.table[name])
+    features = json.loads(gzip.decompress((tmp_path / "out/cells.geojson.gz").read_bytes()))["features"]
+    measurements = features[3]["properties"]["measurements"]
+    assert measurements["DAB OD mean"] == pytest.approx(given.table["mean_od_dab"][3], abs=1e-4)
+    assert measurements["Hematoxylin OD max"] == pytest.approx(given.table["max_od_hematoxylin"][3], abs=1e-4)
+
+
+def test_another_file_of_stains_is_another_result(
+    image: np.ndarray, engine: LocalEngine, tmp_path: Path
+) -> None:
+    path, stains = tmp_path / "a.tif", tmp_path / "s.json"
+    colours = 255 - np.stack([image // 2, image, image // 3], axis=2)
+    tifffile.imwrite(path, colours, photometric="rgb")
+    given = {"output": tmp_path / "out", "stains": str(stains), "resume": True}
+    stains.write_text('{"stains": {"H": [0.65, 0.7, 0.29], "D": [0.27, 0.57, 0.78]}}')
+    first = segment(path, engine, **given)
+    assert segment(path, engine, **given).record == first.record
+    stains.write_text('{"stains": {"H": [0.65, 0.7, 0.29], "D": [0.2, 0.57, 0.78]}}')
+    with pytest.raises(UsageError, match="stains was"):
+        segment(path, engine, **given)
+    with pytest.raises(UsageError, match="stains was"):
+        segment(path, engine, **(given | {"stains": "none"}))
