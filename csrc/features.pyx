@@ -11,11 +11,13 @@ from libc.string cimport memcpy
 cdef const char* HEX = b"0123456789abcdef"
 cdef const char* FEATURE = b'{"type":"Feature","id":"'
 cdef const char* GEOMETRY = b'","geometry":{"type":"Polygon","coordinates":[['
-cdef const char* PROPERTIES = b']]},"properties":{"objectType":"detection","measurements":{'
+cdef const char* PROPERTIES = b']]},"properties":{"objectType":"detection"'
+cdef const char* MEASUREMENTS = b',"measurements":{'
 cdef enum:
     FEATURE_LENGTH = 24
     GEOMETRY_LENGTH = 47
-    PROPERTIES_LENGTH = 59
+    PROPERTIES_LENGTH = 42
+    MEASUREMENTS_LENGTH = 17
     # Longest decimal of 64 bits with sign and point.
     NUMBER_LENGTH = 22
     UUID_LENGTH = 36
@@ -25,8 +27,13 @@ cdef int64_t NONE = <int64_t>(<uint64_t>1 << 63)
 
 
 def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize_t key_bytes):
-    """Return how many bytes :func:`write_features` needs at most."""
-    cdef Py_ssize_t fixed = FEATURE_LENGTH + UUID_LENGTH + GEOMETRY_LENGTH + PROPERTIES_LENGTH + 16
+    """Return how many bytes :func:`write_features` needs at most.
+
+    ``key_bytes`` are those of a cell's names: of all measurements, and of the longest of ``said``.
+    """
+    cdef Py_ssize_t fixed = (
+        FEATURE_LENGTH + UUID_LENGTH + GEOMETRY_LENGTH + PROPERTIES_LENGTH + MEASUREMENTS_LENGTH + 16
+    )
     return cells * (fixed + key_bytes + columns * (NUMBER_LENGTH + 1)) + (vertices + cells) * VERTEX_LENGTH
 
 
@@ -39,6 +46,9 @@ def write_features(
     const int32_t[::1] decimals,
     const uint8_t[::1] keys,
     const int32_t[::1] key_start,
+    const int32_t[::1] says,
+    const uint8_t[::1] said,
+    const int32_t[::1] said_start,
     uint64_t space_high,
     uint64_t space_low,
     uint8_t[::1] out,
@@ -60,6 +70,9 @@ def write_features(
     keys, key_start
         The measurements' names as they stand in the text (with quotes, colon and all but the first a
         leading comma), end to end, and where each starts; shape (m + 1,).
+    says, said, said_start
+        Which of some texts stands in each cell's properties, shape (n,): ``,"name":value`` or nothing; end to
+        end, and where each starts.
     space_high, space_low
         Identifiers of the same space differ for different labels.
     out
@@ -84,6 +97,10 @@ def write_features(
             at = _vertex(at, outline[first, 0], outline[first, 1], outline_decimals)
             at -= 1  # the last comma
             at = _text(at, PROPERTIES, PROPERTIES_LENGTH)
+            first, last = said_start[says[cell]], said_start[says[cell] + 1]
+            if last > first:
+                at = _text(at, <const char*>&said[first], last - first)
+            at = _text(at, MEASUREMENTS, MEASUREMENTS_LENGTH)
             for column in range(m):
                 if values[cell, column] == NONE:
                     continue

@@ -24,6 +24,7 @@ from .common.threads import cores
 from .errors import ImageError, UsageError
 from .geometry.coverage import Coverage
 from .geometry.focus import Focus, Intersection
+from .geometry.named import NamedRegions
 from .geometry.regions import Polygons
 from .geometry.tiling import TileGrid
 from .geometry.tissue import Tissue, find_tissue
@@ -179,6 +180,7 @@ def segment(
             coverage=_coverage(reader, slide, grid, regions, tissue),
             regions=regions,
             tissue=tissue,
+            named=None if regions is None else NamedRegions(regions, slide.height, slide.width),
         )
         made = target.open(setup)
         run = SlideRun(setup, made.sinks, made.watch, made.planes, made.journal)
@@ -201,8 +203,8 @@ def _report(
     """Say how a run went."""
     stats, known = run.stats, setup.backend.spec.diameter
     unsure = doubts(stats.cells, stats.dropped, run.scores, areas=run.areas, known=known)
-    notes = notes_of(setup, last, stats, options)
-    return Report(setup, source, options, last, stats, seconds, notes, unsure)
+    notes = notes_of(setup, last, stats, options, run.regions)
+    return Report(setup, source, options, last, stats, seconds, notes, unsure, run.regions)
 
 
 def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractContextManager[SlideReader]:

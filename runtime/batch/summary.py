@@ -1,4 +1,8 @@
-"""``summary.csv`` and ``index.html``: a row an image, with what was found, and links to all of it."""
+"""``summary.csv`` and ``index.html``: a row an image, with what was found, and links to all of it.
+
+Where regions of interest were given, the table has a column ``region``, and behind the row of an image one
+of each of its regions.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,8 @@ COLUMNS = (
     "image", "folder", "state", "cells", "cells_per_mm2", "cells_per_megapixel", "area_mm2",
     "median_area_um2", "median_area_px", "seconds", "mpx_s", "worker", "model", "engine", "notes",
 )  # fmt: skip
+#: A further column where there are regions of interest, and the state of their rows.
+REGION = "region"
 
 _FRAME = """<!doctype html>
 <html lang="en">
@@ -81,9 +87,12 @@ def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
     ordered = sorted(outcomes, key=lambda outcome: (outcome.job.image, str(outcome.job.folder)))
     rows = [row_of(outcome, output) for outcome in ordered]
     text = io.StringIO(newline="")
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    parts = [regions_of(row, outcome) for row, outcome in zip(rows, ordered, strict=True)]
+    columns = (*COLUMNS, REGION) if any(parts) else COLUMNS
+    table = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     table.writeheader()
-    table.writerows({name: _safe(value) for name, value in row.items()} for row in rows)
+    for row, below in zip(rows, parts, strict=True):
+        table.writerows({name: _safe(value) for name, value in each.items()} for each in (row, *below))
     written = []
     for name, content in ((TABLE, text.getvalue()), (PAGE, page(rows))):
         path = output / name
@@ -149,6 +158,25 @@ def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
         if median is not None:
             row["median_area_um2"] = f"{median * size**2:.5g}"
     return row
+
+
+def regions_of(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
+    """Return a row for each region of interest of an image."""
+    if outcome.result is None:
+        return []
+    record = outcome.result.record
+    scale = record.image.pixel_size_um
+    rows = []
+    for region in record.focus.by_name:
+        made = dict.fromkeys(COLUMNS, "") | {"image": row["image"], "folder": row["folder"], "state": REGION}
+        made |= {REGION: region.name, "cells": region.cells, "model": row["model"], "engine": row["engine"]}
+        if scale is not None:
+            made["area_mm2"] = f"{region.pixels * (scale / 1000) ** 2:.6g}"
+        for name in ("cells_per_megapixel", "cells_per_mm2"):
+            density = getattr(region, name)
+            made[name] = "" if density is None else f"{density:.6g}"
+        rows.append(made)
+    return rows
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ FURTHEST = 1e9
 
 #: The rings of a polygon, each float64 of shape (n, 2): x and y, the outer one first.
 Rings = list[npt.NDArray[np.float64]]
-_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +54,8 @@ def read_features(path: Path) -> list[Feature]:
     UsageError
         The file cannot be read, is no GeoJSON, or would take more memory than one file may.
     """
-    return _read(path, lambda record: [each for each in _features(record) if each.polygons])
-
-
-def read_areas(path: Path) -> list[Rings]:
-    """Read the polygons of a file, as :func:`read_features` does, without what is said about them."""
-    return _read(path, lambda record: [rings for each in _features(record) for rings in each.polygons])
-
-
-def _read(path: Path, parse: Callable[[Any], _Parsed]) -> _Parsed:
     try:
-        return parse(parse_json(read_bytes(path)))
+        return [each for each in _features(parse_json(read_bytes(path))) if each.polygons]
     except (OSError, EOFError, ValueError, RecursionError) as error:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UsageError(f"{path}: cannot be read as GeoJSON: {text}") from None

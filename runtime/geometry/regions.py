@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..common.names import readable
 from ..errors import UsageError
 from ..options import RegionsLike
 from .focus import Focus, digest_of
-from .geojson import FURTHEST, read_areas
+from .geojson import FURTHEST, read_features
 from .tiling import Region
 
 Ring = npt.NDArray[np.float64]
+#: Points times edges that are compared at once.
+_COMPARED = 1 << 22
+#: Letters of a name at most.
+_LONGEST_NAME = 200
 
 
 class Polygons(Focus):
@@ -29,6 +34,8 @@ class Polygons(Focus):
         inside where it lies within an odd number of a polygon's rings. One without rings is left out.
     source
         The file they come from.
+    names
+        What each polygon is called; by its number where nothing is given.
 
     Attributes
     ----------
@@ -36,9 +43,16 @@ class Polygons(Focus):
         How many were left out.
     """
 
-    def __init__(self, polygons: Sequence[Sequence[Ring]], source: str | None = None) -> None:
+    def __init__(
+        self,
+        polygons: Sequence[Sequence[Ring]],
+        source: str | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
         self.source = source
-        self.polygons = tuple(tuple(rings) for rings in polygons if len(rings))
+        called = [numbered(number) for number in range(1, len(polygons) + 1)] if names is None else names
+        kept = [(tuple(rings), name) for rings, name in zip(polygons, called, strict=True) if len(rings)]
+        self.polygons, self.names = tuple(rings for rings, _ in kept), tuple(name for _, name in kept)
         self.n_empty = len(polygons) - len(self.polygons)
         # Edges from every vertex to the next, as rows of (x0, y0, x1, y1).
         self._edges = [
@@ -79,11 +93,14 @@ class Polygons(Focus):
             raise UsageError(
                 f"roi: wanted a path or polygons, each an array of (n, 2) x and y in pixels: {error}"
             ) from None
-        return cls._checked(polygons, None, height, width)
+        return cls._checked(polygons, None, None, height, width)
 
     @classmethod
     def read(cls, path: str | Path, height: int, width: int) -> Polygons:
         """Read the polygons of a GeoJSON file, as QuPath exports annotations; also ``.gz``.
+
+        They are called as the file's features are: by their name, else by their class, else by their place
+        among those that have an area.
 
         Parameters
         ----------
@@ -97,13 +114,19 @@ class Polygons(Focus):
         UsageError
             The file cannot be read, holds no polygon, or none inside the image.
         """
-        polygons = read_areas(Path(path))
-        return cls._checked(polygons, str(path), height, width)
+        polygons, names = [], []
+        for number, feature in enumerate(read_features(Path(path)), 1):
+            called = _plain(feature.name) or _plain(feature.classification) or numbered(number)
+            polygons += feature.polygons
+            names += [called] * len(feature.polygons)
+        return cls._checked(polygons, names, str(path), height, width)
 
     @classmethod
-    def _checked(cls, polygons: list[list[Ring]], source: str | None, height: int, width: int) -> Polygons:
+    def _checked(
+        cls, polygons: list[list[Ring]], names: list[str] | None, source: str | None, height: int, width: int
+    ) -> Polygons:
         name = source or "roi"
-        made = cls(polygons, source)
+        made = cls(polygons, source, names)
         if not made.polygons:
             what = f"its {made.n_empty} polygons are empty" if made.n_empty else "holds no polygon"
             raise UsageError(f"{name}: {what}; draw an area and export it as GeoJSON")
@@ -117,7 +140,9 @@ class Polygons(Focus):
     def scaled(self, tall: float, wide: float) -> Polygons:
         """Return the polygons in pixels of another size: y times ``tall``, x times ``wide``."""
         factors = np.array([wide, tall])
-        return Polygons([[ring * factors for ring in rings] for rings in self.polygons], self.source)
+        return Polygons(
+            [[ring * factors for ring in rings] for rings in self.polygons], self.source, self.names
+        )
 
     def within(self, height: int, width: int) -> Region:
         """Return the smallest rectangle of an image of some size that holds what they have of it."""
@@ -125,6 +150,13 @@ class Polygons(Focus):
         y0, x0 = np.clip(np.floor(low), 0, (height - 1, width - 1)).astype(int).tolist()
         y1, x1 = np.clip(np.ceil(high), (y0 + 1, x0 + 1), (height, width)).astype(int).tolist()
         return Region(y0, x0, y1 - y0, x1 - x0)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Smallest y and x, largest y and x of all corners."""
+        y0, x0 = self._boxes[:, :2].min(0).tolist()
+        y1, x1 = self._boxes[:, 2:].max(0).tolist()
+        return y0, x0, y1, x1
 
     def touches(self, region: Region) -> bool:
         """Return whether any polygon and a rectangle overlap."""
@@ -148,6 +180,50 @@ class Polygons(Focus):
         for edges in cut:
             found |= _fill(edges, region)
         return None if found.all() else found
+
+    def holding(self, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+        """Return whether any polygon holds each of some points, x and y from the image's corner; shape (n,).
+
+        A pixel's centre is held where :meth:`inside` says so of the pixel.
+        """
+        found = np.zeros(len(y), np.bool_)
+        if not len(y):
+            return found
+        y0, x0, y1, x1 = self._boxes.T
+        for number in np.flatnonzero((y0 <= y.max()) & (y1 >= y.min()) & (x0 <= x.max()) & (x1 >= x.min())):
+            near = np.flatnonzero(
+                ~found & (y >= y0[number]) & (y < y1[number]) & (x >= x0[number]) & (x < x1[number])
+            )
+            if len(near):
+                found[near] = _hold(self._edges[number], y[near], x[near])
+        return found
+
+
+def numbered(number: int) -> str:
+    """Return what a region without a name is called."""
+    return f"region {number}"
+
+
+def _plain(name: str) -> str:
+    """Return a name as one line that every file takes."""
+    return " ".join(readable(name).split())[:_LONGEST_NAME]
+
+
+def _hold(edges: npt.NDArray[np.float64], y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return whether one polygon holds each of some points, even-odd, as :func:`_fill` has it."""
+    low, high = np.minimum(edges[:, 1], edges[:, 3]), np.maximum(edges[:, 1], edges[:, 3])
+    edges = edges[(low <= y.max()) & (high > y.min())]
+    held = np.zeros(len(y), np.bool_)
+    step = max(1, _COMPARED // max(1, len(edges)))
+    for start in range(0, len(y), step):
+        part = slice(start, start + step)
+        py, px = y[part, None], x[part, None]
+        ax, ay, bx, by = edges.T
+        crossed = (np.minimum(ay, by) <= py) & (py < np.maximum(ay, by))
+        with np.errstate(divide="ignore", invalid="ignore"):  # level edges are crossed by nothing
+            at = ax + (py - ay) * ((bx - ax) / (by - ay))
+        held[part] = np.count_nonzero(crossed & (at <= px), axis=1) & 1
+    return held
 
 
 def _rings(polygon: Any) -> list[Ring]:

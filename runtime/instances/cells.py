@@ -62,7 +62,9 @@ class Cells:
         * ``touches_border``: whether a pixel lies on the edge of the image;
         * ``mean_intensity_0``…: by image channel, in raw units;
         * ``mean_od_0``…, ``max_od_0``…: mean and largest optical density by stain, where stains were asked
-          for: see :mod:`cellseg.runtime.intensity.stains`.
+          for: see :mod:`cellseg.runtime.intensity.stains`;
+        * ``roi``, where regions of interest were given: the number of the smallest one that holds the
+          centroid, from 0, or -1.
     outline
         Shape (P, 2): x and y of the corners of the exterior rings along the pixels' edges, clockwise
         on the screen, closed implicitly, without collinear points. A cell of one pixel at (0, 0) is
@@ -85,6 +87,10 @@ class Cells:
     def without_outlines(self) -> Cells:
         """Return the same columns with rings of no points."""
         return Cells(self.columns, self.outline[:0], np.zeros_like(self.outline_start))
+
+    def with_column(self, name: str, values: NDArray[np.generic]) -> Cells:
+        """Return the same with one more column."""
+        return Cells({**self.columns, name: values}, self.outline, self.outline_start)
 
     @classmethod
     def empty(cls, image_channels: int = 0, stains: int = 0) -> Cells:

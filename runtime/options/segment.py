@@ -149,7 +149,8 @@ class SegmentOptions:
             group="Image",
             column=True,
             metavar="FILE",
-            text="Look only inside the areas of a GeoJSON file, as from QuPath; cells are cut at their edge.",
+            text="Look only inside the areas of a GeoJSON file, as from QuPath, and count by their names; "
+            "cells are cut at their edge.",
         ),
     ] = None
     tissue: Annotated[

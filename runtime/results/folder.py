@@ -141,6 +141,7 @@ def _subject(setup: Setup, picture: NDArray[Any] | Callable[[], NDArray[Any]]) -
         space=f"{name} {spec.weights_sha256 or spec.name}",
         picture=picture,
         regions=setup.regions,
+        region_names=() if setup.named is None else setup.named.names,
         heads=spec.head_names,
         seen=(setup.reader.height, setup.reader.width),
     )

@@ -8,10 +8,17 @@ from ..common.spelling import option
 from ..instances import Stats
 from ..options import SegmentOptions
 from ..streaming.progress import Progress
+from ..streaming.regions import RegionCounter
 from ..streaming.setup import Setup
 
 
-def notes_of(setup: Setup, last: Progress, stats: Stats, options: SegmentOptions) -> tuple[str, ...]:
+def notes_of(
+    setup: Setup,
+    last: Progress,
+    stats: Stats,
+    options: SegmentOptions,
+    regions: RegionCounter | None = None,
+) -> tuple[str, ...]:
     """Return what the user should know about this run, one line each."""
     slide = setup.slide
     notes = [*slide.notes]
@@ -41,6 +48,15 @@ def notes_of(setup: Setup, last: Progress, stats: Stats, options: SegmentOptions
         total = setup.regions.n_empty + len(setup.regions.polygons)
         notes.append(
             f"{setup.regions.n_empty} of the {total} regions of interest are empty and were left out"
+        )
+    if regions is not None and regions.overlap:
+        notes.append(
+            "regions of interest overlap: a cell counts in each that holds its centre, and its roi is the "
+            "smallest of them"
+        )
+    if regions is not None and regions.outside:
+        notes.append(
+            f"{regions.outside:,} cells at the edge of a region of interest have their centre in none"
         )
     if stats.unmeasured:
         notes.append(

@@ -127,12 +127,28 @@ class StainsRecord(Record):
     estimated: bool = False
 
 
+class RegionRecord(Record):
+    """What was found in a region of interest: all polygons of one name."""
+
+    name: str
+    polygons: int
+    #: Pixels of the image whose centre lies inside.
+    pixels: int
+    #: Cells whose centroid lies inside, also of smaller regions in it.
+    cells: int
+    #: Not where no pixel of the image lies inside.
+    cells_per_megapixel: float | None
+    #: Where the scale is known.
+    cells_per_mm2: float | None
+
+
 class FocusRecord(Record):
     """Where was looked."""
 
-    #: File of the regions of interest.
+    #: File of the regions of interest, and how many polygons it holds.
     roi: str | None
     regions: int
+    by_name: tuple[RegionRecord, ...] = ()
     tissue_part: float | None
     looked_at_part: float
     tiles_skipped: int

@@ -15,6 +15,7 @@ from ..common.names import readable
 from ..instances import Stats
 from ..options import SegmentOptions
 from ..streaming.progress import Progress
+from ..streaming.regions import RegionCounter
 from ..streaming.setup import Setup
 from .identity import Source, described
 from .record import (
@@ -24,6 +25,7 @@ from .record import (
     ImageRecord,
     LookRecord,
     ModelRecord,
+    RegionRecord,
     RunRecord,
     SecondsRecord,
     SettingsRecord,
@@ -58,6 +60,8 @@ class Report:
     notes: tuple[str, ...]
     #: Why the cells may not be right.
     doubts: tuple[str, ...] = ()
+    #: Cells by region of interest.
+    regions: RegionCounter | None = None
 
     def record(self) -> RunRecord:
         """Return all of it, as in ``run.json``."""
@@ -178,10 +182,29 @@ class Report:
         return FocusRecord(
             roi=None if regions is None or regions.source is None else readable(regions.source),
             regions=0 if regions is None else len(regions.polygons),
+            by_name=self._by_name(),
             tissue_part=None if setup.tissue is None else setup.tissue.part,
             looked_at_part=covered.part,
             tiles_skipped=tiles - covered.count,
             skipped_part=1 - covered.count / tiles,
+        )
+
+    def _by_name(self) -> tuple[RegionRecord, ...]:
+        named, counted = self.setup.named, self.regions
+        if named is None or counted is None:
+            return ()
+        area = None if self.setup.pixel_size is None else (self.setup.pixel_size / 1000) ** 2
+        found = zip(named.names, named.parts, named.pixels, counted.cells.tolist(), strict=True)
+        return tuple(
+            RegionRecord(
+                name=name,
+                polygons=len(part.polygons),
+                pixels=pixels,
+                cells=cells,
+                cells_per_megapixel=cells / pixels * 1e6 if pixels else None,
+                cells_per_mm2=cells / (pixels * area) if pixels and area else None,
+            )
+            for name, part, pixels, cells in found
         )
 
     def _counts(self) -> CountsRecord:

@@ -123,8 +123,8 @@ class Result:
             from ..writers.table import measured
 
             assert self._cells is not None
-            image = self.record.image
-            return measured(self._cells, image.channels, image.pixel_size_um, self._stains)
+            image, regions = self.record.image, [region.name for region in self.record.focus.by_name]
+            return measured(self._cells, image.channels, image.pixel_size_um, self._stains, regions=regions)
         from .stored import read_table
 
         return read_table(self.folder)

@@ -63,7 +63,8 @@ class Memory(Target):
         """Make the label image."""
         slide = setup.slide
         self._labels = np.empty((slide.height, slide.width), np.int32)
-        self._tables = [Cells.empty(slide.channels, len(setup.stains or ()))]
+        none = Cells.empty(slide.channels, len(setup.stains or ()))
+        self._tables = [none if setup.named is None else none.with_column("roi", np.empty(0, np.int32))]
         return Opened((self,))
 
     def write(self, strip: Strip) -> None:

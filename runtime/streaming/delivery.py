@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from ..common.threads import Channel, Flow
 from ..instances import Strip
 from ..instances.full_resolution import FullResolution
+from .regions import RegionCounter
 from .setup import Sink
 
 #: Strips that may wait for each writer.
@@ -29,10 +30,18 @@ class Delivery:
         Take every strip, in order. The stage is called as the sink's attribute ``stage`` says.
     back
         How strips become strips of the slide.
+    regions
+        Says of each cell in which region of interest it lies.
     """
 
-    def __init__(self, flow: Flow, sinks: Iterable[Sink], back: FullResolution | None) -> None:
-        self._back = back
+    def __init__(
+        self,
+        flow: Flow,
+        sinks: Iterable[Sink],
+        back: FullResolution | None,
+        regions: RegionCounter | None = None,
+    ) -> None:
+        self._back, self._regions = back, regions
         self._first: Channel[Strip] | None = None
         self._channels: list[Channel[Strip]] = []
         if back is not None:
@@ -47,7 +56,16 @@ class Delivery:
 
     def put(self, strip: Strip) -> None:
         """Hand over the next strip, as soon as there is room."""
-        for channel in self._channels if self._first is None else [self._first]:
+        if self._first is not None:
+            self._first.put(strip)
+        else:
+            self._share(strip)
+
+    def _share(self, strip: Strip) -> None:
+        """Hand a strip of the slide to all sinks."""
+        if self._regions is not None:
+            strip = self._regions(strip)
+        for channel in self._channels:
             channel.put(strip)
 
     def close(self) -> None:
@@ -59,9 +77,7 @@ class Delivery:
         assert self._first is not None
         assert self._back is not None
         for strip in self._first:
-            written = self._back.strip(strip)
-            for channel in self._channels:
-                channel.put(written)
+            self._share(self._back.strip(strip))
         for channel in self._channels:
             channel.close()
 

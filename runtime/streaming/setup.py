@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ..backends import Backend
 from ..geometry.coverage import Coverage
+from ..geometry.named import NamedRegions
 from ..geometry.regions import Polygons
 from ..geometry.tiling import TileGrid
 from ..geometry.tissue import Tissue
@@ -54,6 +55,8 @@ class Setup:
     #: Regions of interest in pixels of the slide, and tissue in pixels of ``reader``, where given.
     regions: Polygons | None = None
     tissue: Tissue | None = None
+    #: The regions by their names.
+    named: NamedRegions | None = None
     #: Whose optical densities are measured, and what the user should know of that.
     stains: Stains | None = None
     stains_note: str | None = None

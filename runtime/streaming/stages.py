@@ -32,6 +32,7 @@ from .batches import Flight, Slot
 from .delivery import Delivery
 from .journal import Journal
 from .progress import EngineClock, Progress
+from .regions import RegionCounter
 from .setup import Setup, Sink
 from .stitch import open_stitcher
 
@@ -105,7 +106,9 @@ class SlideRun:
         self._canvases = Recycler(CANVASES)
         for name in ("read", "gather", "stitch", "split"):
             flow.stage(name, getattr(self, f"_{name}"))
-        self._delivery = Delivery(flow, sinks, setup.to_full_resolution)
+        #: Cells by region of interest, where there are any.
+        self.regions = None if setup.named is None else RegionCounter(setup.named)
+        self._delivery = Delivery(flow, sinks, setup.to_full_resolution, self.regions)
 
     def run(self, tick: Callable[[Progress], None] | None = None) -> Progress:
         """Run to the end.

@@ -59,6 +59,9 @@ class GeoJson(Writer):
     space
         Text that decides the identifiers together with the labels, for example the names of image and
         model: the same run gives the same identifiers, another image gives others.
+    regions
+        Names of the regions of interest, to which the column ``roi`` of the cells points; the cells say it in
+        QuPath's ``metadata``.
     intensity_decimals
         Digits behind the point of intensities.
     """
@@ -73,13 +76,14 @@ class GeoJson(Writer):
         pixel_size: float | None = None,
         stains: Sequence[str] = (),
         space: str = "",
+        regions: Sequence[str] = (),
         intensity_decimals: int = 2,
     ) -> None:
         self.path = path
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
         self._stains = tuple(stains)
-        self._layout = _Layout(self._channels, pixel_size, self._stains, space, intensity_decimals)
+        self._layout = _Layout(self._channels, pixel_size, self._stains, space, intensity_decimals, regions)
         self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
@@ -161,6 +165,7 @@ class _Layout:
         stains: tuple[str, ...],
         space: str,
         intensity_decimals: int,
+        regions: Sequence[str],
     ) -> None:
         columns = {"Label": ("label", 0), "Area px^2": ("area", 0)}
         if pixel_size is not None:
@@ -185,12 +190,17 @@ class _Layout:
         keys = [names[0], *(b"," + name for name in names[1:])]
         self._keys = np.frombuffer(b"".join(keys), np.uint8)
         self._key_start = np.cumsum([0, *map(len, keys)]).astype(np.int32)
+        places = [b"", *(b',"metadata":{"roi":' + json.dumps(name).encode() + b"}" for name in regions)]
+        self._said = np.frombuffer(b"".join(places), np.uint8)
+        self._said_start = np.cumsum([0, *map(len, places)]).astype(np.int32)
+        self._longest = max(map(len, places))
         digest = hashlib.sha256(space.encode()).digest()
         self._space = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
     def capacity(self, cells: Cells) -> int:
         """Return how many bytes the features of some cells have at most."""
-        return int(capacity(len(cells), len(cells.outline), len(self._columns), len(self._keys)))
+        keys = len(self._keys) + self._longest
+        return int(capacity(len(cells), len(cells.outline), len(self._columns), keys))
 
     def write(self, cells: Cells, values: dict[str, Any], out: NDArray[np.uint8]) -> int:
         """Write the features of some cells, each followed by a comma; return how many bytes they have."""
@@ -203,6 +213,8 @@ class _Layout:
         # Outlines of a slide that was enlarged for the model run between its pixels.
         digits = OUTLINE_DECIMALS if cells.outline.dtype.kind == "f" else 0
         outline = np.rint(cells.outline * 10**digits) if digits else cells.outline
+        roi = cells.columns.get("roi")
+        says = np.zeros(len(cells), np.int32) if roi is None else np.asarray(roi, np.int32) + 1
         length: int = write_features(
             np.ascontiguousarray(outline, np.int32),
             digits,
@@ -212,6 +224,9 @@ class _Layout:
             self._decimals,
             self._keys,
             self._key_start,
+            says,
+            self._said,
+            self._said_start,
             *self._space,
             out,
         )

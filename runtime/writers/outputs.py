@@ -45,6 +45,8 @@ class Subject:
     picture: NDArray[Any] | Callable[[], NDArray[Any]]
     #: Regions of interest in pixels.
     regions: Polygons | None
+    #: What they are called, each name once.
+    region_names: tuple[str, ...]
     #: Names of the network's planes, and their size.
     heads: tuple[str, ...]
     seen: tuple[int, int]
@@ -62,7 +64,12 @@ class Subject:
     @property
     def columns(self) -> dict[str, Any]:
         """What every table is told."""
-        return {"pixel_size": self.pixel_size, "channel_names": self.channels, "stains": self.stains}
+        return {
+            "pixel_size": self.pixel_size,
+            "channel_names": self.channels,
+            "stains": self.stains,
+            "regions": self.region_names,
+        }
 
 
 @dataclass(frozen=True, slots=True)

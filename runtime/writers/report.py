@@ -74,6 +74,7 @@ def page(
         section(
             "The picture", embed(overview, "jpeg", "The picture with the outlines of the cells"), "picture"
         ),
+        section("Regions of interest", regions(record)),
         section("Close up", "".join(_closeup(each, record) for each in closeups), "closeups"),
         section("The cells", charts(record, summary), "charts"),
         section("Density", embed(density, "png", "Map of cell density"), "density"),
@@ -167,6 +168,29 @@ def _closeup(each: Closeup, record: Record) -> str:
     )
 
 
+def regions(record: Record) -> str:
+    """Return a table of the regions of interest; nothing where there are none."""
+    found = record.get("focus", {}).get("by_name", ())
+    if not found:
+        return ""
+    scale = record["image"].get("pixel_size_um")
+    per, area = ("mm²", (scale / 1000) ** 2) if scale else ("megapixel", 1e-6)
+    rows = []
+    for each in found:
+        density = each["cells_per_mm2" if scale else "cells_per_megapixel"]
+        pieces = f" <span class=hint>{each['polygons']:,} areas</span>" if each["polygons"] > 1 else ""
+        rows.append(
+            f"<tr><th scope=row>{html.escape(each['name'])}{pieces}"
+            f"<td class=number>{each['cells']:,}<td class=number>{each['pixels'] * area:,.4g}"
+            f"<td class=number>{'–' if density is None else f'{density:,.0f}'}"
+        )
+    head = "".join(
+        f"<th scope=col{' class=number' if number else ''}>{title}"
+        for number, title in enumerate(("region", "cells", per, f"cells per {per}"))
+    )
+    return f"<table><tr>{head}{''.join(rows)}</table>"
+
+
 def charts(record: Record, summary: Summary) -> str:
     """Return histograms of the cells."""
     scale = record["image"].get("pixel_size_um")
@@ -233,6 +257,8 @@ def _settings(record: Record) -> Iterable[str]:
     """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
     for part in ("engine", "model", "settings", "sizing", "focus", "counts", "seconds", "versions"):
         for name, value in _flat(record.get(part, {})):
+            if name == "by_name":  # has a table of its own
+                continue
             yield f"<tr><th scope=row>{part}<td>{html.escape(name)}<td>{html.escape(value)}"
 
 

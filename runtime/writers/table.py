@@ -25,7 +25,11 @@ GROUP = 1 << 16
 
 
 def table_columns(
-    channel_names: Sequence[str], pixel_size: float | None, stains: Sequence[str] = ()
+    channel_names: Sequence[str],
+    pixel_size: float | None,
+    stains: Sequence[str] = (),
+    *,
+    regions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return name and Arrow type of every column, in order.
 
@@ -37,6 +41,8 @@ def table_columns(
         Micrometres a pixel; columns in µm are there only where it is known.
     stains
         Names of the stains whose optical densities were measured.
+    regions
+        Names of the regions of interest; the column ``roi`` is there only where there are any.
     """
     f8, i4 = pa.float64(), pa.int32()
     micro = pixel_size is not None
@@ -51,7 +57,8 @@ def table_columns(
         columns |= {"perimeter_um": f8}
     columns |= {"eccentricity": f8, "solidity": f8, "mean_probability": f8, "score": f8}
     columns |= dict.fromkeys([*intensity_columns(channel_names), *stain_columns(stains)], f8)
-    return columns | {"touches_border": pa.bool_()}
+    columns |= {"touches_border": pa.bool_()}
+    return columns | ({"roi": pa.string()} if regions else {})
 
 
 def intensity_columns(channel_names: Sequence[str]) -> list[str]:
@@ -76,7 +83,12 @@ def _columns(what: str, of: Sequence[str]) -> list[str]:
 
 
 def measured(
-    cells: Cells, channel_names: Sequence[str], pixel_size: float | None, stains: Sequence[str] = ()
+    cells: Cells,
+    channel_names: Sequence[str],
+    pixel_size: float | None,
+    stains: Sequence[str] = (),
+    *,
+    regions: Sequence[str] = (),
 ) -> dict[str, npt.NDArray[Any]]:
     """Return the values of every column of :func:`table_columns` for some cells.
 
@@ -95,7 +107,11 @@ def measured(
         values["centroid_x_um"] = (values["centroid_x"] + 0.5) * pixel_size
         values["area_um2"] = values["area"] * pixel_size**2
         values["perimeter_um"] = values["perimeter"] * pixel_size
-    return {name: values[name] for name in table_columns(channel_names, pixel_size, stains)}
+    if regions:
+        # The last name is that of -1.
+        values["roi"] = np.array([*regions, None], object)[cells.columns["roi"]]
+    wanted = table_columns(channel_names, pixel_size, stains, regions=regions)
+    return {name: values[name] for name in wanted}
 
 
 class CellTable(Writer):
@@ -111,6 +127,8 @@ class CellTable(Writer):
         Micrometres a pixel, where known.
     stains
         Names of the stains whose optical densities were measured.
+    regions
+        Names of the regions of interest, to which the column ``roi`` of the cells points.
     """
 
     stage = "table"
@@ -122,16 +140,17 @@ class CellTable(Writer):
         channel_names: Sequence[str] = (),
         pixel_size: float | None = None,
         stains: Sequence[str] = (),
+        regions: Sequence[str] = (),
     ) -> None:
         self.path = path
         if path.suffix == ".csv":
             self.stage = "csv"
         self._channels = tuple(channel_names)
         self._pixel_size = pixel_size
-        self._stains = tuple(stains)
+        self._stains, self._regions = tuple(stains), tuple(regions)
         told = {"pixel_size_um": pixel_size, "channels": self._channels}
         told |= {"stains": self._stains} if stains else {}
-        columns = table_columns(channel_names, pixel_size, stains)
+        columns = table_columns(channel_names, pixel_size, stains, regions=regions)
         self._schema = pa.schema(list(columns.items()), metadata={"cellseg": json.dumps(told)})
         self._cells = CellBlocks(GROUP)
         self._committed = False
@@ -155,7 +174,7 @@ class CellTable(Writer):
 
     def _put(self, cells: Cells) -> None:
         """Write one row group."""
-        values = measured(cells, self._channels, self._pixel_size, self._stains)
+        values = measured(cells, self._channels, self._pixel_size, self._stains, regions=self._regions)
         arrays = [
             pa.array(np.asarray(values[field.name]), type=field.type, from_pandas=True)  # NaN is null
             for field in self._schema

@@ -9,7 +9,7 @@ import pytest
 
 from cellseg.runtime import segment
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.geometry.geojson import read_areas
+from cellseg.runtime.geometry.geojson import read_features
 from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
@@ -93,14 +93,14 @@ def test_bombs_and_what_is_no_file(tmp_path):
     path.write_bytes(gzip.compress(b'{"type":"Polygon","coordinates":[' + b"[]," * 8_000_000 + b"[]]}", 9))
     assert path.stat().st_size < 40_000
     with pytest.raises(UsageError, match="of memory; at most"):
-        read_areas(path)
+        read_features(path)
     path.write_bytes(gzip.compress(b"[" * 200_000))
     with pytest.raises(UsageError, match="too deeply"):
-        read_areas(path)
+        read_features(path)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UsageError, match="it is a pipe, wanted a file"):
-        read_areas(path)
+        read_features(path)
     with pytest.raises(UsageError, match="it is a device, wanted a file"):
         segment(np.zeros((64, 64), np.uint8), LocalEngine(local_spec()), roi="/dev/zero")
 

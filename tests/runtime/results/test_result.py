@@ -166,7 +166,7 @@ def test_the_report_lists_what_there_is(picture: np.ndarray, engine: LocalEngine
     }  # fmt: skip
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in files - {"report.html", "run.json"}:
-        assert f"<th>{name}<td>" in page
+        assert f"<th scope=row>{name}<td>" in page
     assert json.loads((tmp_path / "out" / "run.json").read_text())["options"]["labels"] == "tiff"
 
 

@@ -8,9 +8,12 @@ import pytest
 
 from cellseg.runtime.common.threads import Flow
 from cellseg.runtime.errors import OutputError
+from cellseg.runtime.geometry.named import NamedRegions
+from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.instances import Cells, Strip
 from cellseg.runtime.instances.full_resolution import FullResolution
 from cellseg.runtime.streaming.delivery import Delivery
+from cellseg.runtime.streaming.regions import RegionCounter
 
 
 class Taker:
@@ -58,6 +61,33 @@ def test_strips_are_rescaled_once_for_all() -> None:
     flow = deliver(sinks, 5, FullResolution(20, 6, 40, 12))
     assert sinks[0].rows == sinks[1].rows == [(8 * i, 8) for i in range(5)]
     assert "rescale" in flow.clocks
+
+
+def test_regions_are_told_in_the_slides_own_pixels() -> None:
+    class Roi(Taker):
+        def write(self, strip: Strip) -> None:
+            self.rows += strip.cells.columns["roi"].tolist()
+
+    flow, sink = Flow(), Roi("one")
+    left = Polygons([[np.array([[0, 0], [9, 0], [9, 40], [0, 40]], float)]])
+    counter = RegionCounter(NamedRegions(left, 40, 12))
+    delivery = Delivery(flow, [sink], FullResolution(20, 6, 40, 12), counter)
+    columns = Cells.empty().columns | {name: np.array([1.0, 4.0]) for name in ("centroid_y", "centroid_x")}
+    columns |= {
+        name: np.zeros(2, values.dtype) for name, values in columns.items() if not name.startswith("centroid")
+    }
+    ring = np.array([[1, 1], [2, 1], [2, 2], [1, 2]] * 2, np.int32)
+
+    def make() -> None:
+        delivery.put(Strip(0, np.zeros((4, 6), np.int32), Cells(columns, ring, np.array([0, 4, 8]))))
+        delivery.close()
+
+    flow.stage("make", make)
+    flow.run()
+    # Their centres lie at 3 and 9 of the slide's twelve columns.
+    assert sink.rows == [0, -1]
+    assert counter.cells.tolist() == [1]
+    assert counter.outside == 1
 
 
 def test_a_writer_that_waits_does_not_hold_up_another() -> None:
