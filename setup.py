@@ -71,7 +71,7 @@ class BuildKernels(build_ext):
         super().build_extensions()
 
     def copy_extensions_to_source(self) -> None:
-        """Put the kernels beside their stubs; remove those of older builds, which Python would take first."""
+        """Put the kernels next to their stubs; remove older builds, which Python would take first."""
         super().copy_extensions_to_source()
         built = {Path(self.get_ext_filename(extension.name)).name for extension in self.extensions}
         for path in Path("runtime/kernels").iterdir():

@@ -1,4 +1,4 @@
-"""Add to a bill of materials what the wheel itself carries beside our own code: a script and the models.
+"""Add to a bill of materials what the wheel itself carries besides our own code: a script and the models.
 
 python .ci/bundled.py dist/cellseg-V.cdx.json
 """

@@ -209,7 +209,7 @@ def show(table: dict[str, dict[str, dict[str, float]]]) -> None:
 )
 @click.option("--seeds", default=3, show_default=True, help="Seeds 0, 1, … of each variant.")
 @click.option("--trials", default=50, show_default=True, help="Settings of the splitter to try.")
-@click.option("--every", default=12, show_default=True, help="One training image in so many tunes it.")
+@click.option("--every", default=12, show_default=True, help="Of this many training images one tunes it.")
 @click.option("--models", is_flag=True, help="Compare networks, each with and without the branches.")
 @click.option("--only", multiple=True, metavar="VARIANT", help="Variants; by default all.")
 def main(

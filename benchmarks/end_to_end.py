@@ -17,7 +17,7 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
   what the busiest thread could carry alone: more cores do not help beyond that.
 
 ``--null-engine`` measures the last only, on an image of any size that is made as it is read.
-``--simulate MPX_S`` does so with an engine that takes the time of so many megapixels a second, without a
+``--simulate MPX_S`` does so with an engine that takes the time that MPX_S megapixels a second take, without a
 processor, as a GPU would; ``simulated_ratio`` is how much of that is left end to end.
 ``--cores 1,2`` measures each number of cores in a process of its own; ``scaling`` is relative to the first.
 ``--once`` measures the first only, on such an image: for sizes at which an engine takes a quarter of an hour.
@@ -63,7 +63,7 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def engine_alone(backend: Backend, batches: int) -> None:
-    """Run so many batches through an engine, as many in flight as it likes."""
+    """Run a number of batches through an engine, as many in flight as it likes."""
     rng = np.random.default_rng(0)
     slots = [(backend.new_batch(), backend.new_planes()) for _ in range(backend.in_flight)]
     for batch, _ in slots:
@@ -156,7 +156,7 @@ def sweep(sizes: tuple[str, ...], options: list[str]) -> list[dict[str, Any]]:
 
 
 def show_sweep(found: list[dict[str, Any]]) -> None:
-    """Print time and memory beside the size, and each relative to the first."""
+    """Print time and memory by size, and each relative to the first."""
 
     def pace(one: dict[str, Any]) -> float:
         return float(one["seconds"]["total"]) / (one["width"] * one["height"] / 1e6)
@@ -212,7 +212,7 @@ def parse_cores(_context: click.Context, _option: click.Parameter, text: str | N
 @click.option(
     "--simulate", type=float, metavar="MPX_S", help="The same, with an engine that takes time only."
 )
-@click.option("--cores", callback=parse_cores, metavar="N,N…", help="Measure that on so many cores each.")
+@click.option("--cores", callback=parse_cores, metavar="N,N…", help="Measure that on each number of cores.")
 @click.option("--once", is_flag=True, help="Measure one run with the engine only.")
 @click.option("--json", "target", type=click.Path(path_type=Path), help="Write the figures.")
 def main(

@@ -4,7 +4,7 @@
 
 For each number of pictures, or a few less, evenly chosen from DATA/train: ``cellseg-train finetune`` on them
 from ``nuclei``, ``cellseg-export``, ``cellseg-tune`` on the same pictures, and ``cellseg-eval`` on DATA/val,
-which nothing was chosen by: the last weights count, not the best ones. Beside it stand ``nuclei`` as it is,
+which nothing was chosen by: the last weights count, not the best ones. Next to it stand ``nuclei`` as it is,
 ``nuclei`` only tuned, and the same training from nothing, each on the first number of pictures given.
 
 A training that was interrupted goes on where it stopped. ``finetune.json`` lies in the folder at the end.
@@ -27,7 +27,7 @@ HEADS = "mask,boundary,density"
 
 
 def call(command: str, *arguments: object) -> None:
-    """Run one of our commands beside this Python, and end where it fails."""
+    """Run one of our commands, from this Python's folder, and end where it fails."""
     subprocess.run([Path(sys.executable).parent / command, *map(str, arguments)], check=True)
 
 

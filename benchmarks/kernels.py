@@ -5,7 +5,7 @@
 Every call runs on one core; rates are pixels per second of processor time, so that other programs
 count as little as possible, and the best of several rounds in turn.
 
-*memory copy* beside a tile kernel is a copy that moves as many bytes, read and written together, as the
+*memory copy* next to a tile kernel is a copy that moves as many bytes, read and written together, as the
 kernel does: 16-bit pixels become bytes by reading two and writing one, as much as copying one and a
 half. So the ratio is that of memory bandwidths. Rivals that are not installed are named and left out.
 """

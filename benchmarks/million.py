@@ -51,7 +51,7 @@ END_TO_END = Path(__file__).parent / "results" / "end_to_end.json"
 
 
 def run(height: int, folder: Path | None) -> dict[str, Any]:
-    """Run a slide of so many rows into a folder, or drop its strips; return what it cost."""
+    """Run a slide with a number of rows into a folder, or drop its strips; return what it cost."""
     steady_heap()  # as the command does
     scene = Scene.make(SCENE)
     reader = RepeatedReader(scene.image, height, WIDTH)

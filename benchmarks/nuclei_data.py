@@ -8,7 +8,7 @@
 labels of pictures that nobody has annotated: a nucleus is what a model is sure of, ground is what it is sure
 is none, glass, whatever is pale in red light (eosin, collagen), and areas that were looked at and
 hold no nucleus; of all else nothing is known (:data:`IGNORED`, the configuration's ``ignore_label``). What
-is learned from them is the ground. Look at the overlays that are written beside the tiles.
+is learned from them is the ground. Look at the overlays that are written next to the tiles.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def _fill(rng: np.random.Generator, box: tuple[int, int, int, int], count: int, 
         stretch = rng.uniform(1.0, 1.55)
         long, short = size * np.sqrt(stretch), size / np.sqrt(stretch)
         angle = rng.uniform(0, np.pi)
-        if filled > start and rng.random() < 0.45:  # beside one that is there
+        if filled > start and rng.random() < 0.45:  # touching one that is there
             other = taken[rng.integers(start, filled)]
             way = rng.uniform(0, 2 * np.pi)
             gap = _radius(other, way) + _radius(np.array([0, 0, long, short, angle]), way + np.pi)

@@ -5,7 +5,7 @@
 
 Every graph is made as cellseg-export makes it and run by the runtime's backends over whole images;
 cells are split with the settings of --split (a model or a JSON file) and scored against the labels
-of DIR. ``loss`` is how much AP50 falls against fp32, ± its standard error by drawing images anew
+of DIR. ``loss`` is how much AP50 falls against fp32, ± its standard error by resampling images
 (paired bootstrap): a loss within it says nothing of the precision. The row ``fp32, other engine``
 (--controls) computes the same graph in the same precision in another order, which shows how far
 rounding alone moves the figures.
@@ -152,7 +152,7 @@ def run(way: Way, spec: ModelSpec, files: dict[str, Path]) -> Planes:
 
 
 def standard_error(reference: list[Score], found: list[Score]) -> float:
-    """Return the standard error of the difference of two pooled AP50, over images drawn anew."""
+    """Return the standard error of the difference of two pooled AP50, over resampled images."""
     counts = np.array(
         [[[s.matched[0], s.cells_true + s.cells_pred] for s in scores] for scores in (reference, found)]
     )  # (2, images, 2)

@@ -30,7 +30,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def quality(figures: dict[str, Any]) -> str:
-    """Score the default model on the validation images beside Otsu and watershed."""
+    """Score the default model on the validation images against Otsu and watershed."""
     names = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae")
     rows = []
     for way, groups in figures.items():
@@ -50,7 +50,7 @@ def peers(figures: dict[str, Any]) -> str:
 
 
 def kernels(figures: dict[str, Any]) -> str:
-    """List each kernel beside what one would call instead, on one core."""
+    """List each kernel against what one would call instead, on one core."""
     rows = [
         [case["kernel"], f"{case['mpx_s']:.0f}", name, f"{found['mpx_s']:.1f}", f"{found['ratio']:.2f}"]
         for case in figures["cases"]

@@ -2,7 +2,7 @@
 
     python benchmarks/scales.py datasets/dsb2018/val --factor 0.4 --factor 1 --factor 3 --out scales.json
 
-Each picture of DATA/image and its labels are brought to so many times their size, and segmented as they
+Each picture of DATA/image and its labels are brought to a multiple of their size, and segmented as they
 are (``--diameter none``) and with the size of their cells found (``--diameter auto``). Figures are pooled
 over all pictures, as ``cellseg-eval`` does, at the size that was segmented. The model must know how large
 its cells are; ``--diameter MEDIAN,LOW,HIGH`` says it in its place.
@@ -37,7 +37,7 @@ KEPT = ("images", "cells_true", "cells_pred", "ap50", "ap75", "pq", "aji", "ap50
 
 
 def resized(array: NDArray[Any], factor: float, how: int) -> NDArray[Any]:
-    """Return a picture or labels at so many times their size."""
+    """Return a picture or labels at a multiple of their size."""
     if factor == 1:
         return array
     height, width = (max(1, round(edge * factor)) for edge in array.shape[:2])

@@ -74,7 +74,7 @@ cdef inline bint joined(
 
 
 cdef inline double score_of(double area, const Sums* cell, const ScoreRule* rule) noexcept nogil:
-    """Probability that a cell of so many pixels is right."""
+    """Probability that a cell of a number of pixels is right."""
     cdef double odds = rule.constant + rule.area * log(area)
     cdef int k
     for k in range(PLANES):

@@ -43,16 +43,16 @@ napoleon_use_rtype = False
 
 
 def all_commands() -> list[tuple[str, str, Any]]:
-    """Return name, import path and command of all commands, those beside a command after it."""
+    """Return name, import path and command of all commands, subcommands after their command."""
     found = []
     for name, target in PROJECT["scripts"].items():
         module, _, attribute = target.partition(":")
         values = vars(importlib.import_module(module))
         main = values[attribute]
         found.append((name, target, main))
-        for word in getattr(main, "words", {}).values():
-            (variable,) = [key for key, value in values.items() if value is word]
-            found.append((word.name, f"{module}:{variable}", word))
+        for each in getattr(main, "subcommands", {}).values():
+            (variable,) = [key for key, value in values.items() if value is each]
+            found.append((each.name, f"{module}:{variable}", each))
     return found
 
 

@@ -25,7 +25,7 @@ from cellseg.runtime.model.onnx_metadata import seal
 from cellseg.runtime.model.spec import METADATA_KEY, CellDiameter, Head, ModelSpec, SplitSettings
 from cellseg.train.models.heads import ENCODINGS
 
-from . import half, halo, integer, network, parity, report, sizes, tiles, to_onnx
+from . import fp16, halo, int8, network, parity, report, sizes, tiles, to_onnx
 from .graph import Deployable, Reference, choose_heads
 from .report import Say, line
 
@@ -48,7 +48,7 @@ class Request:
 
     #: ``None`` takes the newest ``best.pt`` under ``work_dirs``.
     checkpoint: Path | None = None
-    #: ``None`` writes beside the checkpoint.
+    #: ``None`` writes next to the checkpoint.
     output: Path | None = None
     #: Heads to keep; ``None`` keeps the mask alone.
     heads: tuple[str, ...] | None = None
@@ -99,7 +99,7 @@ def export(request: Request, say: Say) -> Exported:
     """
     to_onnx.check_opset(request.opset)
     if request.precision == "int8":
-        integer.check_installed()
+        int8.check_installed()
     path = request.checkpoint or network.newest()
     trained = network.load(path)
     heads = choose_heads(trained.config.outputs, request.heads)
@@ -171,7 +171,7 @@ def _check_core(tile: int | str | None, pixels: int) -> None:
 
 
 def _in_half(deployable: Deployable, images: tiles.Tiles, say: Say) -> Deployable:
-    choice = half.choose(deployable, images.images[:HALF_TILES])
+    choice = fp16.choose(deployable, images.images[:HALF_TILES])
     kept = f"{', '.join(choice.single)} in single" if choice.single else "no part needs single"
     say(
         line(
@@ -179,7 +179,7 @@ def _in_half(deployable: Deployable, images: tiles.Tiles, say: Say) -> Deployabl
             f"{kept}; largest value {choice.largest:.4g}, bytes differ by {choice.effect:.3f} in the mean",
         )
     )
-    return half.to_half(deployable, choice.single)
+    return fp16.to_half(deployable, choice.single)
 
 
 def _in_int8(
@@ -195,7 +195,7 @@ def _in_int8(
         folder, trained.config, count=CALIBRATION_TILES, edge=PARITY_EDGE, minimum=FEWEST_CALIBRATION_TILES
     )
     step = max(1, len(images) // HALF_TILES)
-    found = integer.quantise(model, shown.images, images.images[::step], run_graph)
+    found = int8.quantise(model, shown.images, images.images[::step], run_graph)
     kept = f"{', '.join(found.kept)} in floating point" if found.kept else "every part in INT8"
     say(line("int8", f"{kept}; calibrated on {shown.source}"))
     say(
@@ -276,7 +276,7 @@ def _with_fastest(path: Path, spec: ModelSpec, say: Say) -> ModelSpec:
 
 
 def default_output(checkpoint: Path, name: str, precision: Precision) -> Path:
-    """Return where a model goes that no place was named for: beside its checkpoint."""
+    """Return where a model goes that no place was named for: next to its checkpoint."""
     middle = "" if precision == "fp32" else f".{precision}"
     return checkpoint.parent / f"{name}{middle}.onnx"
 

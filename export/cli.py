@@ -57,7 +57,7 @@ _tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "
 @click.command(
     "cellseg-export",
     cls=common.Command,
-    words=[inspect_command],
+    subcommands=[inspect_command],
     examples=[
         ("cellseg-export --heads mask,boundary,density", "The newest best checkpoint, with all its planes."),
         ("cellseg-export best.pt -o mine.onnx --fp16", "A checkpoint by name, in half precision."),
@@ -65,7 +65,7 @@ _tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "
     ],
 )
 @click.argument("checkpoint", type=FILE, required=False)
-@click.option("-o", "--output", type=FILE, help="ONNX file to write; beside the checkpoint by default.")
+@click.option("-o", "--output", type=FILE, help="ONNX file to write; next to the checkpoint by default.")
 @click.option(
     "--heads",
     metavar="NAMES",
@@ -93,7 +93,7 @@ _tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "
     "others as they are; measured where a folder of label images is named.",
 )
 @_advanced("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
-@_tensorrt("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; beside the ONNX by default.")
+@_tensorrt("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; next to the ONNX by default.")
 @_tensorrt("--no-plan", is_flag=True, help="Build no TensorRT plan.")
 @_tensorrt("--flavour", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Engine that builds the plan.")
 @_tensorrt("--batch-sizes", metavar="MIN,OPT,MAX", help="Batch sizes that the plan serves.")
@@ -102,7 +102,7 @@ _tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "
 @_tensorrt("--timing-cache", type=FILE, help="File of the builder's timings (TensorRT).")
 @_tensorrt("--capability", "capabilities", multiple=True, metavar="X.Y", help="Build for it (TensorRT-RTX).")
 @_packages("--triton", type=FILE, metavar="DIR", help="Write a model repository for NVIDIA Triton.")
-@_packages("--bioimageio", is_flag=True, help="Write a bioimage.io package beside the ONNX file.")
+@_packages("--bioimageio", is_flag=True, help="Write a bioimage.io package next to the ONNX file.")
 @_packages("--author", "authors", multiple=True, metavar="NAME", help="Author in that package.")
 @_packages("--license", "license_id", metavar="SPDX", default="Apache-2.0", help="Licence in that package.")
 @_advanced("--opset", type=int, default=20, help="ONNX opset.", show_default=True)

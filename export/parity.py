@@ -40,7 +40,7 @@ class Limits:
     count_difference: float
 
     def among(self, cells: int) -> Limits:
-        """Return the limits as they bind where the trained network finds so many cells.
+        """Return the limits as they bind where the trained network finds that many cells.
 
         Rounding may always cost one cell, which is a large share of few; without rounding, none may differ.
         """
@@ -82,7 +82,7 @@ class Figures:
     cells: int
 
     def beyond(self, limits: Limits) -> list[str]:
-        """Return one phrase for each figure that `limits` does not allow among so many cells."""
+        """Return one phrase for each figure that `limits` does not allow among that many cells."""
         limits = limits.among(self.cells)
         found = []
         for name in Limits.__dataclass_fields__:

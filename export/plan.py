@@ -79,7 +79,7 @@ def _comparison(exported: Exported, say: Say, force: bool) -> Callable[[Path], d
         if not passed and not force:
             raise ModelError(
                 f"{plan.name}: not written, because the plan differs from the trained network beyond its "
-                "limits (see above); --force writes it all the same and records the failure beside it"
+                "limits (see above); --force writes it all the same and records the failure next to it"
             )
         values = {f"plan.{name}": float(value) for name, value in asdict(figures).items()}
         return values | {"plan.passed": float(passed)}

@@ -28,7 +28,7 @@ def line(topic: str, text: str) -> str:
 
 
 def savings(trained: UNet, deployable: Deployable, model: onnx.ModelProto, channels: int, say: Say) -> None:
-    """Tell what was stripped, and what the graph saves beside the trained network."""
+    """Tell what was stripped, and what the graph saves against the trained network."""
     kept = [head.name for head in deployable.heads]
     gone = [name for name in trained.heads.heads if name not in kept] or ["none"]
     edge = 8 * trained.multiple

@@ -124,7 +124,7 @@ def build(
     Parameters
     ----------
     check
-        Called with the finished plan's temporary path, its sidecar beside it, before it takes its
+        Called with the finished plan's temporary path, its sidecar next to it, before it takes its
         place; returns parity figures for the sidecar or raises.
 
     Raises
@@ -172,12 +172,12 @@ def build(
         with replacing(plans.sidecar(plan)) as described:
             write(described, _text(record))
             if check is not None:
-                beside = plans.sidecar(partial)
+                record_path = plans.sidecar(partial)
                 try:
-                    write(beside, _text(record))
+                    write(record_path, _text(record))
                     record = record.model_copy(update={"parity": {**record.parity, **check(partial)}})
                 finally:
-                    beside.unlink(missing_ok=True)
+                    record_path.unlink(missing_ok=True)
                 write(described, _text(record))
         # The sidecar first: one that does not fit its plan is noticed, a plan without one is not used.
     return record.sealed()
@@ -204,7 +204,7 @@ def _check_gpu(engine: Any, flavour: Flavour) -> None:
     if gpu is None or ".".join(map(str, gpu.capability)) in known:
         return
     log = error_log(engine)
-    log.words.clear()
+    log.messages.clear()
     builder = engine.Builder(log)
     network = builder.create_network(0)
     network.mark_output(network.add_identity(network.add_input("least", engine.float32, (1,))).get_output(0))
@@ -213,10 +213,9 @@ def _check_gpu(engine: Any, flavour: Flavour) -> None:
     config.set_compute_capability(engine.ComputeCapability.CURRENT, 0)
     built = builder.build_serialized_network(network, config)
     if built is None or engine.Runtime(log).deserialize_cuda_engine(bytes(memoryview(built))) is None:
-        words = "; ".join(" ".join(text.split()) for text in list(log.words)[-2:]) or "it gave no reason"
         raise BackendError(
             f"{flavour.title} {engine.__version__} does not run on {gpu.name}, of compute capability "
-            f"{'.'.join(map(str, gpu.capability))} (it knows {', '.join(known)}): {words}; TensorRT "
+            f"{'.'.join(map(str, gpu.capability))} (it knows {', '.join(known)}): {log.latest()}; TensorRT "
             f"({FLAVOURS['tensorrt'].install}) and ONNX Runtime (pip install 'cellseg[gpu]') may"
         )
 
@@ -231,7 +230,7 @@ class _Build:
         self.progress = progress
         self.title = f"{flavour.title} {engine.__version__}"
         self.log = error_log(engine)
-        self.log.words.clear()
+        self.log.messages.clear()
 
     def run(self, onnx: Path, graph: bytes) -> tuple[bytes, tuple[str, ...]]:
         """Return the plan of a graph, the content of `onnx`, and the compute capabilities that it is for."""
@@ -240,8 +239,8 @@ class _Build:
         network = builder.create_network(self._flags())
         parser = engine.OnnxParser(network, self.log)
         if not parser.parse(graph):
-            words = [_parser_words(parser.get_error(index)) for index in range(parser.num_errors)]
-            raise ModelError(f"{onnx}: {self.title} cannot parse it: {'; '.join(words) or self._words()}")
+            errors = [_parser_message(parser.get_error(index)) for index in range(parser.num_errors)]
+            raise ModelError(f"{onnx}: {self.title} cannot parse it: {'; '.join(errors) or self._messages()}")
         config = builder.create_builder_config()
         if self.settings.workspace is not None:
             config.set_memory_pool_limit(engine.MemoryPoolType.WORKSPACE, self.settings.workspace)
@@ -256,7 +255,7 @@ class _Build:
             if interrupted.is_set():
                 raise KeyboardInterrupt
         if built is None:
-            raise BackendError(f"{onnx}: {self.title} cannot build it: {self._words()}")
+            raise BackendError(f"{onnx}: {self.title} cannot build it: {self._messages()}")
         self._save_timings(config)
         return bytes(memoryview(built)), capabilities
 
@@ -274,7 +273,7 @@ class _Build:
         profile = builder.create_optimization_profile()
         profile.set_shape(INPUT_NAME, *shapes)
         if config.add_optimization_profile(profile) < 0:
-            raise BackendError(f"{self.title} refuses the profile {shapes}: {self._words()}")
+            raise BackendError(f"{self.title} refuses the profile {shapes}: {self._messages()}")
 
     def _set_capabilities(self, config: Any) -> tuple[str, ...]:
         gpus = list_gpus()
@@ -309,14 +308,14 @@ class _Build:
             with replacing(self.settings.timing_cache) as partial:
                 write(partial, bytes(memoryview(config.get_timing_cache().serialize())))
 
-    def _words(self) -> str:
+    def _messages(self) -> str:
         """Return the engine's own errors, the first as the cause before what follows from it."""
-        telling = [text for text in self.log.words if _NO_GPU_NOISE not in text]
-        chosen = telling or list(self.log.words) or ["it gave no reason"]
+        telling = [text for text in self.log.messages if _NO_GPU_NOISE not in text]
+        chosen = telling or list(self.log.messages) or ["it gave no reason"]
         return "; ".join(dict.fromkeys(" ".join(text.split()) for text in chosen[:3]))
 
 
-def _parser_words(error: Any) -> str:
+def _parser_message(error: Any) -> str:
     where = f" (node {error.node_name()}, {error.node_operator()})" if error.node_operator() else ""
     return " ".join(error.desc().split()) + where
 

@@ -1,4 +1,4 @@
-"""Write constraints.txt and the lock files beside this script, from pyproject.toml. `make lock` calls it.
+"""Write constraints.txt and the lock files next to this script, from pyproject.toml. `make lock` calls it.
 
     python requirements/lock.py [--upgrade]
 

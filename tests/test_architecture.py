@@ -37,8 +37,8 @@ HEAVY = OPTIONAL | {
     "numpy", "cv2", "yaml", "imagecodecs", "openvino", "pyarrow", "pydantic", "tifffile", "zarr", "rich",
 }
 # fmt: on
-#: The wings of the runtime, from the ground up; each may import those below it, none beside it. A module at
-#: the top of the runtime is a wing of its own.
+#: The wings of the runtime, from the ground up; each may import those below it, none of its own layer.
+#: A module at the top of the runtime is a wing of its own.
 LAYERS = (
     ("errors",),
     ("kernels", "common"),
@@ -128,7 +128,7 @@ def test_wings(path: Path) -> None:
 
 
 def test_no_loose_modules() -> None:
-    """Beside the wings the runtime holds its errors, and the functions that Python asks for."""
+    """Besides the wings the runtime holds its errors, and the functions that Python asks for."""
     loose = {path.stem for path in (ROOT / "runtime").glob("*.py")}
     assert loose == {"__init__", "errors", "evaluate", "pipeline"}
     wings = {path.parent.name for path in (ROOT / "runtime").glob("*/__init__.py")}
@@ -273,10 +273,13 @@ def test_help_ends_with_examples(target: str) -> None:
     """Three lines that can be typed as they are: every option in them is one that the command has."""
     module, _, attribute = target.partition(":")
     main = getattr(import_module(module), attribute)
-    for command in (main, *main.words.values()):
+    for command in (main, *main.subcommands.values()):
         assert len(command.examples) == 3, command.name
         known = {
-            option for each in (main, *main.words.values()) for one in each.params for option in one.opts
+            option
+            for each in (main, *main.subcommands.values())
+            for one in each.params
+            for option in one.opts
         }
         for line, text in command.examples:
             assert line.startswith(str(main.name)), line

@@ -26,7 +26,7 @@ def save(
 ) -> None:
     """Write `state` under `path`; a reader sees the old file or the new one, never a part.
 
-    Killed while it writes, it leaves one file beside `path` that the next time overwrites.
+    Killed while it writes, it leaves one file next to `path` that the next time overwrites.
 
     Parameters
     ----------

@@ -41,9 +41,9 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     if output.is_dir() or output.suffix != ".pt":
         raise UsageError(f"-o {output}: wanted a file that ends in .pt")
     from . import checkpoint
-    from .mean import mean
+    from .average import average
 
-    state = mean(checkpoints, counts)
+    state = average(checkpoints, counts)
     checkpoint.save(output, state, "choose another place with -o")
     click.echo(output)
 
@@ -112,7 +112,7 @@ def import_command(
 @click.command(
     "cellseg-train",
     cls=common.Command,
-    words=[mean_command, import_command],
+    subcommands=[mean_command, import_command],
     examples=[
         ("cellseg-train finetune --set dataset_path=datasets/NAME", "Teach the default model your pictures."),
         ("cellseg-train my.yml --preview 8", "See what it would be trained on, and stop."),

@@ -95,7 +95,7 @@ class TrainConfig(BaseModel):
     #: which must be one, or the three of a colour picture.
     channels: list[str | int] | None = None
     #: Network to start from (fine-tuning): a checkpoint, an exported model, or a packaged one by its name;
-    #: of this width, or narrower. Steps, optimiser, schedule and heads that it lacks begin anew.
+    #: of this width, or narrower. Steps, optimiser, schedule and heads that it lacks start from scratch.
     weights: str | None = None
     #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
     heads: tuple[HeadName, ...] = ()
@@ -135,7 +135,7 @@ class TrainConfig(BaseModel):
     #: Extra weight of pixels in and near small cells there, all of it up to 100 pixels of area, a tenth at
     #: 1,000.
     small_weight: Weight = 0.0
-    #: Weight of the Dice term beside cross-entropy.
+    #: Weight of the Dice term, added to cross-entropy.
     dice_weight: Weight = 1.0
     #: How evenly kinds of picture (dark, bright grey, coloured) are drawn: 0 as they come, 1 alike.
     balance: float = Field(default=0.0, ge=0.0, le=1.0)
@@ -149,7 +149,7 @@ class TrainConfig(BaseModel):
     #: Share of crops that, where they are fluorescence and the network has three channels, are rendered
     #: as stained tissue.
     stained: float = Field(default=0.0, ge=0.0, le=1.0)
-    #: Share of crops of fluorescence of three channels that are drawn anew as sections: their nuclei in
+    #: Share of crops of fluorescence of three channels that are redrawn as sections: their nuclei in
     #: immunostained tissue or in H&E, of other sizes and shapes, among things that are no nuclei.
     tissue: float = Field(default=0.0, ge=0.0, le=1.0)
     #: Crops are enlarged and shrunk by up to this factor, beyond what ``augment`` does; 1 for not at all.
@@ -163,7 +163,7 @@ class TrainConfig(BaseModel):
     compile: bool = False
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Positive = 1
-    #: Processes that cut crops; by default as many as there are cores beside the one that trains, at
+    #: Processes that cut crops; by default as many as there are cores besides the one that trains, at
     #: most 8.
     workers: Count | None = None
 

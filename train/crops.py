@@ -110,7 +110,7 @@ class CropSource:
         return {"image": image, "labels": labels, **planes}
 
     def redraws(self, sample: Sample, index: int) -> bool:
-        """Whether crop `index` is drawn anew as a section."""
+        """Whether crop `index` is redrawn as a section."""
         share = self.config.tissue
         if not share or not is_fluorescence(sample.image) or not sample.labels.any():
             return False

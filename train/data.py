@@ -121,7 +121,7 @@ def _source(config: TrainConfig) -> str:
 
 
 def resample(pool: list[Sample], config: TrainConfig) -> tuple[list[Sample], list[Sample]]:
-    """Split `pool` anew: by the names in ``resample_by_manual``, else ``resample_num`` drawn by ``randseed``.
+    """Split `pool`: by the names in ``resample_by_manual``, else ``resample_num`` drawn by ``randseed``.
 
     Returns
     -------

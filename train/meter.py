@@ -113,7 +113,7 @@ class Meter:
         }
 
     def reset(self, step: int) -> None:
-        """Begin anew after a validation."""
+        """Start again after a validation."""
         self._since, self._sums = step, {}
         self._seconds, self._idle, self._timed = 0.0, 0.0, 0
 

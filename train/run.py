@@ -28,7 +28,7 @@ KEPT = (
 
 
 def starting_point(folder: Path, config: TrainConfig, overwrite: bool) -> dict[str, Any] | None:
-    """Return the checkpoint to continue from, or None to start anew.
+    """Return the checkpoint to continue from, or None to start from scratch.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def starting_point(folder: Path, config: TrainConfig, overwrite: bool) -> dict[s
 
 
 def prepare(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
-    """Make the folder, empty it of an earlier run where this one starts anew, and copy the configuration.
+    """Make the folder, empty it of an earlier run where this one is fresh, and copy the configuration.
 
     Raises
     ------

@@ -86,7 +86,7 @@ def _nuclei(field: Field, texture: NDArray[np.uint8], rng: np.random.Generator) 
 
 
 def _eosin(field: Field, rng: np.random.Generator) -> tuple[Plane, Plane]:
-    """Eosin in cytoplasm and between the cells, and the haematoxylin that is bound beside the nuclei."""
+    """Eosin in cytoplasm and between the cells, and the haematoxylin that is bound outside the nuclei."""
     shape = field.shape
     away, _ = field.around
     streaks = _ground(shape, rng)

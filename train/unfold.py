@@ -17,7 +17,7 @@ from .models.blocks import normed
 from .models.nets import UNet
 
 
-def unfold(model: UNet, state: State) -> list[tuple[str, str]]:
+def unfold_norms(model: UNet, state: State) -> list[tuple[str, str]]:
     """Give every convolution that lacks its norm one that only adds its bias.
 
     Parameters
@@ -57,9 +57,9 @@ def settle(model: UNet, pairs: list[tuple[str, str]], images: Tensor) -> None:
     Parameters
     ----------
     model
-        The network, with what :func:`unfold` made loaded.
+        The network, with what :func:`unfold_norms` made loaded.
     pairs
-        As :func:`unfold` returns them.
+        As :func:`unfold_norms` returns them.
     images
         What the network will see, float (N, C, H, W) in 0…1.
     """

@@ -17,7 +17,7 @@ from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 from .models.nets import UNet
-from .unfold import settle, unfold
+from .unfold import settle, unfold_norms
 from .widen import can_widen, layout, widen
 
 #: How the weights of a head are named, before its own name.
@@ -50,7 +50,7 @@ def adopt(model: UNet, config: TrainConfig, images: Callable[[], Tensor]) -> lis
     path = default_model(source) if source in model_names() else Path(source)
     exported = path.suffix == ".onnx"
     other, channels = _exported(path, model) if exported else _trained(path)
-    unfolded = unfold(model, other) if exported else []
+    unfolded = unfold_norms(model, other) if exported else []
 
     own = model.state_dict()
     fits = {name: value for name, value in other.items() if name in own and _fits(name, value, own[name])}

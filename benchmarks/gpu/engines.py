@@ -81,7 +81,7 @@ class Torch(Backend):
         self._streams: Any = None
         if device != "cpu":
             self.in_flight = 3
-            # Copies of one batch go on beside the computing of another.
+            # Copies of one batch go on during the computing of another.
             self._streams = itertools.cycle([torch.cuda.Stream(device) for _ in range(2)])
 
     @property

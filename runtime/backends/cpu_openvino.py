@@ -34,7 +34,7 @@ _process: int | None = None
 #: Bytes that one result in a graph may take: for each pixel of a batch (a thousand channels at full size),
 #: and in any case.
 MOST_BYTES, MODEST_BYTES = 4096, 1 << 30
-#: Shapes of batches of up to so many pixels stay compiled, so many of them, beside the one in use.
+#: Largest batch in pixels that stays compiled when it is not in use, and how many shapes do.
 SMALL, MOST_SMALL = 1 << 18, 2
 
 

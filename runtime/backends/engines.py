@@ -35,8 +35,8 @@ class Options:
     #: CPU threads; ``None`` for all cores.
     threads: int | None = None
     precision: Precision = "auto"
-    #: What to do with a TensorRT plan that does not fit: ``auto`` builds it anew or runs the ONNX file
-    #: beside it, ``none`` stops.
+    #: What to do with a TensorRT plan that does not fit: ``auto`` rebuilds it or runs the ONNX file
+    #: next to it, ``none`` stops.
     fallback: Literal["auto", "none"] = "auto"
     #: Run a TensorRT plan whose sidecar is missing or describes another file.
     trust_plan: bool = False
@@ -239,7 +239,7 @@ def _twin(path: Path, spec: ModelSpec) -> tuple[Path, ModelSpec]:
     twin = path.with_name(f"{path.stem}.int8{path.suffix}")
     if not twin.is_file():
         raise UsageError(
-            f"{path}: computes in {spec.precision}, and no twin in eight bits, {twin.name}, is beside it; "
+            f"{path}: computes in {spec.precision}, and no twin in eight bits, {twin.name}, is next to it; "
             "cellseg-export --int8 writes one"
         )
     found = onnx_metadata.load_spec(twin)

@@ -22,7 +22,7 @@ from .trt.memory import Gpu
 
 #: Severity from which ONNX Runtime's own logger prints.
 _FATAL = 4
-_INSTALL = "install it with: pip install 'cellseg[gpu]' (not beside the CPU build, whose files it shares)"
+_INSTALL = "install it with: pip install 'cellseg[gpu]' (not next to the CPU build, whose files it shares)"
 
 
 class OnnxRuntime(Backend):

@@ -72,7 +72,7 @@ small.doubt {{ color: var(--warm); }}
 
 
 def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
-    """Write both files beside the folders of results; earlier ones are replaced.
+    """Write both files next to the folders of results; earlier ones are replaced.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def regions_of(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """Return the page about all images; its links and pictures lie beside it."""
+    """Return the page about all images; its links and pictures lie next to it."""
     failed = sum(row["state"] == "failed" for row in rows)
     cells = sum(int(row["cells"]) for row in rows if row["cells"] != "")
     subtitle = f"{cells:,} cells" + (f"; {failed} failed" if failed else "")

@@ -87,7 +87,7 @@ class Command(click.Command):
     ----------
     examples
         Command lines at the end of ``--help``, each with what it does.
-    words
+    subcommands
         Commands that run instead where the first argument is the last word of their name:
         ``cellseg-train mean`` in ``cellseg-train``. The main one needs no word, as click's groups would want.
     """
@@ -96,17 +96,17 @@ class Command(click.Command):
         self,
         *arguments: Any,
         examples: Sequence[tuple[str, str]] = (),
-        words: Sequence[click.Command] = (),
+        subcommands: Sequence[click.Command] = (),
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self.examples = tuple(examples)
-        self.words = {str(command.name).split()[-1]: command for command in words}
+        self.subcommands = {str(command.name).split()[-1]: command for command in subcommands}
 
     def main(self, args: Sequence[str] | None = None, *arguments: Any, **options: Any) -> Any:
         """Run as a program: this command, or the one that the first of `args` names."""
         given = sys.argv[1:] if args is None else list(args)
-        command = self.words.get(given[0]) if given else None
+        command = self.subcommands.get(given[0]) if given else None
         if command is not None:
             return command.main(given[1:], *arguments, **options | {"prog_name": command.name})
         for stream in (sys.stdout, sys.stderr):
@@ -137,12 +137,12 @@ class Command(click.Command):
                 for line, what in self.examples:  # a command is never broken into two lines
                     formatter.write(f"{'':{formatter.current_indent}}{line}\n")
                     formatter.write(f"{'':{formatter.current_indent + 4}}{what}\n")
-        if self.words:
+        if self.subcommands:
             with formatter.section("Also"):
                 formatter.write_dl(
                     [
                         (str(command.name), command.get_short_help_str(limit=90))
-                        for command in self.words.values()
+                        for command in self.subcommands.values()
                     ]
                 )
 

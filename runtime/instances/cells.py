@@ -28,13 +28,13 @@ COLUMNS: dict[str, type[np.generic]] = {
 
 
 def image_columns(image_channels: int, stains: int = 0) -> list[str]:
-    """Return the columns of what is measured of an image with so many channels and stains."""
+    """Return the columns of what is measured of an image with these numbers of channels and stains."""
     means = [f"mean_intensity_{channel}" for channel in range(image_channels)]
     return means + [f"{what}_od_{stain}" for what in ("mean", "max") for stain in range(stains)]
 
 
 def column_types(image_channels: int, stains: int = 0) -> dict[str, type[np.generic]]:
-    """Return name and type of every column for an image of so many channels and stains."""
+    """Return name and type of every column for an image with these numbers of channels and stains."""
     return COLUMNS | dict.fromkeys(image_columns(image_channels, stains), np.float64)
 
 
@@ -94,7 +94,7 @@ class Cells:
 
     @classmethod
     def empty(cls, image_channels: int = 0, stains: int = 0) -> Cells:
-        """Return a table without cells, with the columns of an image of so many channels and stains."""
+        """Return a table without cells, with the columns of an image with these numbers of channels and stains."""
         return cls(
             {name: np.empty(0, dtype) for name, dtype in column_types(image_channels, stains).items()},
             np.empty((0, 2), np.int32),

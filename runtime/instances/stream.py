@@ -6,7 +6,7 @@ strip of labels leaves when no open component reaches into it any more. So only 
 first row of the oldest open component are held, and nothing depends on how the rows were handed in.
 
 **Giant components.** Confluent tissue can be one component from edge to edge. Whenever a row is
-reached whose number is a multiple of :data:`MAX_ROWS`, each component that has been open for so many
+reached whose number is a multiple of :data:`MAX_ROWS`, each component that has been open for that many
 rows is split as it stands. Its cells that end well above that row are final and leave it; the others
 stay in the component and are split again with the rows to come. Likewise a component wider than
 :data:`MAX_COLUMNS` is worked off from left to right. Only a cell that is itself larger than these
@@ -39,7 +39,7 @@ from .window import RowWindow
 MAX_ROWS = 512
 #: The same for columns; this bounds the memory to split a component.
 MAX_COLUMNS = 4096
-#: A cell that ends within so many pixels of such a row or column, plus the reach of the landscape,
+#: A cell that ends within this many pixels of such a row or column, plus the reach of the landscape,
 #: might still change.
 MARGIN = 16
 

@@ -30,7 +30,7 @@ _NUCLEAR = re.compile(
 )
 #: Names that programs give where the user gave none: "Channel 0", "C:1", "ch2", "1".
 _UNNAMED = re.compile(r"(channel|chan|ch|c|sample|image|intensity)?[\s:_#-]*\d*", re.IGNORECASE)
-#: So many channels are listed by a message.
+#: How many channels a message lists at most.
 _LISTED = 64
 
 

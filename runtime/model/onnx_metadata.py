@@ -1,6 +1,6 @@
 """Read and seal the metadata of an ONNX file without the ``onnx`` package.
 
-An ONNX file is one protobuf message; its metadata is a list of key and value strings beside the
+An ONNX file is one protobuf message; its metadata is a list of key and value strings next to the
 graph. This module walks over the top-level fields and skips the graph without reading it, so that
 it takes no time and no memory, and the runtime needs no ``onnx``. What a graph may hold is said in
 :mod:`.graph`.
@@ -103,7 +103,7 @@ def seal(path: Path) -> None:
 
 
 def respecify(source: Path, target: Path, spec: ModelSpec) -> None:
-    """Write an ONNX file anew with another specification, and seal it; the graph is copied as it is.
+    """Write an ONNX file again with another specification, and seal it; the graph is copied as it is.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """What a model promises the runtime.
 
 A :class:`ModelSpec` rides as JSON in the ONNX metadata (key :data:`METADATA_KEY`) and in the sidecar
-``m.plan.json`` beside a TensorRT plan. It knows nothing of how a model was trained or is run.
+``m.plan.json`` next to a TensorRT plan. It knows nothing of how a model was trained or is run.
 
 The graph's contract is fixed, so that one runtime serves every model:
 

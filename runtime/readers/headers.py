@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import ImageError
 
-#: What must be decoded whole may take so many bytes. Decoders hold up to three times as much for a moment.
+#: Most bytes of what must be decoded whole. Decoders hold up to three times as much for a moment.
 BUDGET_BYTES = 1 << 30
 #: The same for a picture that is decoded whole and kept.
 PICTURE_BYTES = 3 << 30

@@ -20,7 +20,7 @@ _BY_TYPE = {"channel": "c", "time": "t"}
 
 @dataclass(frozen=True, slots=True)
 class Multiscale:
-    """One entry of ``multiscales`` with the ``omero`` record beside it."""
+    """One entry of ``multiscales`` with its ``omero`` record."""
 
     #: Paths of the arrays, as the record has them.
     levels: tuple[str, ...]
@@ -33,7 +33,7 @@ class Multiscale:
     labels: tuple[str, ...]
 
     def axes_of(self, path: str, dimensions: int) -> tuple[str, ...]:
-        """Return the axes of an array of so many dimensions.
+        """Return the axes of an array with a number of dimensions.
 
         Raises
         ------

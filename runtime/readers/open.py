@@ -56,7 +56,7 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
 
 
 def by_size(files: Mapping[str, Path]) -> list[str]:
-    """Return the names of pictures, small ones first: an engine gets ready anew for each size of tile.
+    """Return the names of pictures, small ones first: an engine is compiled again for each size of tile.
 
     Raises
     ------

@@ -11,7 +11,7 @@ _BIOFORMATS = "convert it to OME-TIFF with Bio-Formats (bfconvert), QuPath or Fi
 _RAW = "develop it to a 16-bit TIFF with RawTherapee, darktable or dcraw"
 #: Containers that are not read, and what reads them. Some begin as a TIFF does, and hold a thumbnail there.
 REFUSED = {
-    ".vsi": ("an Olympus/Evident slide, whose pixels lie in a folder beside it", _BIOFORMATS),
+    ".vsi": ("an Olympus/Evident slide, whose pixels lie in a folder next to it", _BIOFORMATS),
     ".ets": ("the pixels of an Olympus/Evident slide (.vsi)", _BIOFORMATS),
     ".oir": ("an Olympus FluoView file", _BIOFORMATS),
     ".oib": ("an Olympus FluoView file", _BIOFORMATS),

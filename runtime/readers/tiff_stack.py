@@ -1,6 +1,6 @@
 """The planes of one image of a TIFF, along its axes: from tifffile's series, or from an OME record.
 
-A file may be one of many: the record that it carries, or the index beside it, speaks of all of them. Here
+A file may be one of many: the record that it carries, or the index next to it, speaks of all of them. Here
 is decided what the file that was named stands for. This module knows nothing of pixels or channels.
 """
 

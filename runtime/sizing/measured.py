@@ -11,7 +11,7 @@ from ..errors import DataError
 from ..model.spec import CellDiameter
 from .votes import diameters
 
-#: The range served is that of the pictures' own medians, but for so many percent at either end; and at
+#: The range served is that of the pictures' own medians, but for this many percent at either end; and at
 #: least from the median over this factor to the median times it: a network knows more than a few pictures
 #: that are alike.
 OUTER, OCTAVE = 5, 2.0

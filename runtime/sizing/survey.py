@@ -34,7 +34,7 @@ FIRST, LATER = (1.0, 0.5, 0.25, 0.125), (2.0, 4.0)
 FIELD, SHEET = 160, 512
 #: Fewest and most fields, and the part of a slide's pixels that they may come to.
 FEWEST, MOST, PART = 3, 12, 0.02
-#: No doubt is left by so many votes that agree so well about cells that are so much larger than the smallest
+#: No doubt is left by this many votes that agree this well about cells this much larger than the smallest
 #: that the model serves.
 PLENTY, CLEAR, ABOVE = 10.0, 0.6, 1.2
 

@@ -68,7 +68,7 @@ def scene(height: int = 700, width: int = 530, *, discs: int = 150, seed: int = 
 
 
 def cut(given: Scene, rows: Sequence[int]) -> list[Strip]:
-    """Cut a scene into strips of so many rows each; the last takes the rest."""
+    """Cut a scene into strips of `rows` rows each; the last takes the rest."""
     strips = []
     ends = np.minimum(np.cumsum([*rows, given.height]), given.height)
     tops = given.cells.columns["y0"]

@@ -12,7 +12,7 @@ from ..kernels.draw import lay_over
 from .overview import COLOURS
 from .places import Place
 
-#: Small parts are enlarged by a whole number to about so many pixels.
+#: Small parts are enlarged by a whole number to about this many pixels.
 EDGE = 512
 #: Width of the outlines in pixels of the drawing.
 LINE = 2
@@ -46,7 +46,7 @@ def draw(
     shown = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     size = pixels.shape[1] * larger, pixels.shape[0] * larger
     drawn = np.ascontiguousarray(cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-    # OpenCV compares no integers of 32 bits, but floats hold the few cells that are here, numbered anew.
+    # OpenCV compares no integers of 32 bits, but floats hold the few cells that are here, renumbered.
     numbers, here = np.unique(labels, return_inverse=True)
     grown = np.repeat(np.repeat(here.reshape(labels.shape).astype(np.float32), larger, 0), larger, 1)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (2 * LINE - 1, 2 * LINE - 1))

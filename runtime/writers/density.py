@@ -17,7 +17,7 @@ from .base import Writer, write_whole
 
 #: Squares along the longer edge, at most.
 MAX_SQUARES = 160
-#: A square holds about so many cells' areas; finer grids show noise.
+#: A square holds about this many cells' areas; finer grids show noise.
 MIN_SQUARE = 64
 #: Deviation of the smoothing in squares.
 SMOOTHING = 1.0

@@ -49,7 +49,7 @@ NAMES = frozenset(
 
 
 class OutputFolder:
-    """A folder that is filled beside its final place and renamed when complete.
+    """A folder that is filled next to its final place and renamed when complete.
 
     Parameters
     ----------

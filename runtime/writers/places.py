@@ -73,7 +73,7 @@ class Places:
         self._scores.reshape(-1)[first : first + len(parts)] += parts
 
     def chosen(self, diameter: float) -> list[Place]:
-        """Choose the places: :data:`OF_EACH` of each kind where there are so many, in turn, none twice.
+        """Choose the places: :data:`OF_EACH` of each kind where there are enough, in turn, none twice.
 
         Parameters
         ----------

@@ -16,7 +16,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     Parameters
     ----------
     path
-        The file; written anew and then renamed, so that it is never half there.
+        The file; written in full and then renamed, so that it is never half there.
     record
         What JSON can say, also NumPy numbers and paths; NaN becomes null.
 

@@ -37,7 +37,7 @@ def write_report(
     Parameters
     ----------
     path
-        The file to make; files of results beside it are listed.
+        The file to make; files of results next to it are listed.
     record
         What goes into ``run.json``.
     summary

@@ -16,7 +16,7 @@ class DiscardableStore(LocalStore):  # type: ignore[misc]  # zarr's types are no
     """A folder as a zarr store, with :meth:`discard`.
 
     zarr writes several files at once on threads of its own. When one of them fails, it raises at once
-    and leaves the others running; each makes its folders anew, so one that comes after the folder was
+    and leaves the others running; each makes its folders again, so one that comes after the folder was
     removed brings it back.
 
     Parameters

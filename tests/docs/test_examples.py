@@ -61,8 +61,8 @@ def commands() -> Iterator[tuple[str, str, list[str]]]:
 @pytest.mark.parametrize(("page", "name", "words"), list(commands()))
 def test_shown_options_exist(page: str, name: str, words: list[str]) -> None:
     command = load(name)
-    if words and words[0] in getattr(command, "words", {}):
-        command = command.words[words[0]]
+    if words and words[0] in getattr(command, "subcommands", {}):
+        command = command.subcommands[words[0]]
     known = {flag for option in command.params for flag in [*option.opts, *option.secondary_opts]} | {
         "--help"
     }
@@ -82,7 +82,7 @@ def test_the_tables_of_options_name_real_ones() -> None:
     known = {"--help", "--constraint", "--upgrade"}
     for name in SCRIPTS:
         command = load(name)
-        for each in [command, *getattr(command, "words", {}).values()]:
+        for each in [command, *getattr(command, "subcommands", {}).values()]:
             known |= {flag for option in each.params for flag in [*option.opts, *option.secondary_opts]}
     for page in PAGES:
         if page.stem in ("changelog", "models"):

@@ -8,7 +8,7 @@ import torch
 from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.network import Trained
 from cellseg.train import checkpoint as checkpoints
-from cellseg.train.mean import mean
+from cellseg.train.average import average
 from cellseg.train.models import build_model
 from cellseg.train.models.heads import to_planes
 from cellseg.train.weights import adopt
@@ -36,7 +36,7 @@ def test_a_training_starts_where_the_exported_model_is(
 def test_an_export_names_the_checkpoints_that_it_is_the_mean_of(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "run" / "mean.pt"
     path.parent.mkdir()
-    checkpoints.save(path, mean([checkpoint, checkpoint], [1, 3]))
+    checkpoints.save(path, average([checkpoint, checkpoint], [1, 3]))
     told: list[str] = []
     request = Request(checkpoint=path, output=tmp_path / "mean.onnx")
     spec = export(request, told.append).spec

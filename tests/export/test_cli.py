@@ -350,9 +350,9 @@ class TestPlan:
         measured = [line.split() for line in text.splitlines() if line.startswith(" " * 12)]
         fastest = next(row for row in measured if row[0] in ("96", "128"))  # they are told in this order
         assert [str(record.spec.tile), str(record.spec.batch)] == fastest[:2]
-        beside = CliRunner().invoke(cli.main, ["inspect", str(plans.sidecar(plan))])
-        assert beside.output == shown.output
-        newer = json.loads(beside.output) | {"format": 9}
+        by_sidecar = CliRunner().invoke(cli.main, ["inspect", str(plans.sidecar(plan))])
+        assert by_sidecar.output == shown.output
+        newer = json.loads(by_sidecar.output) | {"format": 9}
         plans.sidecar(plan).write_text(json.dumps(newer))
         for name in (plan, plans.sidecar(plan)):
             shown = CliRunner().invoke(cli.main, ["inspect", str(name)])

@@ -5,7 +5,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cellseg.export import assemble
 from cellseg.export.assemble import Exported
-from cellseg.export.integer import prune
+from cellseg.export.int8 import prune
 from cellseg.export.skips import split_skips
 from cellseg.export.tiles import generate
 from cellseg.runtime.backends import Options

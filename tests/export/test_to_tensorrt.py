@@ -164,9 +164,9 @@ def test_a_runtime_hears_the_engine_after_a_build(plan: Path) -> None:
     """Builder and runtime share one logger, so it does not matter which of them the engine saw first."""
     engine = importlib.import_module("tensorrt_rtx")
     log = runner.error_log(engine)
-    log.words.clear()
+    log.messages.clear()
     assert engine.Runtime(log).deserialize_cuda_engine(b"noise") is None
-    assert log.words
+    assert log.messages
 
 
 def test_a_check_adds_its_figures(exported: Exported, tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def peak() -> int:
 
 
 def run(seed: int, count: int, kinds: list[str]) -> dict[str, int]:
-    """Try so many files of each kind; return how many of each could be read."""
+    """Try a number of files of each kind; return how many of each could be read."""
     sound = dict.fromkeys(kinds, 0)
     with tempfile.TemporaryDirectory() as folder:
         used = 0

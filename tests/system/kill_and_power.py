@@ -70,7 +70,7 @@ infer.main(prog_name="cellseg-infer")
 """
 
 
-#: The page about all images, made anew by every run.
+#: The page about all images, made again by every run.
 PAGE = ("index.html", "summary.csv")
 
 

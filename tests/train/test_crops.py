@@ -89,7 +89,7 @@ def fluorescence(size: int = 64) -> Sample:
     return Sample("f", image, labels)
 
 
-def test_a_share_of_the_fluorescence_is_drawn_anew_as_sections(configure: Configure) -> None:
+def test_a_share_of_the_fluorescence_is_redrawn_as_sections(configure: Configure) -> None:
     grey = fluorescence()
     source = CropSource([grey], configure(in_channels=3, tissue=0.5, crop=64, use_density=0.0))
     redrawn = [source.redraws(grey, i) for i in range(60)]

@@ -187,7 +187,7 @@ def test_a_checkpoint_without_the_later_additions_can_be_resumed(
     (folder / "metrics.csv").write_text("step,train_loss\n4,1.5\n")
     loop.train(configure(iters=8, resume=str(folder / "last.pt")), folder)
     assert checkpoint.load(folder / "last.pt")["step"] == 8
-    assert [row["step"] for row in rows(folder)] == ["8"]  # the old columns are kept beside
+    assert [row["step"] for row in rows(folder)] == ["8"]  # the old columns are kept in a file of their own
     assert (folder / "metrics_before.csv").read_text().startswith("step,train_loss")
 
 

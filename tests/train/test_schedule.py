@@ -42,7 +42,7 @@ def test_warm_up_and_cosine() -> None:
     assert 0 < rates[99] < 0.001
     for _ in range(30):
         schedule.observe(0)
-    assert schedule.rate(50) == rates[50]  # no decay on a plateau beside the cosine
+    assert schedule.rate(50) == rates[50]  # no decay on a plateau on top of the cosine
 
 
 def test_state_comes_back() -> None:

@@ -1,4 +1,4 @@
-"""Kernels that an engine compiled for this very GPU, kept beside the plan: ``m.plan.cache``.
+"""Kernels that an engine compiled for this very GPU, kept next to the plan: ``m.plan.cache``.
 
 TensorRT-RTX compiles a plan's kernels where it runs, in seconds for each size of tile. All batches in
 flight share one cache of them, and the file lets the next start do without. A file of another GPU,
@@ -75,7 +75,7 @@ def load(path: Path, owner: CacheOwner) -> tuple[bytes | None, str]:
     except FileNotFoundError:
         return None, ""
     except OSError as error:
-        return None, f"{path}: cannot be read ({error.strerror}); kernels are compiled anew"
+        return None, f"{path}: cannot be read ({error.strerror}); kernels are compiled again"
     try:
         found = CacheOwner.model_validate_json(first)
     except ValidationError as error:

@@ -1,7 +1,7 @@
 """Execution contexts of one engine: each with memory of its own, all with the same compiled kernels.
 
 TensorRT sets its kernels when it builds; TensorRT-RTX compiles them where it runs, once for each size.
-There the contexts share a cache of kernels, which is kept beside the plan (:mod:`.cache`), and the
+There the contexts share a cache of kernels, which is kept next to the plan (:mod:`.cache`), and the
 engine captures its own CUDA graphs.
 """
 
@@ -34,7 +34,7 @@ class Contexts:
         self._path = cache.cache_file(plan)
         #: Whether contexts capture CUDA graphs by themselves.
         self.captures = False
-        #: Why the kernels beside the plan are not used, or empty.
+        #: Why the kernels next to the plan are not used, or empty.
         self.note = ""
         # Memory for the sizes that are run, not for the largest that the plan takes: that can be gigabytes.
         strategies = getattr(module, "ExecutionContextAllocationStrategy", None)
@@ -72,7 +72,7 @@ class Contexts:
         return self._engine.create_execution_context(*(() if self._how is None else (self._how,)))
 
     def keep(self) -> None:
-        """Write what has been compiled beside the plan, where it can be; the next start is quick then."""
+        """Write what has been compiled next to the plan, where it can be; the next start is quick then."""
         if self._cache is None:
             return
         kernels = bytes(memoryview(self._cache.serialize()))

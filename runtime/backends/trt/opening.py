@@ -1,7 +1,7 @@
 """Open a TensorRT plan, or do the next best thing where it does not fit.
 
 A plan is checked against its sidecar before anything is deserialised. Where it does not fit, it is
-rebuilt from the ONNX file beside it, in a process of its own and once, however many ask at the same
+rebuilt from the ONNX file next to it, in a process of its own and once, however many ask at the same
 time; where that cannot be, the ONNX file runs on the best device there is, and the backend's note
 says so.
 """
@@ -73,9 +73,9 @@ def open_plan(
     except BackendError as error:
         reason = str(error)
     if not fallback:
-        raise BackendError(f"{reason}; build it anew with cellseg-export, or allow --fallback auto")
+        raise BackendError(f"{reason}; rebuild it with cellseg-export, or allow --fallback auto")
     if not onnx.is_file():
-        raise BackendError(f"{reason}, and there is no {onnx.name} beside it to build it from or to run")
+        raise BackendError(f"{reason}, and there is no {onnx.name} next to it to build it from or to run")
     failure = ""
     if record is not None:
         try:
@@ -84,7 +84,7 @@ def open_plan(
         except (BackendError, ModelError) as error:
             failure = "" if str(error) == reason else f"; {error}"
         else:
-            backend.note = f"{reason}; it has been built anew"
+            backend.note = f"{reason}; it has been rebuilt"
             return backend
     backend = open_onnx(onnx)
     backend.note = f"{reason}{failure}: {onnx.name} runs on {backend.name} ({backend.device}) instead"
@@ -94,7 +94,7 @@ def open_plan(
 def rebuild(
     plan: Path, onnx: Path, record: PlanRecord, gpu: Gpu | None, progress: Progress | None = None
 ) -> None:
-    """Build a plan anew from its ONNX file, unless another process has just done so.
+    """Rebuild a plan from its ONNX file, unless another process has just done so.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def _run(command: list[str], progress: Progress | None) -> None:
             raise
     if process.returncode:
         raise BackendError(
-            f"it could not be built anew ({words[-1] if words else f'exit {process.returncode}'})"
+            f"it could not be rebuilt ({words[-1] if words else f'exit {process.returncode}'})"
         )
 
 
@@ -172,14 +172,14 @@ def _open(plan: Path, record: PlanRecord, gpu: Gpu | None, *, trust: bool = Fals
 
 
 def _open_alone(plan: Path, onnx: Path, gpu: Gpu | None) -> Backend:
-    """Open a plan without a sidecar, as the user insists; its specification comes from the ONNX beside it."""
+    """Open a plan without a sidecar, as the user insists; its specification is the ONNX file's."""
     from .runner import TensorRt
 
     if not plan.is_file():
         raise ModelError(f"{plan}: no such plan")
     if not onnx.is_file():
         raise ModelError(
-            f"{plan}: has neither sidecar nor {onnx.name} beside it; one must say what it computes"
+            f"{plan}: has neither sidecar nor {onnx.name} next to it; one must say what it computes"
         )
     if gpu is None:
         raise BackendError(f"{plan}: a plan needs an NVIDIA GPU, and there is none here")

@@ -1,4 +1,4 @@
-"""What stands beside a TensorRT plan, and whether the plan fits this machine.
+"""What stands next to a TensorRT plan, and whether the plan fits this machine.
 
 A plan is executable input for one release of one engine on one kind of GPU. Its sidecar,
 ``m.plan.json``, says which, and is checked before anything is deserialised. It is sealed: what it says of
@@ -116,7 +116,7 @@ def _file_name(text: str) -> str:
     plain = text == PurePosixPath(text).name == PureWindowsPath(text).name and text.isprintable()
     if not plain or not text.endswith(".onnx") or len(text.encode()) > 255:
         shown = text if len(text) <= 40 else f"{text[:40]}…"
-        raise ValueError(f"found {shown!r}, wanted the name of an .onnx file beside the plan")
+        raise ValueError(f"found {shown!r}, wanted the name of an .onnx file next to the plan")
     return text
 
 
@@ -125,7 +125,7 @@ class PlanRecord(Record):
 
     format: int = FORMAT
     spec: ModelSpec
-    #: Name of the ONNX file it was built from, which stands beside it, and that file's SHA-256.
+    #: Name of the ONNX file it was built from, which stands next to it, and that file's SHA-256.
     onnx: Annotated[str, AfterValidator(_file_name)]
     onnx_sha256: str
     plan_sha256: str
@@ -162,7 +162,7 @@ class PlanRecord(Record):
 
 
 def sidecar(plan: Path) -> Path:
-    """Return where the record of a plan stands: ``m.plan.json`` beside ``m.plan``."""
+    """Return where the record of a plan stands: ``m.plan.json`` next to ``m.plan``."""
     return plan.with_name(f"{plan.name}.json")
 
 

@@ -75,10 +75,10 @@ class TensorRt(Backend):
         self._title = f"{flavour.title} {self._trt.__version__}"
         self._log = error_log(self._trt)
         self._runtime = self._trt.Runtime(self._log)
-        self._log.words.clear()  # of another plan before this one
+        self._log.messages.clear()  # of another plan before this one
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise BackendError(f"{plan}: {self._title} does not take it: {self._words()}")
+            raise BackendError(f"{plan}: {self._title} does not take it: {self._messages()}")
         owner = CacheOwner.of(data, flavour, self._trt.__version__, gpu)
         self._contexts = Contexts(self._trt, self._engine, plan, owner)
         self.note = self._contexts.note
@@ -154,8 +154,9 @@ class TensorRt(Backend):
         low, best, high = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(INPUT_NAME, 0))
         return Profile(batch=(low[0], best[0], high[0]), tile=(low[1], best[1], high[1]))
 
-    def _words(self) -> str:
-        return "; ".join(" ".join(text.split()) for text in list(self._log.words)[-2:]) or "it gave no reason"
+    def _messages(self) -> str:
+        text: str = self._log.latest()
+        return text
 
 
 class _Slot:
@@ -172,17 +173,17 @@ class _Slot:
         contexts = owner._contexts
         self.context = contexts.create()
         if self.context is None:
-            raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
+            raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._messages()}")
         self.stream, self.event = self.gpu.stream(), self.gpu.event()
         try:
             if not self.context.set_input_shape(INPUT_NAME, shape):
-                raise BackendError(f"{owner._title} refuses batches of shape {shape}: {owner._words()}")
+                raise BackendError(f"{owner._title} refuses batches of shape {shape}: {owner._messages()}")
             if contexts.managed and (size := self.context.update_device_memory_size_for_shapes()):
                 self.context.set_device_memory(self._reserve(size), size)
             self.input = self._allocate(INPUT_NAME, batch * tile * tile * spec.channels)
             self.output = self._allocate(OUTPUT_NAME, batch * tile * tile * len(spec.heads))
             if not self._run():  # makes what later runs use again, and must not be captured
-                raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._words()}")
+                raise BackendError(f"{owner._title} cannot run {batch} tiles of {tile}: {owner._messages()}")
             self.gpu.finish(self.stream)
             capturable = getattr(self.context, "is_stream_capturable", None)
             if not contexts.captures and (capturable is None or capturable(self.stream)):
@@ -198,7 +199,7 @@ class _Slot:
         if self.graph is not None:
             self.gpu.launch(self.graph, self.stream)
         elif not self._run():
-            raise BackendError(f"{self.owner._title} failed: {self.owner._words()}")
+            raise BackendError(f"{self.owner._title} failed: {self.owner._messages()}")
         self.gpu.download(planes, self.output, self.stream)
         self.gpu.record(self.event, self.stream)
 
@@ -250,21 +251,26 @@ _LOGGERS: dict[str, Any] = {}
 def error_log(engine: Any) -> Any:
     """Return the logger to give to everything of an imported engine, for building and running alike.
 
-    Its ``words`` are the latest messages that the engine calls errors, the oldest first.
+    Its ``messages`` are the latest that the engine calls errors, the oldest first; ``latest()`` tells of two.
     """
     if engine.__name__ not in _LOGGERS:
         worst = (engine.ILogger.Severity.INTERNAL_ERROR, engine.ILogger.Severity.ERROR)
 
-        class Words(engine.ILogger):  # type: ignore[misc]  # known only at run time
+        class Log(engine.ILogger):  # type: ignore[misc]  # known only at run time
             """Keeps what the engine calls an error."""
 
             def __init__(self) -> None:
                 engine.ILogger.__init__(self)
-                self.words: deque[str] = deque(maxlen=64)
+                self.messages: deque[str] = deque(maxlen=64)
 
             def log(self, severity: Any, text: str) -> None:
                 if severity in worst:
-                    self.words.append(text)
+                    self.messages.append(text)
 
-        _LOGGERS[engine.__name__] = Words()
+            def latest(self) -> str:
+                """Return the last two in one line."""
+                lines = [" ".join(text.split()) for text in list(self.messages)[-2:]]
+                return "; ".join(lines) or "it gave no reason"
+
+        _LOGGERS[engine.__name__] = Log()
     return _LOGGERS[engine.__name__]

@@ -85,7 +85,7 @@ def test_a_model_that_was_forced_says_so(tmp_path: Path, write_model: Writer, bo
 def test_an_int8_twin(tmp_path: Path, write_model: Writer, box_spec: ModelSpec) -> None:
     spec = box_spec.model_copy(update={"provenance": {"checkpoint_sha256": "a"}})
     path = write_model(tmp_path / "m.onnx", spec=spec)
-    with pytest.raises(UsageError, match=r"m\.onnx: .* no twin in eight bits, m\.int8\.onnx, is beside it"):
+    with pytest.raises(UsageError, match=r"m\.onnx: .* no twin in eight bits, m\.int8\.onnx, is next to it"):
         computes_in(path, "int8")
     integer = spec.model_copy(update={"precision": "int8"})
     twin = write_model(tmp_path / "m.int8.onnx", spec=integer)

@@ -97,7 +97,7 @@ def test_a_size_that_cannot_be_leaves_the_turn_to_others(bright_model: Path) -> 
 
 def _in_child(how: str) -> str:
     try:
-        if how == "anew":
+        if how == "compiled again":
             return str(segment(picture(64, 0), _SHARED[1], workers=1).count)
         return str(segment(picture(64, 0), _SHARED[0], workers=1).count)
     except UsageError as error:
@@ -114,7 +114,7 @@ def test_a_forked_child_is_told(bright_model: Path) -> None:
     with open_backend(bright_model, "cpu") as backend:
         segment(picture(64, 0), backend, workers=1)
         _SHARED[:] = [backend, bright_model]
-        for how in ("shared", "anew"):
+        for how in ("shared", "compiled again"):
             with multiprocessing.get_context("fork").Pool(1) as pool:
                 text = pool.apply_async(_in_child, (how,)).get(timeout=60)
             assert "start processes with multiprocessing.get_context('spawn')" in text

@@ -81,7 +81,7 @@ def test_the_first_word_may_name_another_command() -> None:
         """Count to NUMBER."""
         click.echo(f"counted {number}")
 
-    @click.command("cellseg-test", cls=common.Command, words=[count])
+    @click.command("cellseg-test", cls=common.Command, subcommands=[count])
     @click.argument("word")
     def main(word: str) -> None:
         """Say WORD."""
@@ -107,7 +107,7 @@ def test_the_shell_gives_the_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     word = click.command("cellseg-test word", cls=common.Command)(lambda: click.echo("a word"))
-    main = click.command("cellseg-test", cls=common.Command, words=[word])(lambda: click.echo("none"))
+    main = click.command("cellseg-test", cls=common.Command, subcommands=[word])(lambda: click.echo("none"))
     for arguments, said in ((["word"], "a word\n"), ([], "none\n")):
         monkeypatch.setattr("sys.argv", ["cellseg-test", *arguments])
         with pytest.raises(SystemExit) as left:

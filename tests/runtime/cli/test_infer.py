@@ -539,7 +539,7 @@ def test_resume_takes_no_broken_results_for_whole_ones(
             "cellseg-infer", result, f"{folder}: its results are not whole: {message}", "--overwrite", code=1
         )
         assert run(*command, "--csv", "--overwrite").exit_code == 0
-    # What a killed run left beside finished results goes; what is not ours stays.
+    # What a killed run left next to finished results goes; what is not ours stays.
     left = out / f".{slide.stem}.partial"
     (left / "journal").mkdir(parents=True)
     (left / "journal" / "run.json").write_text("{}")

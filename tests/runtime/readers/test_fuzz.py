@@ -138,7 +138,7 @@ def peak_bytes():
 
 
 def run(seed, count):
-    """Damage and read so many files; returns how many could still be read."""
+    """Damage and read a number of files; returns how many could still be read."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
     files = originals()

@@ -131,7 +131,7 @@ def test_same_names_in_different_folders(tmp_path):
     body = "".join(image(n, tiff_data(name, n), mpp=n + 1) for n, name in enumerate(files))
     (tmp_path / "all.companion.ome").write_text(HEAD.format(uuid="r", body=body), encoding="utf-8")
     pointer = '<BinaryOnly MetadataFile="all.companion.ome" UUID="urn:uuid:r"/>'
-    # Members in folders below are read through a file beside the record.
+    # Members in folders below are read through a file next to the record.
     (tmp_path / "A2").mkdir()
     write(tmp_path / "A2" / "img.ome.tif", [plane(2)], 1, None)
     with open_slide(write(tmp_path / "top.ome.tif", [plane(5)], 9, pointer), series=None) as reader:

@@ -16,7 +16,7 @@ DISCS = [(100, 90, 12), (400, 120, 20), (700, 600, 9), (50, 880, 15), (1180, 40,
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """Return the folder of the result; the image lies beside it."""
+    """Return the folder of the result; the image lies next to it."""
     place = tmp_path_factory.mktemp("view")
     picture = np.full((900, 1200), 10, np.uint8)
     for x, y, radius in DISCS:

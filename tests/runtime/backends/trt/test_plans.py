@@ -309,7 +309,7 @@ def rtx(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> FakeRtx:
 
 @pytest.fixture
 def plan(tmp_path: Path, model_path: Path, box_spec: ModelSpec) -> Path:
-    """A plan beside the ONNX file that it was built from."""
+    """A plan next to the ONNX file that it was built from."""
     (tmp_path / "box.onnx").write_bytes(model_path.read_bytes())
     path = tmp_path / "box.plan"
     path.write_bytes(b"plan of a box")
@@ -395,7 +395,7 @@ def test_errors_carry_the_words_of_cuda_and_engine(plan: Path, cuda: FakeCuda, b
     plan.write_bytes(b"noise")
     write_sidecar(plan, box_spec)
     with pytest.raises(
-        BackendError, match=rf"TensorRT {RELEASE} does not take it: the magic tag does not match; build"
+        BackendError, match=rf"TensorRT {RELEASE} does not take it: the magic tag does not match; rebuild"
     ):
         open_backend(plan, options=Options(fallback="none"))
 
@@ -414,7 +414,7 @@ def test_a_gpu_that_is_too_small_says_what_helps(plan: Path, cuda: FakeCuda) -> 
 
 
 class TestKernels:
-    """What TensorRT-RTX compiles, once for all slots, and keeps beside the plan."""
+    """What TensorRT-RTX compiles, once for all slots, and keeps next to the plan."""
 
     @pytest.fixture
     def rtx_plan(self, plan: Path, box_spec: ModelSpec, rtx: FakeRtx) -> Path:
@@ -602,7 +602,7 @@ class TestFit:
         path.write_text(json.dumps({**json.loads(path.read_text()), "onnx": name}))
         text = self.refuses(plan)
         assert "onnx: found" in text
-        assert "wanted the name of an .onnx file beside the plan" in text
+        assert "wanted the name of an .onnx file next to the plan" in text
         assert len(text) < 400
 
     def test_odd_sidecars(self, plan: Path) -> None:
@@ -709,7 +709,7 @@ class TestFallback:
     ) -> None:
         monkeypatch.setattr(opening, "list_gpus", tuple)
         plan.with_name("box.onnx").unlink()
-        with pytest.raises(BackendError, match=r"there is no box\.onnx beside it"):
+        with pytest.raises(BackendError, match=r"there is no box\.onnx next to it"):
             open_backend(plan)
 
     def test_a_misfit_is_built_anew(
@@ -723,7 +723,7 @@ class TestFallback:
             commands.append(command)
             assert progress is not None
             progress(1.0, "Building engine")
-            plan.write_bytes(b"plan anew")
+            plan.write_bytes(b"plan rebuilt")
             write_sidecar(plan, box_spec)
 
         monkeypatch.setattr(opening, "_run", build)
@@ -731,7 +731,7 @@ class TestFallback:
         with open_backend(plan, options=options) as backend:
             assert backend.name == "tensorrt"
             assert "built by TensorRT 98.0" in backend.note
-            assert "built anew" in backend.note
+            assert "rebuilt" in backend.note
         assert told == [(1.0, "Building engine")]
         assert commands[0][1:5] == ["-m", opening.BUILDER, str(plan.with_name("box.onnx")), str(plan)]
         wanted = json.loads(commands[0][5])
@@ -747,7 +747,7 @@ class TestFallback:
 
         def build(command: list[str], progress: object) -> None:
             built.append(1)
-            plan.write_bytes(b"plan anew")
+            plan.write_bytes(b"plan rebuilt")
             write_sidecar(plan, box_spec)
 
         monkeypatch.setattr(opening, "_run", build)
@@ -771,9 +771,9 @@ class TestFallback:
         monkeypatch.setattr(opening, "_run", lambda _, progress: run(crash, progress))
         with open_backend(plan) as backend:
             assert backend.name == "openvino"
-            assert "it could not be built anew (no memory left)" in backend.note
+            assert "it could not be rebuilt (no memory left)" in backend.note
 
-    @pytest.mark.parametrize("release", [RELEASE, "98.0"], ids=["fits", "built anew"])
+    @pytest.mark.parametrize("release", [RELEASE, "98.0"], ids=["fits", "rebuilt"])
     def test_a_plan_that_is_not_taken_leaves_the_onnx(
         self, release: str, plan: Path, box_spec: ModelSpec, cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from cellseg.export import assemble, cli, integer, to_onnx
+from cellseg.export import assemble, cli, int8, to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.export.tiles import generate
 
@@ -28,15 +28,15 @@ def model(exported: Exported) -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="module")
-def whole(model: onnx.ModelProto, images: NDArray[np.uint8]) -> integer.Quantised:
-    return integer.quantise(model, images, images[:2], assemble.run_graph)
+def whole(model: onnx.ModelProto, images: NDArray[np.uint8]) -> int8.Quantised:
+    return int8.quantise(model, images, images[:2], assemble.run_graph)
 
 
 def quantised_weights(model: onnx.ModelProto) -> int:
     return sum(t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4 for t in model.graph.initializer)
 
 
-def test_every_zero_point_is_zero(whole: integer.Quantised) -> None:
+def test_every_zero_point_is_zero(whole: int8.Quantised) -> None:
     """What TensorRT asks for."""
     values = {t.name: onnx.numpy_helper.to_array(t) for t in whole.model.graph.initializer}
     pairs = [n for n in whole.model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -46,7 +46,7 @@ def test_every_zero_point_is_zero(whole: integer.Quantised) -> None:
 
 
 def test_bytes_and_sums_stay_in_floating_point(model: onnx.ModelProto) -> None:
-    names = set(integer._always_floating(model))
+    names = set(int8._always_floating(model))
     kinds = {node.op_type for node in model.graph.node if node.name in names}
     assert {"Cast", "Sigmoid", "Softplus", "Sqrt", "Round", "Add"} <= kinds
     assert not {"Conv", "ConvTranspose"} & kinds
@@ -54,19 +54,19 @@ def test_bytes_and_sums_stay_in_floating_point(model: onnx.ModelProto) -> None:
 
 def test_parts_cover_every_convolution(model: onnx.ModelProto) -> None:
     counts = to_onnx.node_counts(model)
-    found = integer.parts(model)
+    found = int8.parts(model)
     assert sum(map(len, found.values())) == counts["Conv"] + counts["ConvTranspose"]
     assert {"encoders.0", "ups.1", "decoders.0", "heads"} <= set(found)
 
 
 def test_parts_given_back_are_the_original_ones(
-    model: onnx.ModelProto, whole: integer.Quantised, images: NDArray[np.uint8]
+    model: onnx.ModelProto, whole: int8.Quantised, images: NDArray[np.uint8]
 ) -> None:
     model = whole.original
-    back = integer.give_back(whole.model, model, integer.parts(model))
+    back = int8.give_back(whole.model, model, int8.parts(model))
     assert quantised_weights(back) == 0
     onnx.checker.check_model(back, full_check=True)
-    one = integer.give_back(whole.model, model, ["encoders.0"])
+    one = int8.give_back(whole.model, model, ["encoders.0"])
     assert quantised_weights(one) <= quantised_weights(whole.model)
     wanted = assemble.run_graph(model, images[:2]).astype(int)
     assert np.abs(assemble.run_graph(back, images[:2]) - wanted).mean() < 3
@@ -74,12 +74,12 @@ def test_parts_given_back_are_the_original_ones(
 
 def test_the_most_sensitive_parts_are_left_out(
     model: onnx.ModelProto,
-    whole: integer.Quantised,
+    whole: int8.Quantised,
     images: NDArray[np.uint8],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(integer, "EFFECT", 0.9 * whole.after)
-    found = integer.quantise(model, images, images[:2], assemble.run_graph)
+    monkeypatch.setattr(int8, "EFFECT", 0.9 * whole.after)
+    found = int8.quantise(model, images, images[:2], assemble.run_graph)
     assert found.kept
     assert found.kept[0] == max(found.alone, key=lambda part: found.alone[part])
     assert quantised_weights(found.model) < quantised_weights(whole.model)

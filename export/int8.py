@@ -53,7 +53,7 @@ def check_installed() -> None:
     """Raise UsageError where NNCF, or ONNX Runtime on which it calibrates, is not installed."""
     missing = [name for name in ("nncf", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        # Beside ONNX Runtime's GPU build, which serves as well, the extra would install the other one.
+        # The extra would install ONNX Runtime's CPU build on top of the GPU build, which serves as well.
         fix = "nncf" if missing == ["nncf"] else "'cellseg[int8]'"
         raise UsageError(f"--int8 needs {' and '.join(missing)}, not installed here: pip install {fix}")
 
@@ -130,7 +130,7 @@ def _always_floating(model: onnx.ModelProto) -> list[str]:
 
 
 def parts(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Return the convolutions of each part, by name; parts are those of :mod:`cellseg.export.half`."""
+    """Return the convolutions of each part, by name; parts are those of :mod:`cellseg.export.fp16`."""
     found: dict[str, list[str]] = {}
     for node in model.graph.node:
         if node.op_type in _WEIGHTED:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from cellseg.export import integer, parity
+from cellseg.export import int8, parity
 from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.to_tensorrt import Settings, build
 from cellseg.runtime.backends import Options, open_backend
@@ -21,12 +21,12 @@ pytest.importorskip("onnxruntime", reason="NNCF calibrates on ONNX Runtime")
 
 
 @pytest.fixture(scope="module")
-def exported_integer(
+def exported_int8(
     checkpoint: Path, pictures: Path, said: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Exported:
     # A network of four channels bears less than a real one: more of it stays in floating point.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(integer, "EFFECT", 1.2)
+        patch.setattr(int8, "EFFECT", 1.2)
         return in_eight_bits(checkpoint, pictures, tmp_path_factory.mktemp("int8") / "tiny.onnx", said)
 
 
@@ -80,19 +80,19 @@ def eight_bit_weights(path: Path) -> list[int]:
     return [int(np.prod(t.dims)) for t in tensors if t.data_type == TensorProto.INT8 and len(t.dims) == 4]
 
 
-def test_the_export_tells_and_records_it(exported_integer: Exported, said: list[str]) -> None:
+def test_the_export_tells_and_records_it(exported_int8: Exported, said: list[str]) -> None:
     assert any(text.startswith("int8") and "calibrated on 12 tiles from" in text for text in said)
-    assert exported_integer.spec.precision == "int8"
-    assert {"passed", "int8.plane_mean", "int8.f1_90"} <= set(exported_integer.spec.parity)
-    assert eight_bit_weights(exported_integer.path)
+    assert exported_int8.spec.precision == "int8"
+    assert {"passed", "int8.plane_mean", "int8.f1_90"} <= set(exported_int8.spec.parity)
+    assert eight_bit_weights(exported_int8.path)
 
 
-def test_every_engine_gives_the_same_cells(exported_integer: Exported) -> None:
-    check_on_engines(exported_integer)
+def test_every_engine_gives_the_same_cells(exported_int8: Exported) -> None:
+    check_on_engines(exported_int8)
 
 
-def test_a_plan_is_built(exported_integer: Exported, tmp_path: Path) -> None:
-    check_plan(exported_integer, tmp_path / "tiny.plan")
+def test_a_plan_is_built(exported_int8: Exported, tmp_path: Path) -> None:
+    check_plan(exported_int8, tmp_path / "tiny.plan")
 
 
 @pytest.mark.slow

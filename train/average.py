@@ -19,7 +19,7 @@ from cellseg.runtime.errors import ModelError
 from . import checkpoint
 
 
-def mean(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
+def average(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
     """Return a checkpoint whose weights are the mean of others' (of their averaged ones).
 
     Norms get the mean of the statistics. It holds no optimiser: a training can start from it

@@ -5,8 +5,8 @@ import torch
 
 from cellseg.runtime.errors import ModelError
 from cellseg.train import checkpoint
+from cellseg.train.average import average
 from cellseg.train.config import TrainConfig, parse
-from cellseg.train.mean import mean
 from cellseg.train.models import build_model
 from cellseg.train.models.nets import UNet
 
@@ -27,7 +27,7 @@ def test_the_mean_of_checkpoints(tmp_path: Path) -> None:
     first, second = build_model(config), build_model(config)
     second.encoders[0].branches[0][0][1].num_batches_tracked += 3
     paths = [save(tmp_path / "a.pt", first, config), save(tmp_path / "b.pt", first, config, second, 9)]
-    found = mean(paths, [1, 3])
+    found = average(paths, [1, 3])
     for name, value in found["model"].items():
         one, other = first.state_dict()[name], second.state_dict()[name]
         assert value.dtype == one.dtype
@@ -43,4 +43,4 @@ def test_different_networks_have_no_mean(tmp_path: Path) -> None:
     two, four = configure(2), configure(4)
     paths = [save(tmp_path / "2.pt", build_model(two), two), save(tmp_path / "4.pt", build_model(four), four)]
     with pytest.raises(ModelError, match=r"4\.pt: its network is not that of .*2\.pt"):
-        mean(paths, [1, 1])
+        average(paths, [1, 1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cellseg.export import half, parity, to_onnx
+from cellseg.export import fp16, parity, to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.export.graph import Deployable, choose_heads
 from cellseg.export.network import Trained
@@ -24,7 +24,7 @@ def deployable(trained: Trained) -> Deployable:
 
 
 def test_parts_cover_every_weight_once(deployable: Deployable) -> None:
-    parts = half.parts(deployable.network)
+    parts = fp16.parts(deployable.network)
     assert list(parts) == [
         "encoders.0", "encoders.1", "encoders.2", "ups.0", "ups.1", "decoders.0", "decoders.1", "heads",
     ]  # fmt: skip
@@ -34,9 +34,9 @@ def test_parts_cover_every_weight_once(deployable: Deployable) -> None:
 
 def test_a_usual_network_takes_half_everywhere(deployable: Deployable, images: NDArray[np.uint8]) -> None:
     before = {name: tensor.clone() for name, tensor in deployable.state_dict().items()}
-    choice = half.choose(deployable, images)
+    choice = fp16.choose(deployable, images)
     assert choice.single == ()
-    assert 0 < choice.effect <= half.EFFECT
+    assert 0 < choice.effect <= fp16.EFFECT
     for name, tensor in deployable.state_dict().items():  # the trial leaves no trace
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
@@ -47,25 +47,25 @@ def test_a_part_beyond_the_range_of_half_stays_single(
 ) -> None:
     with torch.no_grad():
         deployable.network.encoders[2].branches[0][0][0].bias += shift
-    choice = half.choose(deployable, images)
+    choice = fp16.choose(deployable, images)
     assert "encoders.2" in choice.single
     assert "encoders.0" not in choice.single
-    assert choice.largest > half.RANGE
+    assert choice.largest > fp16.RANGE
 
 
 def test_the_parts_that_matter_most_go_first(
     deployable: Deployable, images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = half.choose(deployable, images).effect
-    monkeypatch.setattr(half, "EFFECT", everything * 0.7)
-    choice = half.choose(deployable, images)
-    assert 1 <= len(choice.single) < len(half.parts(deployable.network))
+    everything = fp16.choose(deployable, images).effect
+    monkeypatch.setattr(fp16, "EFFECT", everything * 0.7)
+    choice = fp16.choose(deployable, images)
+    assert 1 <= len(choice.single) < len(fp16.parts(deployable.network))
     assert choice.effect <= everything * 0.7
 
 
 def test_parts_change_type_and_the_original_does_not(deployable: Deployable) -> None:
-    converted = half.to_half(deployable, ["heads", "encoders.0"])
-    types = {name: next(part.parameters()).dtype for name, part in half.parts(converted.network).items()}
+    converted = fp16.to_half(deployable, ["heads", "encoders.0"])
+    types = {name: next(part.parameters()).dtype for name, part in fp16.parts(converted.network).items()}
     assert {name for name, dtype in types.items() if dtype == torch.float32} == {"heads", "encoders.0"}
     assert all(p.dtype == torch.float32 for p in deployable.parameters())
 
