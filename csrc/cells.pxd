@@ -185,7 +185,7 @@ cdef inline void add_stains(
 
 
 cdef inline void finish_values(const Sources* sources, double* values, int64_t area) noexcept nogil:
-    """Turn the sums of one cell of so many pixels into means; optical densities get their unit."""
+    """Turn the sums of one cell of a number of pixels into means; optical densities get their unit."""
     cdef int32_t c, n = sources.channels + sources.stains
     for c in range(n):
         values[c] /= area

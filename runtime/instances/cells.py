@@ -94,7 +94,7 @@ class Cells:
 
     @classmethod
     def empty(cls, image_channels: int = 0, stains: int = 0) -> Cells:
-        """Return a table without cells, with the columns of an image with these numbers of channels and stains."""
+        """Return a table without cells, with the columns for these numbers of channels and stains."""
         return cls(
             {name: np.empty(0, dtype) for name, dtype in column_types(image_channels, stains).items()},
             np.empty((0, 2), np.int32),

@@ -57,7 +57,7 @@ def choose_stains(
     names, dtype, path
         The slide's channels, their type, and its file, for messages.
     sample
-        Returns about so many pixels of the slide, shape (h, w, channels).
+        Returns about this many pixels of the slide, shape (h, w, channels).
 
     Returns
     -------

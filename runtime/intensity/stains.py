@@ -26,7 +26,7 @@ from ..errors import UsageError
 
 #: Fixed-point units of an optical density of one.
 UNIT = 1 << 20
-#: Entries of a row of the table that kernels read: so many stains fit, and a row is one vector register.
+#: Entries of a row of the table that kernels read: this many stains fit, and a row is one vector register.
 LANES = 4
 #: Vectors that lie closer together than this (determinant of three of length one) cannot be told apart.
 FLATTEST = 0.02

@@ -154,7 +154,7 @@ def test_in_memory_and_without_cells(slide):
 
 
 def test_cells_whose_centre_lies_in_no_region_are_told(slide):
-    # A cell that a thin hook cuts to a bent strip has its centre beside it.
+    # A cell that a thin hook cuts to a bent strip has its centre outside.
     hook = [[10, 10], [30, 10], [30, 30], [28, 30], [28, 12], [10, 12]]
     with LocalEngine(local_spec(1), 1) as engine:
         picture = np.full((64, 64), 250, np.uint8)
