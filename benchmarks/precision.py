@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from cellseg.export import assemble, half, halo, integer, network, tiles, to_onnx
+from cellseg.export import assemble, fp16, halo, int8, network, tiles, to_onnx
 from cellseg.export.graph import Deployable, choose_heads
 from cellseg.runtime.backends import Options, load_spec, open_backend
 from cellseg.runtime.cli import common
@@ -94,12 +94,12 @@ class Graphs:
         """Yield what is compared, the reference first; with `study` 1…N parts are left out as well."""
         yield Way("fp32", self.single, "openvino")
         images = self.tiles[: assemble.HALF_TILES]
-        choice = half.choose(self.deployable, images)
-        graph = self._trace(half.to_half(self.deployable, choice.single))
+        choice = fp16.choose(self.deployable, images)
+        graph = self._trace(fp16.to_half(self.deployable, choice.single))
         yield Way(_named("fp16", choice.single), graph, "onnxruntime")
         step = max(1, len(self.tiles) // assemble.HALF_TILES)
         spread = self.tiles[::step]
-        found = integer.quantise(self.single, self.calibration, spread, assemble.run_graph)
+        found = int8.quantise(self.single, self.calibration, spread, assemble.run_graph)
         yield Way(_named("int8", found.kept), found.model, "openvino")
         yield Way("bf16", self.single, "openvino", "auto")
         yield Way(_named("int8", found.kept) + ", rest in bf16", found.model, "openvino", "auto")
@@ -108,15 +108,15 @@ class Graphs:
             yield Way(_named("int8", found.kept) + ", other engine", found.model, "onnxruntime")
             yield Way(_named("fp16", choice.single) + ", as bf16", graph, "openvino", "auto")
         if study:
-            alone = found.alone or integer.effects(found.model, found.original, spread, assemble.run_graph)
+            alone = found.alone or int8.effects(found.model, found.original, spread, assemble.run_graph)
             _tell("int8", alone)
             for kept in _growing(alone, study, found.kept):
-                graph = integer.give_back(found.model, found.original, kept)
+                graph = int8.give_back(found.model, found.original, kept)
                 yield Way(_named("int8", kept), graph, "openvino")
-            alone = half.effects(self.deployable, images)
+            alone = fp16.effects(self.deployable, images)
             _tell("fp16", alone)
             for kept in _growing(alone, study, choice.single):
-                graph = self._trace(half.to_half(self.deployable, kept))
+                graph = self._trace(fp16.to_half(self.deployable, kept))
                 yield Way(_named("fp16", kept), graph, "onnxruntime")
 
     def _trace(self, module: Deployable) -> onnx.ModelProto:
