@@ -2,13 +2,12 @@
 
 It computes in bfloat16 where the processor multiplies in it and the model bears it, and runs INT8 graphs
 as they are.
-This is the only module that imports ``openvino``.
+Only this module and :mod:`.sizes` import ``openvino``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import queue
 from pathlib import Path
@@ -18,9 +17,10 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from ..errors import BackendError, ModelError, UsageError
-from ..model.spec import INPUT_NAME, ModelSpec
+from ..errors import BackendError, UsageError
+from ..model.spec import ModelSpec
 from .base import FORKED, Backend, Mode, Pending, Precision, check_graph, thread_limit
+from .sizes import read_graph, reason, settle
 
 #: OpenVINO's one core in this process, which must never go. Its CPU plug-in gives the thread that loads it
 #: another stack for signal handlers, and takes that away with the core. If a second core was made before
@@ -31,9 +31,6 @@ CORE = openvino.Core()
 #: The process that has used it.
 _process: int | None = None
 
-#: Bytes that one result in a graph may take: for each pixel of a batch (a thousand channels at full size),
-#: and in any case.
-MOST_BYTES, MODEST_BYTES = 4096, 1 << 30
 #: Largest batch in pixels that stays compiled when it is not in use, and how many shapes do.
 SMALL, MOST_SMALL = 1 << 18, 2
 
@@ -74,10 +71,7 @@ class OpenVino(Backend):
     ) -> None:
         super().__init__(spec)
         _check_process()
-        try:
-            self._model = CORE.read_model(path)
-        except Exception as error:  # of any class: names that are no text are a UnicodeDecodeError
-            raise ModelError(f"{path}: OpenVINO cannot read it: {_reason(error)}") from None
+        self._model = read_graph(path)
         check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
         self._precision = _arithmetic(spec, precision)
         if self._precision == "fp32" and precision == "auto" and _has_bf16():
@@ -123,18 +117,15 @@ class OpenVino(Backend):
 
     def _compile(self, tile: int, batch: int) -> tuple[Any, list[Any]]:
         """Return the model for batches of one shape, and what computes them."""
+        settle(self._model, self.spec, tile, batch)
         try:
-            self._model.reshape({INPUT_NAME: [batch, tile, tile, self.spec.channels]})
-            too_large = _too_large(self._model, batch * tile * tile)
-            if too_large is not None:
-                raise RuntimeError(too_large)
             compiled = CORE.compile_model(self._model, "CPU", self._options)
             count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             # One batch computes per stream; one more is ready when a stream falls free.
             return compiled, [compiled.create_infer_request() for _ in range(count + 1)]
         except Exception as error:
             raise BackendError(
-                f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {_reason(error)}"
+                f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {reason(error)}"
             ) from None
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
@@ -145,7 +136,7 @@ class OpenVino(Backend):
             request.start_async()
         except RuntimeError as error:
             self._free.put(request)
-            raise BackendError(f"OpenVINO could not start: {_reason(error)}") from None
+            raise BackendError(f"OpenVINO could not start: {reason(error)}") from None
         running = _Running(self, request, batch, planes)
         self._running.add(running)
         return running
@@ -180,7 +171,7 @@ class _Running:
         try:
             self.request.wait()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_reason(error)}") from None
+            raise BackendError(f"OpenVINO failed: {reason(error)}") from None
         finally:
             self._owner._finished(self)
         return self._planes
@@ -218,25 +209,3 @@ def _shapes(ports: Any) -> dict[str, list[int | None]]:
         else []
         for port in ports
     }
-
-
-def _too_large(model: Any, pixels: int) -> str | None:
-    """Return what in a graph of settled sizes asks for absurd memory, before any of it is taken."""
-    allowed = max(MODEST_BYTES, MOST_BYTES * pixels)
-    for node in model.get_ordered_ops():
-        for output in node.outputs():
-            if output.partial_shape.is_static:
-                needed = math.prod(output.shape) * output.element_type.size
-                if needed > allowed:
-                    name = node.get_type_name()
-                    return (
-                        f"one result of its graph ({name}) takes {needed / 1e9:,.0f} GB, as no network does"
-                    )
-    return None
-
-
-def _reason(error: Exception) -> str:
-    """Return the telling line of OpenVINO's exceptions, which begin with its source's file and line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "Check '", "src/"))]
-    return (telling or lines or ["no reason given"])[-1][:300]

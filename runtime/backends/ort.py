@@ -61,6 +61,8 @@ class OnnxRuntime(Backend):
     ) -> None:
         super().__init__(spec)
         self.device = device
+        self._path = path
+        self._sound = 0  # pixels of the largest batch that is known to take no absurd memory
         if precision == "bf16":
             raise UsageError(f"ONNX Runtime computes in what the model says ({spec.precision}), not in bf16")
         self._tf32 = spec.precision == "fp32" and precision != "fp32" and _has_tf32(device)
@@ -124,7 +126,13 @@ class OnnxRuntime(Backend):
         return planes if self._memory is None else self._memory.pinned(planes.shape)
 
     def _prepare(self, tile: int, batch: int) -> None:
-        """Nothing to do: the session takes any shape."""
+        """See what it would take; the session itself takes any shape, and whatever memory that needs."""
+        from .sizes import read_graph, settle
+
+        pixels = batch * tile * tile
+        if pixels > self._sound:
+            settle(read_graph(self._path), self.spec, tile, batch)
+            self._sound = pixels
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
         return _Running(self._workers.submit(self._run, batch, planes))

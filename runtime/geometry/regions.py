@@ -22,6 +22,15 @@ Ring = npt.NDArray[np.float64]
 _COMPARED = 1 << 22
 #: Letters of a name at most.
 _LONGEST_NAME = 200
+_Edges = npt.NDArray[np.float64]
+
+#: Rows of pixels that all outlines of a file may pass through, together: a zigzag of a few megabytes over
+#: a slide would pass through billions, for hours.
+MOST_ROWS = 200_000_000
+#: How often areas may lie over each other, on the average of an image, and pixels in any case.
+MOST_LAYERS, MODEST_AREA = 200, 100_000_000
+#: Crossings of rows that are worked on at a time, and bands of rows whose edges are kept.
+_AT_A_TIME, _KEPT_BANDS = 1 << 20, 4
 
 
 class Polygons(Focus):
@@ -62,6 +71,7 @@ class Polygons(Focus):
         self._boxes = np.array(
             [(e[:, 1].min(), e[:, 0].min(), e[:, 1].max(), e[:, 0].max()) for e in self._edges]
         ).reshape(-1, 4)
+        self._bands: dict[tuple[int, int], dict[int, _Edges]] = {}
 
     @property
     def digest(self) -> str:
@@ -135,7 +145,26 @@ class Polygons(Focus):
                 f"{name}: none of its {len(made.polygons)} areas lies inside the image of {height}×{width} "
                 "pixels; are they in full-resolution pixels?"
             )
+        made._check_work(name, height, width)
         return made
+
+    def _check_work(self, name: str, height: int, width: int) -> None:
+        """Refuse polygons that would take hours, long before they do."""
+        rows = sum(
+            float(np.abs(np.diff(np.clip(edges[:, 1::2], 0, height), axis=1)).sum()) for edges in self._edges
+        )
+        if rows > MOST_ROWS:
+            raise UsageError(
+                f"{name}: its outlines pass through {rows:,.0f} rows of pixels in all; at most "
+                f"{MOST_ROWS:,} are followed; draw them with fewer corners"
+            )
+        y0, x0, y1, x1 = np.clip(self._boxes, 0, (height, width, height, width)).T
+        area = float(((y1 - y0) * (x1 - x0)).sum())
+        if area > max(MOST_LAYERS * height * width, MODEST_AREA):
+            raise UsageError(
+                f"{name}: its {len(self.polygons):,} areas lie over each other {area / height / width:,.0f} "
+                f"times; at most {MOST_LAYERS} are joined; merge them"
+            )
 
     def scaled(self, tall: float, wide: float) -> Polygons:
         """Return the polygons in pixels of another size: y times ``tall``, x times ``wide``."""
@@ -160,25 +189,43 @@ class Polygons(Focus):
 
     def touches(self, region: Region) -> bool:
         """Return whether any polygon and a rectangle overlap."""
-        return any(_place(self._edges[number], region) is not False for number in self._near(region))
+        return any(_place(edges, region) is not False for edges in self._near(region))
 
-    def _near(self, region: Region) -> npt.NDArray[np.intp]:
-        """Return the numbers of the polygons whose bounding boxes overlap a rectangle."""
+    def _near(self, region: Region) -> list[_Edges]:
+        """Return the edges in a rectangle's rows of each polygon whose bounding box overlaps it."""
         y0, x0, y1, x1 = self._boxes.T
-        return np.flatnonzero((y0 < region.y1) & (x0 < region.x1) & (y1 > region.y) & (x1 > region.x))
+        near = (y0 < region.y1) & (x0 < region.x1) & (y1 > region.y) & (x1 > region.x)
+        band = self._band(region.y, region.y1)
+        return [band[number] for number in np.flatnonzero(near).tolist()]
+
+    def _band(self, top: int, bottom: int) -> dict[int, _Edges]:
+        """Return the edges in some rows, by polygon: a slide's tiles are asked for row by row."""
+        made = self._bands.get((top, bottom))
+        if made is None:
+            y0, _, y1, _ = self._boxes.T
+            made = {}
+            for number in np.flatnonzero((y0 < bottom) & (y1 > top)).tolist():
+                edges = self._edges[number]
+                here = (edges[:, 1::2].min(axis=1) <= bottom) & (edges[:, 1::2].max(axis=1) >= top)
+                made[number] = edges if here.all() else edges[here]
+            kept = list(self._bands.items())[1 - _KEPT_BANDS :]
+            self._bands = {**dict(kept), (top, bottom): made}  # whole at any time: threads share it
+        return made
 
     def inside(self, region: Region) -> npt.NDArray[np.bool_] | None:
         """Return which pixels have their centre in a polygon; ``None`` where all do."""
         cut = []
-        for number in self._near(region):
-            place = _place(self._edges[number], region)
+        for edges in self._near(region):
+            place = _place(edges, region)
             if place is True:
                 return None
             if place is None:
-                cut.append(self._edges[number])
+                cut.append(edges)
         found = np.zeros((region.height, region.width), np.bool_)
-        for edges in cut:
-            found |= _fill(edges, region)
+        for number, edges in enumerate(cut):
+            _fill(edges, region, found)
+            if number % 16 == 15 and found.all():
+                return None
         return None if found.all() else found
 
     def holding(self, y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -266,20 +313,39 @@ def _place(edges: npt.NDArray[np.float64], region: Region) -> bool | None:
     return bool(np.count_nonzero(ax + (y - ay) * ((bx - ax) / (by - ay)) <= x) & 1)
 
 
-def _fill(edges: npt.NDArray[np.float64], region: Region) -> npt.NDArray[np.bool_]:
-    """Rasterise one polygon by scan lines through the pixels' centres, even-odd."""
-    turns = np.zeros((region.height, region.width + 1), np.int32)
-    y0, y1 = edges[:, 1], edges[:, 3]
-    low, high = np.minimum(y0, y1), np.maximum(y0, y1)
-    crossing = (high > region.y + 0.5) & (low <= region.y1 - 0.5)
-    for ax, ay, bx, by in edges[crossing]:
-        # A centre line y + ½ is crossed where low ≤ y + ½ < high, so a vertex counts once.
-        first = max(int(np.ceil(min(ay, by) - 0.5)), region.y)
-        last = min(int(np.ceil(max(ay, by) - 0.5)), region.y1)
-        if first >= last:
-            continue
-        y = np.arange(first, last)
-        x = ax + (y + 0.5 - ay) * ((bx - ax) / (by - ay))
-        column = np.clip(np.ceil(x - 0.5).astype(np.int64) - region.x, 0, region.width)
-        turns[y - region.y, column] += 1
-    return np.asarray(np.cumsum(turns[:, :-1], axis=1) & 1, np.bool_)
+def _fill(edges: _Edges, region: Region, found: npt.NDArray[np.bool_]) -> None:
+    """Add one polygon to a mask, by scan lines through the pixels' centres, even-odd."""
+    # A centre line y + ½ is crossed where low ≤ y + ½ < high, so a vertex counts once.
+    ends = np.ceil(np.sort(edges[:, 1::2], axis=1) - 0.5)
+    ends = np.clip(ends, region.y, region.y1).astype(np.int64)
+    crossing = ends[:, 0] < ends[:, 1]
+    edges, (first, last) = edges[crossing], ends[crossing].T
+    if not first.size:
+        return
+    # Only the part of the rectangle that the polygon reaches, and what rounding may add.
+    top, bottom = int(first.min()), int(last.max())
+    reach = np.floor(edges[:, ::2].min()) - 2, np.ceil(edges[:, ::2].max()) + 2
+    x0, x1 = np.clip(reach, region.x, region.x1).astype(int).tolist()
+    width = x1 - x0
+    turns = np.zeros((bottom - top) * (width + 1), np.int32)
+    counts = last - first
+    before = np.cumsum(counts) - counts
+    start = 0
+    while start < counts.size:
+        part = slice(start, max(start + 1, int(np.searchsorted(before, before[start] + _AT_A_TIME))))
+        start = part.stop
+        ax, ay, slope, first_row, past = (
+            np.repeat(values[part], counts[part])
+            for values in (edges[:, 0], edges[:, 1], _slopes(edges), first, before)
+        )
+        y = np.arange(past[0], past[0] + past.size) - past + first_row
+        column = np.clip(np.ceil(ax + (y + 0.5 - ay) * slope - 0.5).astype(np.int64) - x0, 0, width)
+        np.add.at(turns, (y - top) * (width + 1) + column, 1)
+    odd = np.cumsum(turns.reshape(bottom - top, width + 1)[:, :-1], axis=1) & 1
+    found[top - region.y : bottom - region.y, x0 - region.x : x1 - region.x] |= odd.astype(np.bool_)
+
+
+def _slopes(edges: _Edges) -> _Edges:
+    """Return how far each edge goes to the right for each row down."""
+    ax, ay, bx, by = edges.T
+    return np.asarray((bx - ax) / (by - ay), np.float64)

@@ -70,6 +70,25 @@ def content(file: BinaryIO, field: Field) -> bytes:
     return file.read(field.end - field.begin)
 
 
+def integers(file: BinaryIO, field: Field, most: int) -> list[int]:
+    """Return the numbers of a repeated field, which stand each in a field or packed into one.
+
+    At most one more than `most` are read.
+
+    Raises
+    ------
+    WireError
+        They end within one.
+    """
+    if field.end == field.begin:
+        return [field.value]
+    file.seek(field.begin)
+    found: list[int] = []
+    while file.tell() < field.end and len(found) <= most:
+        found.append(_varint(file))
+    return found
+
+
 def strings(message: bytes) -> dict[int, str]:
     """Return the string fields of a message of strings.
 

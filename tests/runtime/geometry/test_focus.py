@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cellseg.runtime.errors import UsageError
+from cellseg.runtime.geometry import regions
 from cellseg.runtime.geometry.regions import Polygons
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.geometry.tissue import find_tissue
@@ -118,6 +119,49 @@ def test_a_rectangle_is_in_out_or_cut(corners, data):
     found = focus.inside(region)
     assert pixels == ([True] * region.area if found is None else found.ravel().tolist())
     assert focus.touches(region) or not any(pixels)
+
+
+def loops(count, corners, size, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(-0.1 * size, 1.1 * size, (corners, 2)) for _ in range(count)]
+
+
+def test_parts_of_outlines_are_joined_as_they_are(monkeypatch):
+    """Long outlines are followed in parts, and rows are kept for the next tile."""
+    focus = Polygons([[ring, ring[::-2] / 2] for ring in loops(5, 40, 64)])
+    at_once = focus.inside(Region(0, 0, 64, 64))
+    monkeypatch.setattr(regions, "_AT_A_TIME", 7)
+    assert np.array_equal(focus.inside(Region(0, 0, 64, 64)), at_once)
+    for y in range(0, 64, 8):
+        for x in range(0, 64, 16):
+            part = focus.inside(Region(y, x, 8, 16))
+            part = np.ones((8, 16), bool) if part is None else part
+            assert np.array_equal(at_once[y : y + 8, x : x + 16], part)
+
+
+def test_tiles_ask_for_the_edges_of_their_rows_once():
+    focus = Polygons([[ring] for ring in loops(3, 100, 64)])
+    for x in range(0, 64, 8):
+        focus.inside(Region(16, x, 8, 8))
+    assert list(focus._bands) == [(16, 24)]
+    assert sum(len(edges) for edges in focus._band(16, 24).values()) < 300
+    for y in range(0, 64, 8):
+        focus.inside(Region(y, 0, 8, 8))
+    assert len(focus._bands) == regions._KEPT_BANDS
+
+
+def test_outlines_that_would_take_hours():
+    """A zigzag over a slide; thousands of areas over each other."""
+    with pytest.raises(UsageError, match=r"pass through [\d,]{11} rows of pixels in all; at most 2"):
+        Polygons.given([loops(1, 60_000, 20_000)[0]], 20_000, 20_000)
+    squares = [np.array([[0, 0], [n + 900, 0], [900, 900], [0, 900]]) for n in range(300)]
+    with pytest.raises(UsageError, match=r"its 300 areas lie over each other 265 times; at most 200"):
+        Polygons.given(squares, 1000, 1000)
+    # The same many side by side, or where nobody looks, are no matter.
+    Polygons.given(
+        [square / 20 + (n % 15 * 60, n // 15 * 45) for n, square in enumerate(squares)], 1000, 1000
+    )
+    Polygons.given([np.array([[0, 0], [9, 0], [9, 9]])] + [each + 5000 for each in squares], 1000, 1000)
 
 
 def test_missing_or_cut_file(tmp_path):

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from cellseg.runtime.backends import open_backend
+from cellseg.runtime.backends import open_backend, sizes
 from cellseg.runtime.errors import CellsegError, ModelError
 from cellseg.runtime.model import graph
 from cellseg.runtime.model.onnx_metadata import load_spec
@@ -30,7 +30,7 @@ def insert(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: np.ndarr
     """Put nodes that lead from ``plane`` to ``other`` before the last node."""
     last = model.graph.node[-1]
     last.input[0] = "other"
-    for node in reversed(nodes):
+    for node in nodes:
         model.graph.node.insert(len(model.graph.node) - 1, node)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
 
@@ -113,36 +113,154 @@ def test_names_that_are_no_text(engine: str, model: onnx.ModelProto, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def giants() -> list[tuple[list[onnx.NodeProto], dict[str, np.ndarray]]]:
-    node, to = helper.make_node, np.array([1 << 34])
+def made_of_numbers() -> list[tuple[str, list[onnx.NodeProto], dict[str, np.ndarray]]]:
+    node, many, zero = helper.make_node, np.array([1 << 27]), np.zeros(1, "f")
     summed = [node("ReduceSum", ["huge"], ["sum"], keepdims=0), node("Add", ["plane", "sum"], ["other"])]
     doubled = [node("Concat", [f"d{i}", f"d{i}"], [f"d{i + 1}"], axis=0) for i in range(40)]
+    line, row = np.ones((4096, 1), "f"), np.ones((1, 4096), "f")
+    shape = [node("Shape", ["plane"], ["to"]), node("ReduceMax", ["to"], ["n"], keepdims=0)]
     return [
-        ([node("Expand", ["zero", "to"], ["huge"]), *summed], {"zero": np.zeros(1, "f"), "to": to}),
-        ([node("ConstantOfShape", ["to"], ["huge"]), *summed], {"to": to}),
-        ([*doubled, node("Identity", ["d40"], ["huge"]), *summed], {"d0": np.zeros(1, "f")}),
+        ("Expand", [node("Expand", ["zero", "to"], ["huge"]), *summed], {"zero": zero, "to": many}),
+        ("Tile", [node("Tile", ["zero", "to"], ["huge"]), *summed], {"zero": zero, "to": many}),
+        ("ConstantOfShape", [node("ConstantOfShape", ["to"], ["huge"]), *summed], {"to": many}),
+        ("ConstantOfShape", [*shape, node("ConstantOfShape", ["to"], ["huge"]), *summed], {}),
+        ("Range", [node("Range", ["a", "b", "c"], ["huge"]), *summed],
+         {"a": np.array(0.0, "f"), "b": np.array(1e8, "f"), "c": np.array(1.0, "f")}),
+        ("Concat", [*doubled, node("Identity", ["d40"], ["huge"]), *summed], {"d0": np.zeros(1, "f")}),
+        ("Add", [node("Add", ["line", "row"], ["huge"]), *summed], {"line": line, "row": row}),
+        ("MatMul", [node("MatMul", ["line", "row"], ["huge"]), *summed], {"line": line, "row": row}),
+        ("Identity", [node("Identity", ["line"], [f"i{n}"]) for n in range(2000)]
+         + [node("Identity", ["i1"], ["huge"]), *summed], {"line": line}),
+        ("Einsum", [node("Einsum", ["row", "row"], ["huge"], equation="ab,cd->abcd"), *summed], {"row": row}),
+        ("RandomNormal", [node("RandomNormal", [], ["huge"], shape=[1 << 28]), *summed], {}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(made_of_numbers())))
+def test_what_is_made_of_numbers_in_the_file_is_bounded(
+    number: int, model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """Engines compute it as they open the file, so nothing later could see how large it becomes."""
+    operator, nodes, constants = made_of_numbers()[number]
+    insert(model, *nodes, **constants)
+    with pytest.raises(ModelError, match=rf"numbers|values \({operator}\)"):
+        load_spec(write(tmp_path / "m.onnx", model))
+
+
+def test_what_networks_make_of_their_weights_passes(model: onnx.ModelProto, tmp_path: Path) -> None:
+    """Weights in eight bits, and sizes that follow from sizes."""
+    node = helper.make_node
+    insert(
+        model,
+        node("DequantizeLinear", ["w", "scale"], ["v"]),
+        node("Reshape", ["v", "flat"], ["u"]),
+        node("ReduceMean", ["u"], ["average"], keepdims=0),
+        node("Shape", ["plane"], ["shape"]),
+        node("Reshape", ["plane", "shape"], ["same"]),
+        node("Mul", ["same", "average"], ["other"]),
+        w=np.ones((16, 16, 3, 3), np.int8), scale=np.array(1.0, "f"), flat=np.array([-1]),
+    )  # fmt: skip
+    path = write(tmp_path / "m.onnx", model)
+    with open_backend(path, "cpu", engine="openvino") as backend:
+        backend.prepare(64, 2)
+
+
+def test_sizes_do_not_come_from_pixels(model: onnx.ModelProto, tmp_path: Path) -> None:
+    node = helper.make_node
+    insert(
+        model,
+        node("ReduceMax", ["plane"], ["top"], keepdims=0),
+        node("Cast", ["top"], ["whole"], to=TensorProto.INT64),
+        node("Reshape", ["whole", "one"], ["count"]),
+        node("Tile", ["plane", "count"], ["other"]),
+        one=np.array([1]),
+    )
+    with pytest.raises(ModelError, match=r"its graph takes sizes from pixels \(Tile\)"):
+        load_spec(write(tmp_path / "m.onnx", model))
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes"),
+    [
         (
+            "uses a tensor before it is made",
+            [("Add", ["late", "plane"], "other"), ("Neg", ["plane"], "late")],
+        ),
+        ("makes one tensor twice", [("Neg", ["plane"], "other"), ("Abs", ["plane"], "other")]),
+        ("has a name of 9,999 bytes", [("N" * 9999, ["plane"], "other")]),
+    ],
+)
+def test_nodes_that_hide_what_they_are(
+    words: str, nodes: list[tuple[str, list[str], str]], model: onnx.ModelProto, tmp_path: Path
+) -> None:
+    insert(model, *(helper.make_node(kind, takes, [makes]) for kind, takes, makes in nodes))
+    with pytest.raises(ModelError, match=words):
+        load_spec(write(tmp_path / "m.onnx", model))
+
+
+def test_weights_that_are_not_there(model: onnx.ModelProto, tmp_path: Path) -> None:
+    insert(model, helper.make_node("Add", ["plane", "w"], ["other"]))
+    model.graph.initializer.append(
+        TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1 << 20, 1 << 20], raw_data=b"1234")
+    )
+    with pytest.raises(ModelError, match=r"claims 1,099,511,627,776 values for weights of \d+ bytes"):
+        load_spec(write(tmp_path / "m.onnx", model))
+
+
+def giants() -> list[tuple[str, list[onnx.NodeProto], dict[str, np.ndarray]]]:
+    node = helper.make_node
+    adds = [node("Add", [f"a{n}", f"a{n}"], [f"a{n + 1}"]) for n in range(60)]
+    sums = [node("Add", [f"s{n}", f"a{n}"], [f"s{n + 1}"]) for n in range(60)]
+    wide = {"to": np.array([1, 4000, 1, 1])}
+    return [
+        (
+            "one result of its graph .* takes",
             [node("Tile", ["plane", "to"], ["huge"]), node("ReduceMax", ["huge", "first"], ["other"])],
             {"to": np.array([1, 10**7, 1, 1])},
         ),
         (
+            "one result of its graph .* takes",
             [
                 node("Resize", ["plane", "", "to"], ["huge"], mode="nearest"),
                 node("MaxPool", ["huge"], ["other"], kernel_shape=[999, 999], strides=[999, 999]),
             ],
             {"to": np.array([1, 1, 999, 999], "f")},
         ),
+        (  # each is modest, and all are there until the last one is made
+            "results of its graph take .* together",
+            [node("Tile", ["plane", "to"], ["a0"]), node("Identity", ["a0"], ["s0"]), *adds, *sums,
+             node("ReduceMax", ["s60", "first"], ["other"])],
+            wide,
+        ),
+        (
+            "billion multiplications",
+            [node("MaxPool", ["plane"], ["other"], kernel_shape=[20_001, 20_001], pads=[10_000] * 4)],
+            {},
+        ),
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("number", range(len(giants())))
-def test_absurd_memory_is_refused_before_it_is_taken(
-    number: int, model: onnx.ModelProto, tmp_path: Path
+def test_absurd_memory_and_work_are_refused_before(
+    number: int, engine: str, model: onnx.ModelProto, tmp_path: Path
 ) -> None:
-    nodes, constants = giants()[number]
+    pytest.importorskip(engine)
+    words, nodes, constants = giants()[number]
     insert(model, *nodes, **constants)
     path = write(tmp_path / "m.onnx", model)
     assert METADATA_KEY in path.read_bytes().decode(errors="ignore")
-    with pytest.raises(CellsegError, match=r"takes [\d,]+ GB, as no network does"):  # noqa: SIM117
-        with open_backend(path, "cpu", engine="openvino") as backend:
-            backend.prepare(64, 2)
+    with (
+        open_backend(path, "cpu", engine=engine) as backend,
+        pytest.raises(CellsegError, match=rf"{words}.*as no network does"),
+    ):
+        backend.prepare(64, 2)
+
+
+def test_a_batch_larger_than_the_machine(bright_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "machine_memory", lambda: 1000)
+    with (
+        open_backend(bright_model, "cpu", engine="openvino") as backend,
+        pytest.raises(CellsegError, match="choose a smaller tile or batch"),
+    ):
+        backend.prepare(64, 2)
