@@ -148,7 +148,7 @@ def main(
     from .assemble import Request, export
 
     if plan is not None:
-        files.refuse_existing(plan, "--plan", overwrite=options["overwrite"])
+        files.refuse_existing(plan, "plan", overwrite=options["overwrite"])
     request = Request(
         checkpoint=checkpoint,
         heads=kept,

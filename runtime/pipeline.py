@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from .backends import Backend, Options, open_backend
 from .common.names import readable
+from .common.spelling import option
 from .common.threads import cores
 from .errors import ImageError, UsageError
 from .geometry.coverage import Coverage
@@ -326,7 +327,7 @@ def _mapping(
         try:
             return Normalization(float(levels[0]), float(levels[1]), reader.dtype.name)
         except ImageError as error:
-            raise UsageError(f"{reader.path}: --levels {levels[0]:g} {levels[1]:g}: {error}") from None
+            raise UsageError(f"{reader.path}: {option('levels', levels)}: {error}") from None
     if backend.spec.normalization == "none":
         return Normalization.full_scale(reader.dtype)
     sample = choice.apply(reader.sample())
@@ -334,5 +335,6 @@ def _mapping(
         return measure(sample)
     except ImageError as error:
         raise ImageError(
-            f"{reader.path}: {error}; save it with numbers, or say what is black and white with --levels"
+            f"{reader.path}: {error}; save it with numbers, or say what is black and white with "
+            f"{option('levels')}"
         ) from None

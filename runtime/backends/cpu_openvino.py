@@ -17,6 +17,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from ..common.spelling import option
 from ..errors import BackendError, UsageError
 from ..model.spec import ModelSpec
 from .base import FORKED, Backend, Mode, Pending, Precision, check_graph, thread_limit
@@ -195,7 +196,9 @@ def _has_bf16() -> bool:
 def _arithmetic(spec: ModelSpec, wanted: Precision) -> str:
     """Return in what a model computes here."""
     if wanted == "bf16" and not _has_bf16():
-        raise UsageError("this processor does not compute in bfloat16; choose --precision auto or fp32")
+        raise UsageError(
+            f"this processor does not compute in bfloat16; choose {option('precision', 'auto')} or fp32"
+        )
     bears = "bf16" not in spec.unfit
     floating = "bf16" if wanted == "bf16" or (wanted != "fp32" and _has_bf16() and bears) else "fp32"
     return f"int8+{floating}" if spec.precision == "int8" else floating

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.spelling import option
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from .base import Backend, Pending, Precision, check_graph, thread_limit
@@ -95,7 +96,7 @@ class OnnxRuntime(Backend):
         if cuda and running != "CUDAExecutionProvider":
             raise BackendError(
                 f"ONNX Runtime did not start on {device} and would have gone on with {running}; {_INSTALL}, "
-                "check the driver with nvidia-smi, or choose --device cpu"
+                f"check the driver with nvidia-smi, or choose {option('device', 'cpu')}"
             )
         self._memory: Gpu | None = None
         if cuda:

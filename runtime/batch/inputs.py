@@ -19,6 +19,7 @@ from typing import Any
 
 from ..common.bounded import brief, read_table
 from ..common.names import result_name
+from ..common.spelling import option
 from ..errors import UsageError
 from ..options import OPTIONS, flag
 from ..readers.formats import is_picture, is_zarr
@@ -210,7 +211,7 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
         if other is not item:
             raise UsageError(
                 f"{other.image} and {item.image} would both be written to '{name}'; run them apart, each "
-                "with its own -o, or name them in a manifest"
+                f"with its own {option('output')}, or name them in a manifest"
             )
     return names
 

@@ -106,8 +106,8 @@ def main(
     }
     if json_path is not None:  # before anything is printed: a terminal may fail
         record = {**figures, "groups": by_group, "truth": str(truth.folder), "source": source}
-        with files.replacing(json_path, "--json") as partial:
-            files.write(partial, (json.dumps(record, indent=1) + "\n").encode(), "--json")
+        with files.replacing(json_path, "json") as partial:
+            files.write(partial, (json.dumps(record, indent=1) + "\n").encode(), "json")
     scoring.print_figures({"all": figures, "per image": per_image, **by_group})
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from ..backends.gpus import list_gpus
+from ..common.spelling import option
 from ..common.threads import cores
 from ..errors import UsageError
 from .submit import Submitted
@@ -119,7 +120,8 @@ def local_processes(place: Place) -> int:
         return len(list_gpus()) or max(1, cores() // CORES_A_PROCESS)
     if place.local > cores():
         raise UsageError(
-            f"--cluster local:{place.local}: there are {cores()} cores; wanted local:{cores()} at most"
+            f"{option('cluster', f'local:{place.local}')}: there are {cores()} cores; wanted "
+            f"local:{cores()} at most"
         )
     return place.local
 
@@ -142,7 +144,7 @@ def _join(distributed: Any, address: str) -> Any:
         client = distributed.Client(address, timeout=PATIENCE)
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(
-            f"--cluster {address}: no Dask scheduler answers there ({type(error).__name__}); "
+            f"{option('cluster', address)}: no Dask scheduler answers there ({type(error).__name__}); "
             "is 'dask scheduler' running?"
         ) from None
     try:
@@ -151,7 +153,7 @@ def _join(distributed: Any, address: str) -> Any:
         client.close()
         lines = [line.strip() for line in str(error).splitlines() if "|" in line]
         raise UsageError(
-            f"--cluster {address}: client and workers have different versions: "
+            f"{option('cluster', address)}: client and workers have different versions: "
             f"{' '.join(lines[:6])}; install the same"
         ) from None
     return client

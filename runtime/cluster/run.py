@@ -12,7 +12,7 @@ from typing import Any
 
 from ..backends import Options
 from ..batch.jobs import Job, Outcome
-from ..common.spelling import language
+from ..common.spelling import language, option
 from ..errors import BackendError, CellsegError, OutputError, UsageError
 from .connect import DEATHS, TASKS, Connected, version
 from .worker import NAME, EnginePlugin, Opening, look, release, work
@@ -182,7 +182,7 @@ def _token(folder: Path) -> Iterator[Path]:
         token.touch()
     except OSError as error:
         raise OutputError(
-            f"{folder}: cannot be written ({error.strerror}); choose another place with -o"
+            f"{folder}: cannot be written ({error.strerror}); choose another place with {option('output')}"
         ) from None
     try:
         yield token.absolute()

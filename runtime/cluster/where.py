@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..common.bounded import brief, read_bytes
+from ..common.spelling import option
 from ..errors import UsageError
 
 #: What is accepted, for messages.
@@ -70,14 +71,16 @@ def parse_place(text: str) -> Place:
         if not colon:
             return Place(local=0)
         if not re.fullmatch(r"[1-9]\d{0,3}", count):
-            raise UsageError(f"--cluster {text}: wanted a number of processes from 1 behind 'local:'")
+            raise UsageError(
+                f"{option('cluster', text)}: wanted a number of processes from 1 behind 'local:'"
+            )
         return Place(local=int(count))
     if _ADDRESS.fullmatch(text):
         return Place(address=text)
     path = Path(text)
     if path.suffix.lower() in (".yml", ".yaml"):
         return Place(batch=read_batch(path))
-    raise UsageError(f"--cluster {text}: wanted {WANTED}")
+    raise UsageError(f"{option('cluster', text)}: wanted {WANTED}")
 
 
 def read_batch(path: Path) -> BatchSystem:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ..errors import OutputError, UsageError
 from .disk import sync, sync_folder
+from .spelling import option
 
 
 @contextlib.contextmanager
-def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
+def replacing(path: Path, by: str = "output") -> Iterator[Path]:
     """Give a temporary file in the folder of `path` that takes its place when the block ends well.
 
     A reader sees the old file or the new one. On any exception, Ctrl-C included, the temporary file
@@ -24,8 +25,8 @@ def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
     ----------
     path
         The file.
-    option
-        With which another place is chosen, for messages.
+    by
+        The option that chooses another place, for messages.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot be written there ({error.strerror}); choose another place with {option}"
+            f"{path}: cannot be written there ({error.strerror}); choose another place with {option(by)}"
         ) from None
     os.close(handle)
     partial = Path(name)
@@ -60,16 +61,17 @@ def replacing(path: Path, option: str = "-o") -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def refuse_existing(path: Path, option: str = "-o", *, overwrite: bool) -> None:
-    """Raise UsageError where a file stands that may not be replaced; `option` as in :func:`replacing`."""
+def refuse_existing(path: Path, by: str = "output", *, overwrite: bool) -> None:
+    """Raise UsageError where a file stands that may not be replaced; `by` as in :func:`replacing`."""
     if path.is_file() and not overwrite:
         raise UsageError(
-            f"{path}: exists already; replace it with --overwrite or choose another place with {option}"
+            f"{path}: exists already; replace it with {option('overwrite', True)} or choose another place "
+            f"with {option(by)}"
         )
 
 
-def write(path: Path, data: bytes, option: str = "-o") -> None:
-    """Write `data` and see it onto the disk; `option` as in :func:`replacing`.
+def write(path: Path, data: bytes, by: str = "output") -> None:
+    """Write `data` and see it onto the disk; `by` as in :func:`replacing`.
 
     Raises
     ------
@@ -84,7 +86,7 @@ def write(path: Path, data: bytes, option: str = "-o") -> None:
     except OSError as error:
         raise OutputError(
             f"{path.parent}: {len(data) / 1e6:.1f} MB cannot be written ({error.strerror}); "
-            f"free space or choose another place with {option}"
+            f"free space or choose another place with {option(by)}"
         ) from None
 
 
@@ -114,11 +116,11 @@ def writing(path: Path) -> Iterator[None]:
 def _advice(error: OSError) -> str:
     text = str(error).lower()
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text:
-        return "the disk is full; free some space or choose another folder with -o"
+        return f"the disk is full; free some space or choose another folder with {option('output')}"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) or "read-only" in text:
-        return "no permission, or a read-only disk; choose another folder with -o"
+        return f"no permission, or a read-only disk; choose another folder with {option('output')}"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return "a file is in the way where a folder is needed; choose another folder with -o"
+        return f"a file is in the way where a folder is needed; choose another folder with {option('output')}"
     if error.errno == errno.ENAMETOOLONG:
         return "the name is too long; rename the image"
     return (error.strerror or str(error) or type(error).__name__).lower()

@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 Language = Literal["python", "command", "configuration"]
 #: Options whose name on the command line is another than in a call.
-_COMMAND_NAMES = {"pixel_size": "--mpp", "output": "-o", "rescale": "--no-rescale"}
+_COMMAND_NAMES = {
+    "pixel_size": "--mpp",
+    "output": "-o",
+    "rescale": "--no-rescale",
+    "engine": "--backend",
+    "model": "--engine",
+}
 _language: Language = "python"
 
 
@@ -42,7 +48,8 @@ def option(name: str, value: Any = None) -> str:
     name
         As a keyword of :func:`cellseg.runtime.segment`.
     value
-        What to set it to; ``True`` for a switch; without it, the option's name alone.
+        What to set it to; ``True`` or ``False`` for a switch, a list of any length, or a tuple of
+        numbers; without it, the option's name alone.
 
     Examples
     --------
@@ -59,7 +66,9 @@ def option(name: str, value: Any = None) -> str:
     flag = _COMMAND_NAMES.get(name, "--" + name.replace("_", "-"))
     if value is None or isinstance(value, bool):
         return flag
-    items = value if isinstance(value, list | tuple) else [value]
+    if isinstance(value, tuple):
+        return f"{flag} {' '.join(f'{number:g}' for number in value)}"
+    items = value if isinstance(value, list) else [value]
     return f"{flag} {shlex.quote(','.join(map(str, items)))}"
 
 

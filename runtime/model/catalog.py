@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..common.spelling import option
 from ..errors import ModelError, UsageError
 
 #: Folder of the models inside the package.
@@ -28,7 +29,9 @@ def default_model(name: str = DEFAULT) -> Path:
     if name == DEFAULT:
         raise ModelError(f"{path}: the default model is not in this installation; install cellseg again")
     names = ", ".join(model_names()) or "none"
-    raise UsageError(f"no packaged model is called '{name}'; packaged: {names}; for a file use --engine FILE")
+    raise UsageError(
+        f"no packaged model is called '{name}'; packaged: {names}; for a file say {option('model')} FILE"
+    )
 
 
 def model_names() -> list[str]:

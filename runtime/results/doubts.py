@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..common.spelling import option
 from ..model.spec import CellDiameter
 
 #: Below this mean score of its cells a picture is unlike those that the model has learned from.
@@ -11,12 +12,6 @@ UNSURE = 0.6
 
 #: Cells outside of the sizes that the model serves by more than this factor are not its own.
 BEYOND = 1.25
-
-_ADVICE = (
-    "look at the overview; if cells are missing or wrong, say which channels show them (--channels) and how "
-    "large they (--diameter) or the pixels (--mpp) are, lower --min-score, or teach the model with pictures "
-    "of your own (cellseg-train finetune)"
-)
 
 
 def doubts(
@@ -39,8 +34,8 @@ def doubts(
     """
     more = f" ({dropped} were dropped as too small or too doubtful)" if dropped else ""
     if not cells:
-        return (f"no cell was found{more}: {_ADVICE}",)
-    unlike = f"this picture may be unlike those that it has learned from: {_ADVICE}"
+        return (f"no cell was found{more}: {_advice()}",)
+    unlike = f"this picture may be unlike those that it has learned from: {_advice()}"
     mean = scores / cells
     if mean < UNSURE or dropped > cells:
         return (f"the model is unsure: the mean score of {cells} cells is {mean:.2f}{more}; {unlike}",)
@@ -51,3 +46,14 @@ def doubts(
             f"{known.high:g}; {unlike}",
         )
     return ()
+
+
+def _advice() -> str:
+    channels, diameter, pixel_size, min_score = map(
+        option, ("channels", "diameter", "pixel_size", "min_score")
+    )
+    return (
+        f"look at the overview; if cells are missing or wrong, say which channels show them ({channels}) "
+        f"and how large they ({diameter}) or the pixels ({pixel_size}) are, lower {min_score}, or teach the "
+        "model with pictures of your own (cellseg-train finetune)"
+    )

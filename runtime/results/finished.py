@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..backends import Backend
+from ..common.spelling import option
 from ..errors import CellsegError, OutputError, UsageError
 from ..options import SegmentOptions
 from ..writers.contents import RECORD, File, difference
@@ -46,14 +47,14 @@ def finished(
     recover(path)
     if not (path / RECORD).is_file():
         return None
+    otherwise = f"with {option('overwrite', True)} or choose another folder with {option('output')}"
     try:
         found = Result.open(path)
     except CellsegError as error:
-        raise UsageError(f"{error}; replace it with --overwrite or choose another folder with -o") from None
-    advice = "replace them with --overwrite or choose another folder with -o"
+        raise UsageError(f"{error}; replace it {otherwise}") from None
     if other := found.record.identity().difference(Identity.of(image, backend, options), options):
-        raise UsageError(f"{path}: holds other results: {other}; {advice}")
+        raise UsageError(f"{path}: holds other results: {other}; replace them {otherwise}")
     if harm := difference(path, [File(file.path, file.bytes, file.sha256) for file in found.record.files]):
-        raise OutputError(f"{path}: its results are not whole: {harm}; {advice}")
+        raise OutputError(f"{path}: its results are not whole: {harm}; replace them {otherwise}")
     recover(path, discard=True)
     return found

@@ -98,5 +98,5 @@ def _about_scale(setup: Setup, options: SegmentOptions) -> Iterator[str]:
         )
         yield (
             f"{size} were found{agree}, and the image was {at}; {in_pixels}; where that is wrong give "
-            "--diameter PIXELS, or none to read it as it is"
+            f"{option('diameter')}, or {option('diameter', 'none')} to read it as it is"
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..backends import Backend
+from ..common.spelling import option
 from ..errors import UsageError
 from ..geometry.tiling import Region
 from ..intensity.channels import ChannelChoice
@@ -101,11 +102,11 @@ def _check(slide: SlideReader, spec: ModelSpec, wanted: Wanted, rescale: bool) -
     if known is None:
         raise UsageError(
             f"diameter {_said(wanted)}: model '{spec.name}' does not say how large the cells are that it was "
-            "trained on; leave --diameter out, or let cellseg-tune measure it"
+            f"trained on; leave {option('diameter')} out, or let cellseg-tune measure it"
         )
     if not rescale:
         raise UsageError(
-            f"diameter {_said(wanted)} changes the scale, and rescale=False (--no-rescale) forbids that; "
+            f"diameter {_said(wanted)} changes the scale, and {option('rescale', False)} forbids that; "
             "leave one of them out"
         )
     if isinstance(wanted, float) and wanted > max(slide.height, slide.width):

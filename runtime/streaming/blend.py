@@ -128,19 +128,7 @@ class Blender(Stitcher):
     def add(
         self, planes: NDArray[np.uint8], tiles: Sequence[Tile], band: Band, out: NDArray[np.uint8]
     ) -> None:
-        """Add a batch's first tiles; a band's tiles may come in any order, bands follow one another.
-
-        Parameters
-        ----------
-        planes
-            uint8 (N, K, T, T).
-        tiles
-            The first ``len(tiles)`` of N, all of this band.
-        band
-            The band; those above are finished.
-        out
-            uint8 (K, rows, W) for the rows that :meth:`rows` says; filled in part.
-        """
+        """Keep the tiles, and write the rows and columns that one tile alone covers."""
         grid = self._grid
         keep(
             planes,

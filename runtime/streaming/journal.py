@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..common.bounded import parse_json, read_bytes
 from ..common.disk import sync, sync_folder
 from ..common.files import writing
+from ..common.spelling import option
 from ..errors import OutputError, UsageError
 
 #: Before the compressed planes of a band: mark, CRC-32 of what follows, heads, rows, columns.
@@ -112,7 +113,7 @@ class Journal:
             data = path.read_bytes()
         body = data[HEADER.size :]
         if data[: HEADER.size] != HEADER.pack(MARK, zlib.crc32(body), *planes.shape):
-            raise OutputError(f"{path}: was changed meanwhile; go on with --resume")
+            raise OutputError(f"{path}: was changed meanwhile; go on with {option('resume', True)}")
         imagecodecs.lz4_decode(body, out=planes.reshape(-1).data)
         self._since = time.perf_counter()
 
@@ -172,7 +173,7 @@ def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     name = next(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
     raise UsageError(
         f"{folder.parent}: was begun with {name} {_short(before.get(name))}, now it is "
-        f"{_short(now.get(name))}; go on with the same, or start over without --resume"
+        f"{_short(now.get(name))}; go on with the same, or start over without {option('resume')}"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..common.spelling import option
 from ..common.threads import cores
 from ..errors import UsageError
 from ..model.spec import ModelSpec, SplitSettings
@@ -51,7 +52,7 @@ class TuneOptions:
         known = names_for(spec.heads)
         for name in self.fixed:
             if name not in known:
-                raise UsageError(f"--fix {name}: this model has the settings {', '.join(known)}")
+                raise UsageError(f"{option('fix', name)}: this model has the settings {', '.join(known)}")
         return [name for name in known if name not in self.fixed]
 
 

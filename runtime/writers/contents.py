@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ..common.bounded import parse_json, read_bytes
 from ..common.disk import contents
 from ..common.files import writing
+from ..common.spelling import option
 from ..errors import OutputError
 
 #: The file that every finished folder of results holds.
@@ -95,7 +96,7 @@ def listed(folder: Path) -> list[File]:
         why = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise OutputError(
             f"{folder}: its {RECORD} does not say which files are of these results ({why}); move the folder "
-            "away, or choose another with -o"
+            f"away, or choose another with {option('output')}"
         ) from None
     return files
 

@@ -26,6 +26,7 @@ from typing import Self
 
 from ..common.disk import exchange, sync_all, sync_folder
 from ..common.files import writing
+from ..common.spelling import option
 from ..errors import OutputError
 from .contents import RECORD, File, listed, remove_listed, seal
 
@@ -90,16 +91,21 @@ class OutputFolder:
         if not os.path.lexists(self.final):
             return
         if self.final.is_symlink() or not self.final.is_dir():
-            raise OutputError(f"{self.final}: exists and is not a folder; choose another with -o")
+            raise OutputError(
+                f"{self.final}: exists and is not a folder; choose another with {option('output')}"
+            )
         if not any(self.final.iterdir()):
             return
         if not (self.final / RECORD).is_file():
             raise OutputError(
                 f"{self.final}: exists and holds something else than results (no {RECORD}); choose another "
-                "with -o"
+                f"with {option('output')}"
             )
         if not self.overwrite:
-            raise OutputError(f"{self.final}: exists; replace it with --overwrite or choose another with -o")
+            raise OutputError(
+                f"{self.final}: exists; replace it with {option('overwrite', True)} or choose another with "
+                f"{option('output')}"
+            )
         listed(self.final)
 
     def seal(self, written: Mapping[Path, int]) -> list[File]:
@@ -266,7 +272,7 @@ def _claim(path: Path, final: Path) -> int:
             continue  # another run has just finished it
         except BlockingIOError:
             raise OutputError(
-                f"{final}: another run is writing it; wait for that or choose another with -o"
+                f"{final}: another run is writing it; wait for that or choose another with {option('output')}"
             ) from None
         if lock < 0 or (path.exists() and os.path.samestat(os.fstat(lock), path.stat())):
             break
@@ -276,7 +282,7 @@ def _claim(path: Path, final: Path) -> int:
             os.close(lock)
         raise OutputError(
             f"{path}: stands where results are gathered and was not made by cellseg; move it away, or choose "
-            "another folder with -o"
+            f"another folder with {option('output')}"
         )
     return lock
 

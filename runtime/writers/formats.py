@@ -15,6 +15,7 @@ import tifffile
 import zarr
 
 from ..common.files import writing
+from ..common.spelling import option
 from ..errors import OutputError
 from ..instances import Strip
 from .base import Writer, write_whole
@@ -158,12 +159,12 @@ def check_png(path: Path, height: int, width: int, cells: int = 0) -> None:
     if height * width > MAX_PNG_PIXELS:
         raise OutputError(
             f"{path}: {height:,}×{width:,} pixels are too many for a PNG ({MAX_PNG_PIXELS:,}); choose "
-            "--labels tiff or zarr"
+            f"{option('labels', 'zarr')}"
         )
     if cells > MAX_PNG_LABEL:
         raise OutputError(
             f"{path}: {cells:,} cells are too many for a 16-bit PNG ({MAX_PNG_LABEL:,}); choose "
-            "--labels tiff or zarr"
+            f"{option('labels', 'zarr')}"
         )
 
 

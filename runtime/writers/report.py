@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.spelling import option
 from .base import write_whole
 from .charts import chart
 from .closeups import Closeup
@@ -204,7 +205,9 @@ def charts(record: Record, summary: Summary) -> str:
                 "Score",
                 summary.score,
                 limit=limit,
-                limited="" if limit is None else f"Cells below {limit:.3g} were dropped (--min-score).",
+                limited=""
+                if limit is None
+                else f"Cells below {limit:.3g} were dropped ({option('min_score')}).",
             ),
             chart("Eccentricity", summary.eccentricity),
             chart("Solidity", summary.solidity),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...common.spelling import option
 from ...errors import BackendError
 
 
@@ -59,7 +60,9 @@ class Gpu:
         try:
             return int(self.call("cudaMalloc", size))
         except BackendError as error:
-            raise BackendError(f"{error} ({size / 1e6:.1f} MB); take a smaller --batch or --tile") from None
+            raise BackendError(
+                f"{error} ({size / 1e6:.1f} MB); take a smaller {option('batch')} or {option('tile')}"
+            ) from None
 
     def free(self, address: int) -> None:
         """Give device memory back."""

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ...common.spelling import option
 from ...errors import BackendError, ModelError
 from ...model import onnx_metadata
 from ..base import Backend
@@ -73,7 +74,7 @@ def open_plan(
     except BackendError as error:
         reason = str(error)
     if not fallback:
-        raise BackendError(f"{reason}; rebuild it with cellseg-export, or allow --fallback auto")
+        raise BackendError(f"{reason}; rebuild it with cellseg-export, or allow {option('fallback', 'auto')}")
     if not onnx.is_file():
         raise BackendError(f"{reason}, and there is no {onnx.name} next to it to build it from or to run")
     failure = ""

@@ -22,6 +22,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from ...common.spelling import option
 from ...errors import ModelError
 from ...model.spec import FORMAT as SPEC_FORMAT
 from ...model.spec import ModelSpec, Record, complaint
@@ -180,7 +181,8 @@ def load_record(plan: Path) -> PlanRecord:
     if not path.is_file():
         raise ModelError(
             f"{plan}: refused, because it has no sidecar {path.name} and a plan is executable input; "
-            "build it with cellseg-export, or run it with --trust-plan if you know who made it"
+            f"build it with cellseg-export, or, if you know who made it, run it with "
+            f"{option('trust_plan', True)}"
         )
     return read_sidecar(path)
 

@@ -21,7 +21,7 @@ def test_places(text, place):
     "text", ["", "local:0", "local:-1", "local:x", "head:8786", "http://head", "slurm", "local:"]
 )
 def test_what_is_no_place(text):
-    with pytest.raises(UsageError, match=r"--cluster .*wanted"):
+    with pytest.raises(UsageError, match=r"cluster=.*wanted"):
         parse_place(text)
 
 

@@ -132,7 +132,7 @@ def test_resume_returns_what_is_finished(picture: np.ndarray, engine: LocalEngin
             segment(image, engine, output=out, resume=True, pixel_size=0.5)
     with pytest.raises(UsageError, match="the image has changed: it was values "):
         segment(picture[..., 0] + 1, engine, output=tmp_path / "array", resume=True)
-    with pytest.raises(OutputError, match="exists; replace it with --overwrite"):
+    with pytest.raises(OutputError, match="exists; replace it with overwrite=True"):
         segment(picture[..., 0], engine, output=tmp_path / "array")
 
 
@@ -142,9 +142,7 @@ def test_limits_of_a_format_are_known_before_the_slide_is_read(
     monkeypatch.setattr("cellseg.runtime.writers.formats.MAX_PNG_PIXELS", 90 * 120 - 1)
     with (
         LocalEngine(local_spec(1), 1, fail_at=0) as engine,
-        pytest.raises(
-            OutputError, match=r"90×120 pixels are too many for a PNG .*; choose --labels tiff or zarr"
-        ),
+        pytest.raises(OutputError, match=r"90×120 pixels are too many for a PNG .*; choose labels='zarr'"),
     ):
         segment(picture, engine, output=tmp_path / "out", labels="png", channels=[0])
     monkeypatch.setattr("cellseg.runtime.writers.formats.MAX_PNG_PIXELS", 1 << 20)

@@ -61,7 +61,7 @@ def test_bands_that_a_power_failure_has_torn_are_computed_again(
     kept.keep(2, planes())
     path = folder / "band-000001.planes"
     path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(OutputError, match=r"band-000001\.planes: was changed meanwhile; go on with --resume"):
+    with pytest.raises(OutputError, match=r"000001\.planes: was changed meanwhile; go on with resume=True"):
         kept.load(1, planes())
     assert Journal(folder, {}).bands == {2}
     assert not path.exists()

@@ -41,7 +41,7 @@ def test_a_model_keeps_its_own_settings_where_nothing_is_better() -> None:
 def test_nothing_to_tune() -> None:
     with pytest.raises(UsageError, match="no picture to tune on"):
         tune([], SPEC)
-    with pytest.raises(UsageError, match="--fix colour: this model has the settings mask_threshold, "):
+    with pytest.raises(UsageError, match="fix='colour': this model has the settings mask_threshold, "):
         tune(CASES, SPEC, TuneOptions(fixed=("colour",)))
     empty = Case("all", np.zeros((1, 32, 32), np.uint8), np.zeros((32, 32), np.int32))
     assert tune([empty], SPEC, TuneOptions(trials=2, jobs=1)).after["all"]["cells_pred"] == 0

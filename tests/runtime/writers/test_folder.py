@@ -63,7 +63,7 @@ def test_nothing_stays_after_an_error(tmp_path):
 def test_existing_results_stay_unless_told(tmp_path):
     with OutputFolder(tmp_path / "slide") as folder:
         finish(folder)
-    with pytest.raises(OutputError, match="slide: exists; replace it with --overwrite or choose"):
+    with pytest.raises(OutputError, match="slide: exists; replace it with overwrite=True or choose"):
         OutputFolder(tmp_path / "slide")
     with pytest.raises(ZeroDivisionError), OutputFolder(tmp_path / "slide", overwrite=True):
         raise ZeroDivisionError

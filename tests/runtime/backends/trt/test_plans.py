@@ -404,7 +404,7 @@ def test_a_gpu_that_is_too_small_says_what_helps(plan: Path, cuda: FakeCuda) -> 
     with open_backend(plan) as backend:
         cuda.refuse = "cudaMalloc"
         with pytest.raises(
-            BackendError, match=r"cudaMalloc failed: .* \(0\.1 MB\); take a smaller --batch or"
+            BackendError, match=r"cudaMalloc failed: .* \(0\.1 MB\); take a smaller batch or tile"
         ):
             backend.prepare(128, 2)
         cuda.refuse = "cudaGraphInstantiate"
