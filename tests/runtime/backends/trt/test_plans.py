@@ -548,7 +548,7 @@ class TestFit:
         plans.sidecar(plan).unlink()
         text = self.refuses(plan)
         assert "has no sidecar box.plan.json" in text
-        assert "--trust-plan" in text
+        assert "trust_plan=True" in text
 
     def test_damaged_sidecars(self, plan: Path) -> None:
         path = plans.sidecar(plan)
