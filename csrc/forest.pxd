@@ -29,6 +29,8 @@ cdef struct Node:
     int32_t runs
     int32_t contacts  # between its runs
     int32_t cut  # it has lost pixels: its contacts no longer count its holes
+    int32_t marked  # some part of it was, see ``RunLabeler.mark``
+    int32_t first  # its first row, also where it has lost that
     int32_t forward  # new number while the table is being packed
 
 
@@ -77,6 +79,8 @@ cdef inline int32_t unite(Node* nodes, Link* links, int32_t a, int32_t b) noexce
     into.runs += other.runs
     into.contacts += other.contacts
     into.cut |= other.cut
+    into.marked |= other.marked
+    into.first = min(into.first, other.first)
     return a
 
 
@@ -90,6 +94,8 @@ cdef inline void begin_node(Node* node, int32_t number, int32_t y, int32_t x0, i
     node.runs = 0
     node.contacts = 0
     node.cut = 0
+    node.marked = 0
+    node.first = y
 
 
 cdef inline void append(Node* node, Link* links, int32_t link) noexcept nogil:
@@ -123,6 +129,7 @@ cdef inline int64_t write_component(
     component.y1 = node.y1
     component.x1 = node.x1
     component.holes = -1 if node.cut else node.contacts - node.runs + 1
+    component.marked = node.marked
     return at
 
 

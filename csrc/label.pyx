@@ -21,9 +21,10 @@ from vector cimport Ints, Vector, free_ints, free_vector, reserve, reserve_ints
 
 #: A run: row, first and end column.
 RUN_DTYPE = np.dtype([(name, np.int32) for name in ("y", "x0", "x1")])
-#: A component: range in the array of runs, bounding box (half-open), and holes (-1 where not known).
+#: A component: range in the array of runs, bounding box (half-open), holes (-1 where not known), and
+#: whether it is marked (1).
 COMPONENT_DTYPE = np.dtype(
-    [(name, np.int32) for name in ("run_begin", "run_end", "y0", "x0", "y1", "x1", "holes")]
+    [(name, np.int32) for name in ("run_begin", "run_end", "y0", "x0", "y1", "x1", "holes", "marked")]
 )
 #: A run that was taken out of a component: index of the component, the run, and whether a limit of
 #: columns holds it (1) or one of rows only (0).
@@ -48,16 +49,19 @@ cdef class RunLabeler:
         Smallest byte that counts as foreground.
     connectivity
         8 (touching corners connect) or 4.
+    first
+        Row of the image that is pushed first.
     """
 
-    cdef int32_t width, reach, row
+    cdef int32_t width, reach, row, ended
     cdef uint8_t threshold
     cdef Forest forest
     cdef Vector newest
     cdef Ints edges, borrowed  # columns of a row; nodes that are lent
 
-    def __cinit__(self, Py_ssize_t width, int threshold, int connectivity=8):
+    def __cinit__(self, Py_ssize_t width, int threshold, int connectivity=8, int first=0):
         self.width = width
+        self.row = self.ended = first
         self.threshold = threshold
         self.reach = 1 if connectivity == 8 else 0
         reserve_ints(&self.edges, width + 2)
@@ -71,7 +75,7 @@ cdef class RunLabeler:
 
     @property
     def rows(self):
-        """Number of rows seen."""
+        """Row that comes next: the number of rows seen, where the first one was 0."""
         return self.row
 
     @property
@@ -83,6 +87,42 @@ cdef class RunLabeler:
         for i in range(self.forest.live.size):
             y = min(y, nodes[self.forest.live.data[i]].y0)
         return y
+
+    def mark(self):
+        """Mark the components that have a run in the newest row; what they grow to be stays marked."""
+        cdef const Newest* newest = <const Newest*>self.newest.data
+        cdef Node* nodes = <Node*>self.forest.nodes.data
+        cdef int64_t i
+        for i in range(self.newest.size):
+            nodes[find(nodes, newest[i].node)].marked = 1
+
+    def outlook(self):
+        """Say what the components that can still grow may need.
+
+        Returns
+        -------
+        first : int
+            First row that one without a mark had, whatever was taken out of it; else the next row.
+        oldest : int
+            First row of what is left of those without a mark; else the next row.
+        marked : int
+            How many with a mark there are.
+        ended : int
+            Row behind the last one of those with a mark that were handed out so far.
+        """
+        cdef const Node* nodes = <const Node*>self.forest.nodes.data
+        cdef const Node* node
+        cdef int32_t first = self.row, oldest = self.row, marked = 0
+        cdef int64_t i
+        for i in range(self.forest.live.size):
+            node = nodes + self.forest.live.data[i]
+            if node.parent != self.forest.live.data[i]:
+                continue
+            if node.marked:
+                marked += 1
+            else:
+                first, oldest = min(first, node.first), min(oldest, node.y0)
+        return first, oldest, marked, self.ended
 
     def push(self, const uintptr_t[::1] rows):
         """Label further rows.
@@ -181,6 +221,8 @@ cdef class RunLabeler:
             if node.parent == self.forest.live.data[i] and node.y1 < end:
                 n_components += 1
                 n_runs += node.runs
+                if node.marked:
+                    self.ended = max(self.ended, node.y1)
         table = np.empty(n_components, COMPONENT_DTYPE)
         flat = np.empty(n_runs, RUN_DTYPE)
         components, runs = table, flat

@@ -22,6 +22,7 @@ cdef packed struct Component:
     int32_t y1
     int32_t x1
     int32_t holes  # how many; -1 where that is not known
+    int32_t marked  # as of ``RunLabeler.mark``
 
 
 cdef packed struct CellRun:

@@ -15,8 +15,10 @@ bounds is cut, at that row or column. The rule knows absolute rows and columns o
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +47,9 @@ MARGIN = 16
 
 _IMAGE_TYPES = ("uint8", "uint16", "float32")
 _FAR, _NEVER = NO_LIMITS[0], NO_LIMITS[1]
+
+#: What becomes of rows that are final.
+Piece = TypeVar("Piece")
 
 
 @dataclass(slots=True)
@@ -78,8 +83,8 @@ class Stats:
     max_rows: int = 0
 
 
-class InstanceStream(Closing):
-    """Planes of one image, pushed in rows from top to bottom, into strips of cells.
+class RowStream(Closing, Generic[Piece]):
+    """Planes of one image, pushed in rows from top to bottom, into pieces of finished rows.
 
     Parameters
     ----------
@@ -100,8 +105,8 @@ class InstanceStream(Closing):
         always 4-connected.
     max_rows, max_columns
         Bounds of the rule for giant components; they are part of the result.
-    canvases
-        Where strips get their label images from.
+    rows
+        First row that is pushed, and the one behind the last; the whole image by default.
     """
 
     def __init__(
@@ -117,7 +122,7 @@ class InstanceStream(Closing):
         connectivity: int = 8,
         max_rows: int = MAX_ROWS,
         max_columns: int = MAX_COLUMNS,
-        canvases: Recycler | None = None,
+        rows: tuple[int, int] | None = None,
     ) -> None:
         if height < 1 or width < 1 or max(height, width) >= 2**31:
             raise UsageError(f"image of {height} × {width} pixels; wanted 1 to 2³¹ − 1 a side")
@@ -134,20 +139,19 @@ class InstanceStream(Closing):
         self._rules = SplitRules.of(heads, settings, connectivity)
         self._margin = MARGIN + self._rules.reach
         self._max_rows, self._max_columns = max_rows, max_columns
-        self._labeler = RunLabeler(width, settings.mask_threshold, connectivity)
+        self._emitted, self._end = rows or (0, height)  # rows that have left; those that come
+        self._labeler = RunLabeler(width, settings.mask_threshold, connectivity, self._emitted)
         self._pool = SplitPool(self._rules, image_channels, workers, stains)
         self._collector = Collector(height, width, image_columns(image_channels, len(stains or ())))
         self._window = RowWindow()
-        self._canvases = canvases or Recycler(0)
         self._dtype: np.dtype[np.generic] | None = None
         self._batches: list[Batch] = []
-        self._emitted = 0  # rows that have left
 
     def close(self) -> None:
         """End the worker threads; :meth:`finish` does so too."""
         self._pool.close()
 
-    def push(self, planes: NDArray[np.uint8], image: NDArray[np.generic] | None = None) -> list[Strip]:
+    def push(self, planes: NDArray[np.uint8], image: NDArray[np.generic] | None = None) -> list[Piece]:
         """Add the next rows.
 
         Parameters
@@ -160,7 +164,7 @@ class InstanceStream(Closing):
 
         Returns
         -------
-        list of Strip
+        list
             The rows that are final by now, possibly none. The arrays given may be reused.
 
         Raises
@@ -177,26 +181,42 @@ class InstanceStream(Closing):
         mask = self._window.planes[0][y0 - self._window.y :]
         start = 0
         while start < rows:
-            stop = min(rows, start + self._max_rows - (y0 + start) % self._max_rows)
-            self._labeler.push(mask[start:stop])
-            last = y0 + stop == self.height
-            components, runs = self._labeler.take(everything=last)
-            self.stats.components += len(components)
-            self._split(components, runs)
-            if (y0 + stop) % self._max_rows == 0 and not last:
-                self._relieve(y0 + stop)
+            stop = min(rows, self._next_stop(y0 + start) - y0)
+            self._advance(mask[start:stop], y0 + stop)
             start = stop
+        return self._let_go()
+
+    def _let_go(self) -> list[Piece]:
+        """Return the rows that are final, and forget what nothing needs any more."""
         frontier = self._labeler.oldest
         strips = self._emit(frontier)
         self._window.release(frontier)
         return strips
 
-    def finish(self) -> list[Strip]:
+    def _next_stop(self, y: int) -> int:
+        """Return the next row below ``y`` at which something is to be done."""
+        return y + self._max_rows - y % self._max_rows
+
+    def _advance(self, rows: NDArray[np.uintp], y: int) -> None:
+        """Label rows down to row ``y``, and work off what that finishes."""
+        last = y == self.height
+        self._labeler.push(rows)
+        components, runs = self._labeler.take(everything=last)
+        self._finish_components(components, runs)
+        if y % self._max_rows == 0 and not last:
+            self._relieve(y)
+
+    def _finish_components(self, components: NDArray[np.void], runs: NDArray[np.void]) -> None:
+        """Work off components that no row can change any more."""
+        self.stats.components += len(components)
+        self._split(components, runs)
+
+    def finish(self) -> list[Piece]:
         """Say that all rows are in, and end the worker threads.
 
         Returns
         -------
-        list of Strip
+        list
             Always empty: the push that brings the last row returns all that was waiting.
 
         Raises
@@ -205,8 +225,8 @@ class InstanceStream(Closing):
             Rows are missing.
         """
         self.close()
-        if self._labeler.rows != self.height:
-            raise UsageError(f"{self._labeler.rows} of {self.height} rows were pushed; push the rest first")
+        if self._labeler.rows != self._end:
+            raise UsageError(f"{self._labeler.rows} of {self._end} rows were pushed; push the rest first")
         return []
 
     def _check(self, planes: NDArray[np.uint8], image: NDArray[np.generic] | None) -> None:
@@ -214,8 +234,8 @@ class InstanceStream(Closing):
         if planes.dtype != np.uint8 or planes.ndim != 3 or planes.shape[::2] != (self._n_heads, self.width):
             raise UsageError(f"planes of {planes.dtype} {planes.shape}; wanted uint8 {wanted}")
         end = self._labeler.rows + planes.shape[1]
-        if end > self.height:
-            raise UsageError(f"{end} rows were pushed for an image of {self.height}; push no more")
+        if end > self._end:
+            raise UsageError(f"{end} rows were pushed for an image of {self._end}; push no more")
         if self._channels == 0:
             if image is not None:
                 raise UsageError("image rows without image_channels; give image_channels to the stream")
@@ -243,8 +263,11 @@ class InstanceStream(Closing):
     def _relieve(self, y: int) -> None:
         """Take the final cells out of the components that have been open for ``max_rows`` at ``y``."""
         components, runs = self._labeler.borrow(y - self._max_rows)
-        if not len(components):
-            return
+        if len(components):
+            self._labeler.give_back(self._part_off(components, runs, y))
+
+    def _part_off(self, components: NDArray[np.void], runs: NDArray[np.void], y: int) -> NDArray[np.void]:
+        """Split open components at row ``y``; return what is held back of them, HELD_DTYPE (m,)."""
         limit, floor = y - self._margin, y - self._max_rows
         wide = self._wide(components)
         narrow = np.flatnonzero(~wide)
@@ -257,7 +280,7 @@ class InstanceStream(Closing):
             rest = self._split_wide(components[index], runs, limit, floor)
             rest["component"] = index
             parts.append(rest)
-        self._labeler.give_back(np.concatenate(parts))
+        return np.concatenate(parts)
 
     def _split_wide(
         self, component: np.void, runs: NDArray[np.void], limit: int, floor: int
@@ -300,7 +323,7 @@ class InstanceStream(Closing):
         self.stats.holes += outcome.filled
         return outcome.held
 
-    def _emit(self, frontier: int) -> list[Strip]:
+    def _emit(self, frontier: int) -> list[Piece]:
         """Let the rows above ``frontier`` go, with the cells that begin there.
 
         The order of these cells is final: those found later belong to components that begin below.
@@ -315,12 +338,45 @@ class InstanceStream(Closing):
         means = [values for name, values in columns.items() if name.startswith("mean_intensity_")]
         if means:
             self.stats.unmeasured += int(np.count_nonzero(~np.isfinite(means).all(axis=0)))
-        labels: NDArray[np.int32] = self._canvases.take((frontier - self._emitted, self.width), np.int32)
-        self._pool.paint(labels, self._emitted, batches)
+        piece = self._piece(self._emitted, frontier, cells)
         self._batches = [batch.below(frontier) for batch in batches if batch.end > frontier]
-        strip = Strip(self._emitted, labels, cells)
         self._emitted = frontier
-        return [strip]
+        return [piece]
+
+    @abstractmethod
+    def _piece(self, y: int, y1: int, cells: Cells) -> Piece:
+        """Return what becomes of the rows from ``y`` to ``y1``, in which these cells begin."""
+
+
+class InstanceStream(RowStream[Strip]):
+    """Planes of one image, pushed in rows from top to bottom, into strips of cells.
+
+    Parameters
+    ----------
+    canvases
+        Where strips get their label images from.
+    height, width, heads, settings, **options
+        As for :class:`RowStream`.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        heads: Sequence[Head],
+        settings: SplitSettings,
+        *,
+        canvases: Recycler | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(height, width, heads, settings, **options)
+        self._canvases = canvases or Recycler(0)
+
+    def _piece(self, y: int, y1: int, cells: Cells) -> Strip:
+        """Paint the rows."""
+        labels: NDArray[np.int32] = self._canvases.take((y1 - y, self.width), np.int32)
+        self._pool.paint(labels, y, self._batches)
+        return Strip(y, labels, cells)
 
 
 def _component_of(runs: NDArray[np.void]) -> NDArray[np.void]:
@@ -328,7 +384,7 @@ def _component_of(runs: NDArray[np.void]) -> NDArray[np.void]:
     if not len(runs):
         return np.empty(0, COMPONENT_DTYPE)
     box = runs["y"].min(), runs["x0"].min(), runs["y"].max() + 1, runs["x1"].max()
-    return np.array([(0, len(runs), *box, -1)], COMPONENT_DTYPE)
+    return np.array([(0, len(runs), *box, -1, 0)], COMPONENT_DTYPE)
 
 
 def split_planes(

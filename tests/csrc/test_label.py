@@ -99,7 +99,7 @@ def test_borrowed_components_come_back_smaller():
     assert labeler.oldest == 3
     labeler.push(addresses(mask[4:]))
     components, runs = labeler.take(True)
-    assert components.tolist() == [(0, 3, 3, 1, 6, 4, -1), (3, 5, 4, 6, 6, 8, -1)]
+    assert components.tolist() == [(0, 3, 3, 1, 6, 4, -1, 0), (3, 5, 4, 6, 6, 8, -1, 0)]
     assert runs.tolist() == [(3, 1, 4), (4, 1, 4), (5, 1, 4), (4, 6, 8), (5, 6, 8)]
 
 
@@ -117,3 +117,24 @@ def test_a_long_stream_forgets_what_is_finished():
         total += int((runs["x1"] - runs["x0"]).sum())
         assert len(runs) == (components["run_end"] - components["run_begin"]).sum()
     assert total == mask.sum()
+
+
+def test_marks_stay_with_what_a_component_grows_to():
+    mask = np.zeros((6, 12), np.uint8)
+    mask[1:5, 1] = mask[2:5, 4] = mask[4, 1:5] = 255  # an arm that begins in row 2 and is met in row 4
+    mask[2:, 9] = 255
+    labeler = RunLabeler(12, 1, first=100)
+    labeler.push(addresses(mask[:2]))
+    labeler.mark()
+    assert labeler.outlook() == (102, 102, 1, 100)
+    labeler.push(addresses(mask[2:4]))
+    components, _ = labeler.take()
+    assert len(components) == 0
+    assert labeler.outlook() == (102, 102, 1, 100)
+    labeler.push(addresses(mask[4:]))
+    components, _ = labeler.take()
+    assert components[["y0", "y1", "marked"]].tolist() == [(101, 105, 1)]
+    assert labeler.outlook() == (102, 102, 0, 105)  # the one at column 9, which has no mark
+    labeler.borrow(200)
+    labeler.give_back(np.empty(0, HELD_DTYPE))
+    assert labeler.outlook() == (102, 106, 0, 105)  # what is left of it, and where it began
