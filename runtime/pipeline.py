@@ -144,7 +144,7 @@ def segment(
     chosen = (options or SegmentOptions()).but(**keywords)
     started = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        slide = stack.enter_context(_open_reader(image, chosen))
+        slide = stack.enter_context(open_reader(image, chosen))
         backend = stack.enter_context(_open_model(model, chosen))
         if output is not None and chosen.resume and not chosen.overwrite:
             from .results.finished import finished
@@ -153,36 +153,8 @@ def segment(
                 return found
         source = Source(path=readable(slide.location)) if output is None else Source.of(image)
         target = stack.enter_context(_target(output, chosen, source, slide))
-        pixel_size = chosen.pixel_size or slide.pixel_size
-        choice = choose(slide.channel_names, backend.spec.channels, slide.path)
-        regions = _regions(slide, chosen)
-        stains, told = choose_stains(
-            chosen.stains, slide.channel_names, slide.dtype, slide.path, slide.sample
-        )
-        mapping = functools.cache(lambda: _mapping(slide, choice, backend, chosen))
-        scaling = _scaling(slide, pixel_size, backend, regions, chosen, lambda: (choice, mapping()))
-        reader = scaling.reader
-        grid, tissue = _tiling(reader, backend, chosen), _tissue(reader, chosen)
-        stack.enter_context(backend.prepared(grid.tile, _batch(grid, backend, chosen)))
-        setup = Setup(
-            reader=reader,
-            backend=backend,
-            grid=grid,
-            choice=choice,
-            mapping=mapping() if reader is slide else _mapping(reader, choice, backend, chosen),
-            split=backend.spec.split_at(chosen.min_score),
-            workers=chosen.workers or cores(),
-            pixel_size=pixel_size,
-            unscaled=None if reader is slide else slide,
-            scaling=scaling,
-            stains=stains,
-            stains_note=told,
-            blend=chosen.blend,
-            coverage=_coverage(reader, slide, grid, regions, tissue),
-            regions=regions,
-            tissue=tissue,
-            named=None if regions is None else NamedRegions(regions, slide.height, slide.width),
-        )
+        setup = decide(slide, backend, chosen)
+        stack.enter_context(backend.prepared(setup.grid.tile, setup.batch))
         made = target.open(setup)
         run = SlideRun(setup, made.sinks, made.watch, made.planes, made.journal)
         opened = time.perf_counter()
@@ -208,7 +180,58 @@ def _report(
     return Report(setup, source, options, last, stats, seconds, notes, unsure, run.regions)
 
 
-def _open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractContextManager[SlideReader]:
+def decide(slide: SlideReader, backend: Backend, options: SegmentOptions) -> Setup:
+    """Decide all that must be decided of a slide before its first tile: this looks at the whole of it.
+
+    Parameters
+    ----------
+    slide
+        Open; it stays so as long as the setup is used.
+    backend
+        The open model, to be prepared for ``grid.tile`` and ``batch`` of the setup.
+    options
+        What is wanted.
+
+    Returns
+    -------
+    Setup
+
+    Raises
+    ------
+    UsageError, ImageError
+        As from :func:`segment`.
+    """
+    pixel_size = options.pixel_size or slide.pixel_size
+    choice = choose(slide.channel_names, backend.spec.channels, slide.path)
+    regions = _regions(slide, options)
+    stains, told = choose_stains(options.stains, slide.channel_names, slide.dtype, slide.path, slide.sample)
+    mapping = functools.cache(lambda: _mapping(slide, choice, backend, options))
+    scaling = _scaling(slide, pixel_size, backend, regions, options, lambda: (choice, mapping()))
+    reader = scaling.reader
+    grid, tissue = _tiling(reader, backend, options), _tissue(reader, options)
+    return Setup(
+        reader=reader,
+        backend=backend,
+        grid=grid,
+        choice=choice,
+        mapping=mapping() if reader is slide else _mapping(reader, choice, backend, options),
+        split=backend.spec.split_at(options.min_score),
+        workers=options.workers or cores(),
+        batch=_batch(grid, backend, options),
+        pixel_size=pixel_size,
+        unscaled=None if reader is slide else slide,
+        scaling=scaling,
+        stains=stains,
+        stains_note=told,
+        blend=options.blend,
+        coverage=_coverage(reader, slide, grid, regions, tissue),
+        regions=regions,
+        tissue=tissue,
+        named=None if regions is None else NamedRegions(regions, slide.height, slide.width),
+    )
+
+
+def open_reader(image: Image, options: SegmentOptions) -> contextlib.AbstractContextManager[SlideReader]:
     """Open the image; a reader that was given stays open."""
     if isinstance(image, SlideReader):
         return contextlib.nullcontext(image)

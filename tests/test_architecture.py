@@ -49,7 +49,7 @@ LAYERS = (
     ("streaming",),
     ("results",),
     ("pipeline",),
-    ("tuning", "batch", "view", "evaluate"),
+    ("tuning", "batch", "spans", "view", "evaluate"),
     ("cluster",),
     ("cli", "testing"),
 )

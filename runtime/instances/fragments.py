@@ -8,7 +8,7 @@ not. ::
     ──────── seam ────────          a   touches it:           left to the seam
      ▒▒a    ▒▒▒b                    b   reaches it, so does what began above: the seam
        ▒▒  ▒▒   ▒c                  c   inner: of this span
-      ▒d  ▒▒▒▒                      d   inner, as long as it has not met b; what it lost before that stays lost
+      ▒d  ▒▒▒▒                      d   inner, until it meets b: what it lost before that is the span's
       ▒▒▒▒▒
     ──────── seam ────────          what is open here goes on below, and is the next seam's
 
@@ -67,8 +67,7 @@ class Reach:
     Attributes
     ----------
     top
-        Row behind the last one that the upper seam needs: the span's second one where nothing touches it,
-        for it takes one row to see that; its first one where there is no seam.
+        Row behind the last one that the upper seam needs; the span's first one where nothing touches it.
     bottom
         First row that the lower seam needs; the row behind the span's last one where it needs none.
     through
@@ -117,9 +116,13 @@ class FragmentStream(RowStream[Fragment]):
         first, _, marked, ended = self._labeler.outlook()
         y = self._labeler.rows
         # One more row shows that what ended there has ended.
-        top = y if marked else min(ended + 1, y)
-        bottom = y if y == self.height else first
-        return Reach(top if self._begin in self._seams else self._begin, bottom, bool(marked))
+        top = y if marked else min(ended + 1, y) if ended > self._begin else self._begin
+        return Reach(top, y if y == self.height else first, bool(marked))
+
+    @property
+    def open(self) -> bool:
+        """Whether a component that a seam has touched can still grow."""
+        return self._labeler.rows < self.height and self._labeler.outlook()[2] > 0
 
     def _next_stop(self, y: int) -> int:
         stop = super()._next_stop(y)
@@ -184,7 +187,7 @@ def place_keys(fragment: Fragment) -> NDArray[np.int64]:
 
 
 def number_parts(keys: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int32]]:
-    """Number the cells of all parts of an image as one run would.
+    """Return the numbers that one run would give the cells of all parts of an image.
 
     Parameters
     ----------
@@ -228,8 +231,8 @@ def seam_groups(bounds: Sequence[int], reaches: Sequence[Reach]) -> list[tuple[t
         below = reaches[at + 1]
         if below.through:
             continue
-        end = max(below.top, seam + 1)
-        if begin < seams[0] or end > seam + 1 or len(seams) > 1:
-            groups.append((seams, begin, end))
+        if begin < seams[0] or below.top > seam or len(seams) > 1:
+            # It takes the row below to see that what ends above the seam does so.
+            groups.append((seams, begin, max(below.top, seam + 1)))
         seams = ()
     return groups

@@ -66,11 +66,13 @@ class Thinner:
         Size of the picture in pixels.
     out_height, out_width
         Size that it will be reduced to.
+    row
+        Row of the picture that comes first.
     """
 
-    def __init__(self, height: int, width: int, out_height: int, out_width: int) -> None:
+    def __init__(self, height: int, width: int, out_height: int, out_width: int, *, row: int = 0) -> None:
         self._step = max(1, min(height // out_height, width // out_width) // 2)
-        self._row = 0
+        self._row = row
         #: Height and width of what is passed on.
         self.size = -(-height // self._step), -(-width // self._step)
 

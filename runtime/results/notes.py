@@ -63,7 +63,7 @@ def notes_of(
             f"{stats.unmeasured:,} cells hold pixels that are infinite or no number: a mean intensity "
             "of theirs is missing"
         )
-    if bad := slide.bad_blocks:
+    if bad := setup.bad_blocks:
         notes.append(f"{len(bad)} damaged tiles were read as zero, the first: {bad[0]}")
     return tuple(notes)
 

@@ -98,7 +98,7 @@ class Report:
             channels=tuple(slide.channel_names),
             dtype=slide.dtype.name,
             pixel_size_um=self.setup.pixel_size,
-            bad_blocks=tuple(map(readable, slide.bad_blocks)),
+            bad_blocks=tuple(map(readable, self.setup.bad_blocks)),
             source=self.source,
         )
 

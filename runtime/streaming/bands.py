@@ -55,6 +55,7 @@ def read_bands(
     grid: TileGrid,
     take: Callable[[], NDArray[Any]],
     columns: Callable[[Band], NDArray[np.bool_]] | None = None,
+    bands: range | None = None,
 ) -> Iterator[BandRows]:
     """Read a slide from top to bottom, each pixel once.
 
@@ -71,15 +72,18 @@ def read_bands(
     columns
         Returns which columns a band needs, shape (W,); those that no band needs are zero. All by
         default.
+    bands
+        Numbers of the bands to read, which follow one another; all by default.
 
     Raises
     ------
     ImageError
         The slide is damaged, or the reader gave something else than it promised.
     """
-    held = Region(0, 0, 0, grid.width)
+    numbers = range(grid.n_bands) if bands is None else bands
+    held = Region(grid.band(numbers[0]).rows.y, 0, 0, grid.width)
     old: NDArray[Any] | None = None
-    for band in grid:
+    for band in map(grid.band, numbers):
         buffer = take()
         shared = held.y1 - band.rows.y
         if old is not None and shared > 0:

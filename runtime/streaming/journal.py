@@ -72,12 +72,12 @@ class Journal:
         mark = folder / IDENTITY
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            before = _read(mark)
+            before = read_run(mark)
             if before is not None:
-                _compare(before, json.loads(text), folder)
+                compare_runs(before, json.loads(text), folder)
             else:
                 _forget(folder)
-                _write(mark, text.encode())
+                write_durably(mark, text.encode())
                 # The way to the bands: this folder's name in the one above, and that one's.
                 for parent in (folder.parent, folder.parent.parent):
                     sync_folder(parent)
@@ -96,7 +96,7 @@ class Journal:
         if now - self._started >= AFTER and now - self._since >= WORTH * self._keeping:
             data = imagecodecs.lz4_encode(planes.tobytes(), level=ACCELERATION)
             header = HEADER.pack(MARK, zlib.crc32(data), *planes.shape)
-            _write(self._path(band), header + data)
+            write_durably(self._path(band), header + data)
             self._keeping = time.perf_counter() - now
         self._since = time.perf_counter()
 
@@ -121,7 +121,7 @@ class Journal:
         return self._folder / f"band-{band:06d}.planes"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes) -> None:
     """Write a file that is there whole or not at all, whenever this process or the power ends."""
     partial = path.with_suffix(".part")
     with writing(path):
@@ -138,7 +138,7 @@ def _write(path: Path, data: bytes) -> None:
             raise
 
 
-def _read(mark: Path) -> dict[str, Any] | None:
+def read_run(mark: Path) -> dict[str, Any] | None:
     """Return which run the bands belong to; ``None`` where that is not known."""
     try:
         found = parse_json(read_bytes(mark))
@@ -167,7 +167,8 @@ def _whole_bands(folder: Path) -> Iterator[int]:
             path.unlink()
 
 
-def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def compare_runs(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Raise :class:`UsageError`, by what differs, where two identities of runs are not the same."""
     if before == now:
         return
     name = next(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))

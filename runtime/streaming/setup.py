@@ -44,6 +44,8 @@ class Setup:
     split: SplitSettings
     #: Threads that split and measure.
     workers: int
+    #: Tiles of a batch that are asked for.
+    batch: int = 1
     #: Micrometres a pixel of the slide, where known.
     pixel_size: float | None = None
     #: The slide, where ``reader`` shows it at another scale.
@@ -62,6 +64,8 @@ class Setup:
     stains_note: str | None = None
     #: How overlapping tiles are joined.
     blend: Blend = "none"
+    #: Damaged tiles that were read as zero, where others have read the slide too.
+    damaged: tuple[str, ...] | None = None
 
     @property
     def covered(self) -> Coverage:
@@ -74,6 +78,11 @@ class Setup:
     def slide(self) -> SlideReader:
         """The slide at full resolution, in whose pixels all results are."""
         return self.unscaled or self.reader
+
+    @property
+    def bad_blocks(self) -> tuple[str, ...]:
+        """Damaged tiles of the slide that were read as zero."""
+        return self.slide.bad_blocks if self.damaged is None else self.damaged
 
     @property
     def to_full_resolution(self) -> FullResolution | None:

@@ -34,6 +34,7 @@ from .journal import Journal
 from .progress import EngineClock, Progress
 from .regions import RegionCounter
 from .setup import Setup, Sink
+from .span import SpanOf, stream_options
 from .stitch import open_stitcher
 
 #: Bands of rows in memory in addition to those that batches in flight refer to: one being read, one being
@@ -61,6 +62,8 @@ class SlideRun:
         Called with each band's planes, uint8 (K, rows, W), in order.
     journal
         Has the planes of some bands, and takes those of the others.
+    span
+        The part of the slide to run; all of it by default.
     """
 
     def __init__(
@@ -70,8 +73,10 @@ class SlideRun:
         watch: Callable[[NDArray[Any]], None] | None = None,
         planes: Callable[[NDArray[np.uint8]], None] | None = None,
         journal: Journal | None = None,
+        span: SpanOf | None = None,
     ) -> None:
         self._setup = setup
+        self._span = span or SpanOf.all(setup)
         self._journal = journal
         self._kept = frozenset[int]() if journal is None else journal.bands
         self._watch = watch
@@ -80,22 +85,24 @@ class SlideRun:
         self._flow = Flow()
         self._engine = EngineClock()
         self._started = time.perf_counter()
-        self._rows_done = self._rows_resumed = self._cells = 0
+        self._rows_done = self._span.y
+        self._rows_resumed = self._cells = 0
         #: Sum of the scores of the cells written, and of their pixels as the model saw them.
         self.scores, self.areas = 0.0, 0
         self._flying: deque[Flight] = deque()
         self.stats = Stats()
         grid, backend, flow = setup.grid, setup.backend, self._flow
-        slots = min(backend.in_flight + 1, -(-len(grid) // backend.batch))
+        bands = len(self._span.bands)
+        slots = min(backend.in_flight + 1, -(-bands * grid.n_columns // backend.batch))
         # With fewer bands than a batch spans, the batch would wait for rows and the rows for the batch.
-        rows = min(grid.n_bands, ROW_BUFFERS + -(-slots * backend.batch // grid.n_columns))
+        rows = min(bands, ROW_BUFFERS + -(-slots * backend.batch // grid.n_columns))
         # Where tiles are left out a batch may span any number of bands: it starts while one is still free.
-        self._most_bands = rows - 1 if rows < grid.n_bands else rows
+        self._most_bands = rows - 1 if rows < bands else rows
         heads = len(backend.spec.heads)
         self._stitcher = open_stitcher(grid, heads, setup.blend, self._covered)
         size = heads * self._stitcher.most_rows * grid.width
         self._rows = self._pool(rows, lambda: row_buffer(setup.reader, grid))
-        self._planes = self._pool(min(PLANE_BUFFERS, grid.n_bands), lambda: np.empty(size, np.uint8))
+        self._planes = self._pool(min(PLANE_BUFFERS, bands), lambda: np.empty(size, np.uint8))
         self._slots = self._pool(slots, lambda: Slot(backend.new_batch(), backend.new_planes()))
         self._bands: Channel[BandRows] = flow.channel(rows)
         self._flights: Channel[Flight] = flow.channel(slots)
@@ -152,10 +159,10 @@ class SlideRun:
             "gather": stages["gather"],
             "infer": (busy, max(0.0, seconds - busy)),
         }
-        grid = self._setup.grid
+        grid, span = self._setup.grid, self._span
         return Progress(
-            grid.height * grid.width,
-            self._rows_done * grid.width,
+            (span.y1 - span.y) * grid.width,
+            (self._rows_done - span.y) * grid.width,
             self._cells,
             seconds,
             order | stages,
@@ -171,8 +178,9 @@ class SlideRun:
     def _read(self) -> None:
         partial = self._covered.focus is not None and self._watch is None
         columns = self._covered.columns if partial else None
-        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns):
-            if self._watch is not None:
+        span = self._span
+        for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns, span.bands):
+            if self._watch is not None and source.band.index >= span.first:
                 self._watch(source.core)
             self._bands.put(source)
         self._bands.close()
@@ -262,6 +270,8 @@ class SlideRun:
         """Hand a band's finished planes to whoever wants to see them."""
         if self._journal is not None and band.index not in self._kept:
             self._journal.keep(band.index, planes)
+        if band.index < self._span.first:
+            return
         self._rows_done = rows.y1
         if self._show is not None and rows.height:
             self._show(planes)
@@ -272,22 +282,14 @@ class SlideRun:
         return buffer[: math.prod(shape)].reshape(shape)
 
     def _split(self) -> None:
-        setup = self._setup
-        instances = InstanceStream(
-            setup.grid.height,
-            setup.grid.width,
-            setup.backend.spec.heads,
-            setup.split,
-            image_channels=setup.reader.channels,
-            stains=setup.stains,
-            workers=setup.workers,
-            canvases=self._canvases,
-        )
+        instances = self._span.split or InstanceStream(**stream_options(self._setup), canvases=self._canvases)
         with instances:
             for source, rows, planes, buffer in self._whole:
-                strips = instances.push(planes, source.part(rows))
+                wanted = source.band.index >= self._span.first
+                strips = instances.push(planes, source.part(rows)) if wanted else []
                 self._rows.put(source.buffer)
                 self._planes.put(buffer)
+                self._cells = instances.stats.cells
                 while strips:
                     self._deliver(strips.pop(0))
             for strip in instances.finish():
@@ -297,7 +299,6 @@ class SlideRun:
 
     def _deliver(self, strip: Strip) -> None:
         """Hand a strip to the writers."""
-        self._cells += len(strip.cells)
         self.scores += float(strip.cells.columns["score"].sum())
         self.areas += int(strip.cells.columns["area"].sum())
         self._delivery.put(strip)

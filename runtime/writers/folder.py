@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +27,7 @@ from ..common.disk import exchange, sync_all, sync_folder
 from ..common.files import writing
 from ..common.spelling import option
 from ..errors import OutputError
-from .contents import RECORD, File, listed, remove_listed, seal
+from .contents import RECORD, File, listed, remove_listed
 
 try:
     import fcntl
@@ -107,21 +106,6 @@ class OutputFolder:
                 f"{option('output')}"
             )
         listed(self.final)
-
-    def seal(self, written: Mapping[Path, int]) -> list[File]:
-        """Flush what was written, once all writers are done, and return it for the record.
-
-        Parameters
-        ----------
-        written
-            Size in bytes of every file below :attr:`path`, as its writer left it.
-
-        Raises
-        ------
-        OutputError
-            One of them has gone or has another size, or cannot be flushed.
-        """
-        return seal(self.path, written)
 
     def commit(self) -> None:
         """Give the folder its final name; its record has been written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,7 @@ class LabelsZarr(Writer):
         with writing(path):
             path.mkdir(parents=True)
         with opening(self, path):
-            group = zarr.open_group(self._store, mode="w-", zarr_format=3)
-            for number, shape in enumerate(shapes):
-                _create_level(group, number, shape)
-            group.attrs["ome"] = _metadata(len(shapes), pixel_size, name)
+            create_group(self._store, shapes, pixel_size, name)
         self._pyramid = PyramidWriter(path, shapes, self._pool, threads)
 
     def write(self, strip: Strip) -> None:
@@ -88,6 +86,16 @@ class LabelsZarr(Writer):
         if not self._committed:
             self._pool.shutdown(cancel_futures=True)
             self._store.discard()
+
+
+def create_group(
+    store: DiscardableStore, shapes: Sequence[tuple[int, int]], pixel_size: float | None, name: str
+) -> None:
+    """Make the group and its arrays, without any shard of theirs."""
+    group = zarr.open_group(store, mode="w-", zarr_format=3)
+    for number, shape in enumerate(shapes):
+        _create_level(group, number, shape)
+    group.attrs["ome"] = _metadata(len(shapes), pixel_size, name)
 
 
 def _create_level(group: Any, number: int, shape: tuple[int, int]) -> None:

@@ -138,6 +138,19 @@ OUTPUTS: tuple[Output, ...] = (
 )
 
 
+def check_outputs(options: SegmentOptions, folder: Path, height: int, width: int) -> None:
+    """Refuse an image of this size where a format that is wanted cannot hold it.
+
+    Raises
+    ------
+    OutputError
+        One cannot.
+    """
+    for row in OUTPUTS:
+        if row.wanted(options):
+            row.check(folder / row.file, height, width)
+
+
 def titles() -> Mapping[str, str]:
     """Return what each file of a folder of results is for."""
     return {row.file: row.title for row in OUTPUTS} | {RECORD: "everything about this run, for programs"}

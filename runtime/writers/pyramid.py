@@ -53,8 +53,10 @@ class _Level:
     folder: Path
     height: int
     width: int
-    #: Row at which that row of chunks begins, and how many rows of it are there or promised.
-    row: int = 0
+    #: Row at which that row of chunks begins, and the one behind the last that is written here.
+    row: int
+    end: int
+    #: How many rows of it are there or promised.
     filled: int = 0
     #: Those rows: of the full image in parts as they came, of the others in one buffer.
     parts: list[Rows] = field(default_factory=list)
@@ -65,7 +67,7 @@ class _Level:
     @property
     def wanted(self) -> int:
         """Rows of this row of chunks."""
-        return min(CHUNK, self.height - self.row)
+        return min(CHUNK, self.end - self.row)
 
     def promise(self, rows: int) -> Rows:
         """Return where the next rows go."""
@@ -120,17 +122,33 @@ class PyramidWriter:
     path
         Folder of the group; level k is the folder k in it.
     shapes
-        As from :func:`pyramid_shapes`.
+        As from :func:`pyramid_shapes`, or those of some levels.
     pool
         Threads that compress.
     threads
         How many these are.
+    rows
+        The rows of the first of these levels that are written, half-open; all by default. They begin with
+        a row of shards of the last of these levels, and end so or with the image.
+    first
+        Number of the first of these levels.
     """
 
     def __init__(
-        self, path: Path, shapes: Sequence[tuple[int, int]], pool: ThreadPoolExecutor, threads: int
+        self,
+        path: Path,
+        shapes: Sequence[tuple[int, int]],
+        pool: ThreadPoolExecutor,
+        threads: int,
+        *,
+        rows: tuple[int, int] | None = None,
+        first: int = 0,
     ) -> None:
-        self._levels = [_Level(path / str(number), *shape) for number, shape in enumerate(shapes)]
+        y, y1 = rows or (0, shapes[0][0])
+        self._levels = [
+            _Level(path / str(first + number), *shape, y >> number, -(-y1 // (1 << number)))
+            for number, shape in enumerate(shapes)
+        ]
         self._pool = pool
         self._pending: deque[_Pending] = deque()
         #: Files on their way; what is returned is their size in bytes, 0 where there is none.
@@ -189,7 +207,7 @@ class PyramidWriter:
         for chunks, task in zip(level.encoded, oldest.tasks, strict=True):
             found = task.result()
             chunks += found + [None] * (wide - len(found))
-        if (oldest.number + 1) % tall == 0 or (oldest.number + 1) * CHUNK >= level.height:
+        if (oldest.number + 1) % tall == 0 or (oldest.number + 1) * CHUNK >= level.end:
             folder = level.folder / "c" / str(oldest.number // tall)
             for number, chunks in enumerate(level.encoded):
                 chunks += [None] * (tall * wide - len(chunks))

@@ -1,0 +1,158 @@
+"""The cells of all parts of a slide, numbered as by one run, and by rows."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..common.closing import Closing
+from ..instances import Cells
+from ..instances.fragments import number_parts
+from ..kernels.paint import Painter
+from ..writers.blocks import part as some_of
+from .blocks import BlockReader, BlockWriter
+from .compute import CELLS, OTHERS, Part
+from .plan import Plan
+
+#: The file with the numbers of all cells, in the folder of the parts.
+NUMBERS = "numbers"
+#: Decoded fragments of a part that are kept: rows that are asked for may lie in two.
+KEPT = 2
+#: Rows whose cells are put together at once.
+ROWS = 512
+
+
+def number_cells(plan: Plan, parts: Sequence[Part]) -> int:
+    """Give all cells their numbers, which :class:`MergedParts` will read; return how many there are."""
+    keys = []
+    for part in parts:
+        with BlockReader(plan.parts / part.name / CELLS) as file:
+            blocks = [file.load(block, "keys")["keys"] for block in range(len(file))]
+        keys.append(np.concatenate([*blocks, np.empty(0, np.int64)]))
+    with BlockWriter(plan.parts / NUMBERS) as made:
+        for part, numbers in zip(parts, number_parts(keys), strict=True):
+            made.add({"name": part.name}, {"numbers": numbers})
+        made.commit()
+    return sum(map(len, keys))
+
+
+class MergedParts(Closing):
+    """Cells and labels of all parts that have some in the rows that are asked for.
+
+    Parameters
+    ----------
+    plan
+        Of the slide.
+    parts
+        Those whose numbers :func:`number_cells` has left, in the same order.
+    """
+
+    def __init__(self, plan: Plan, parts: Sequence[Part]) -> None:
+        self._plan = plan
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            numbers = stack.enter_context(BlockReader(plan.parts / NUMBERS))
+            self._parts = [
+                _OnePart(plan.parts / part.name / CELLS, stack, numbers, number)
+                for number, part in enumerate(parts)
+                if part.stats.cells
+            ]
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def cells(self) -> Iterator[Cells]:
+        """Yield all cells in the order of their numbers."""
+        for y in range(0, self._plan.rows[-1], ROWS):
+            found = [cells for part in self._parts if len(cells := part.cells(y, y + ROWS))]
+            if len(found) == 1:
+                yield found[0]
+            elif found:
+                table = Cells.concatenate(found)
+                yield _reordered(table, np.argsort(table.columns["label"]))
+
+    def labels(self, y: int, y1: int) -> NDArray[np.int32]:
+        """Return the label image of some rows, shape (y1 - y, W)."""
+        labels = np.empty((y1 - y, self._plan.settled.grid.width), np.int32)
+        batches = [batch for part in self._parts for batch in part.runs(y, y1)]
+        Painter(batches).paint(labels, y)
+        return labels
+
+
+class _OnePart:
+    """The fragments of a part; those that were asked for last are kept."""
+
+    def __init__(self, path: Path, stack: contextlib.ExitStack, numbers: BlockReader, number: int) -> None:
+        self._file = stack.enter_context(BlockReader(path))
+        self._numbers_file, self._number = numbers, number
+        self._numbers: NDArray[np.int32] | None = None
+        told = [self._file.told(block) for block in range(len(self._file))]
+        self._places = [(about["y"], about["y1"]) for about in told]
+        self._first = list(itertools.accumulate((about["cells"] for about in told), initial=0))
+        self._kept: OrderedDict[tuple[int, bool], Any] = OrderedDict()
+
+    @property
+    def numbers(self) -> NDArray[np.int32]:
+        """Number in the image of each cell."""
+        if self._numbers is None:
+            self._numbers = self._numbers_file.load(self._number)["numbers"]
+        return self._numbers
+
+    def cells(self, y: int, y1: int) -> Cells:
+        """Return the cells that begin in these rows."""
+        found = []
+        for block in self._blocks(y, y1):
+            cells: Cells = self._load(block, whole=True)
+            start, end = np.searchsorted(cells.columns["y0"], (y, y1))
+            if start < end:
+                found.append(some_of(cells, int(start), int(end)))
+        return Cells.concatenate(found) if found else Cells.empty()
+
+    def runs(self, y: int, y1: int) -> Iterator[tuple[NDArray[np.void], NDArray[np.int32]]]:
+        """Yield runs in these rows, and the numbers of their cells."""
+        for block in self._blocks(y, y1):
+            runs: NDArray[np.void] = self._load(block, whole=False)
+            here = runs[(runs["y"] >= y) & (runs["y"] < y1)]
+            if len(here):
+                yield here, self.numbers
+
+    def _blocks(self, y: int, y1: int) -> list[int]:
+        return [n for n, (start, end) in enumerate(self._places) if start < y1 and y < end]
+
+    def _load(self, block: int, *, whole: bool) -> Any:
+        """Return the cells of a fragment, or its runs."""
+        if (block, whole) in self._kept:
+            self._kept.move_to_end((block, whole))
+            return self._kept[block, whole]
+        found: Any
+        if whole:
+            arrays = self._file.load(block, *(name for name in self._file.names(block) if name != "runs"))
+            columns = {name: values for name, values in arrays.items() if name not in OTHERS}
+            first = self._first[block]
+            columns["label"] = self.numbers[first : first + len(columns["label"])]
+            found = Cells(columns, arrays["outline"], arrays["outline_start"])
+        else:
+            found = self._file.load(block, "runs")["runs"]
+        self._kept[block, whole] = found
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+
+def _reordered(cells: Cells, order: NDArray[np.int64]) -> Cells:
+    """Return the same cells in another order."""
+    lengths = np.diff(cells.outline_start)[order]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    points = np.repeat(cells.outline_start[:-1][order] - starts[:-1], lengths) + np.arange(starts[-1])
+    return Cells(
+        {name: values[order] for name, values in cells.columns.items()}, cells.outline[points], starts
+    )
