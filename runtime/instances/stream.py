@@ -18,12 +18,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common.buffers import Recycler
 from ..common.closing import Closing
 from ..errors import UsageError
 from ..intensity.stains import Stains
@@ -31,7 +30,7 @@ from ..kernels.collect import Collector
 from ..kernels.label import COMPONENT_DTYPE, HELD_DTYPE, RUN_DTYPE, RunLabeler
 from ..kernels.split import LIMITS_DTYPE, NO_LIMITS
 from ..model.spec import Head, SplitSettings
-from .cells import Cells, Strip, image_columns
+from .cells import Cells, image_columns
 from .pool import Batch, SplitPool
 from .rules import SplitRules
 from .window import RowWindow
@@ -348,71 +347,9 @@ class RowStream(Closing, Generic[Piece]):
         """Return what becomes of the rows from ``y`` to ``y1``, in which these cells begin."""
 
 
-class InstanceStream(RowStream[Strip]):
-    """Planes of one image, pushed in rows from top to bottom, into strips of cells.
-
-    Parameters
-    ----------
-    canvases
-        Where strips get their label images from.
-    height, width, heads, settings, **options
-        As for :class:`RowStream`.
-    """
-
-    def __init__(
-        self,
-        height: int,
-        width: int,
-        heads: Sequence[Head],
-        settings: SplitSettings,
-        *,
-        canvases: Recycler | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(height, width, heads, settings, **options)
-        self._canvases = canvases or Recycler(0)
-
-    def _piece(self, y: int, y1: int, cells: Cells) -> Strip:
-        """Paint the rows."""
-        labels: NDArray[np.int32] = self._canvases.take((y1 - y, self.width), np.int32)
-        self._pool.paint(labels, y, self._batches)
-        return Strip(y, labels, cells)
-
-
 def _component_of(runs: NDArray[np.void]) -> NDArray[np.void]:
     """Return the table of components for runs that shall be one component, with unknown holes."""
     if not len(runs):
         return np.empty(0, COMPONENT_DTYPE)
     box = runs["y"].min(), runs["x0"].min(), runs["y"].max() + 1, runs["x1"].max()
     return np.array([(0, len(runs), *box, -1, 0)], COMPONENT_DTYPE)
-
-
-def split_planes(
-    planes: NDArray[np.uint8],
-    heads: Sequence[Head],
-    settings: SplitSettings,
-    *,
-    workers: int = 1,
-    connectivity: int = 8,
-) -> NDArray[np.int32]:
-    """Split the planes of a whole image into numbered cells.
-
-    Parameters
-    ----------
-    planes
-        Shape (K, H, W), one plane for each head.
-    heads, settings, workers, connectivity
-        As for :class:`InstanceStream`, which does the work.
-
-    Returns
-    -------
-    ndarray of int32, shape (H, W)
-        Cells 1…n by first row and first column in it, 0 for background.
-    """
-    if planes.ndim != 3:
-        raise UsageError(f"planes of shape {planes.shape}; wanted ({len(heads)}, H, W)")
-    height, width = planes.shape[1:]
-    with InstanceStream(height, width, heads, settings, workers=workers, connectivity=connectivity) as stream:
-        strips = stream.push(planes)
-        strips += stream.finish()
-    return np.concatenate([strip.labels for strip in strips])
