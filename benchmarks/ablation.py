@@ -109,14 +109,13 @@ def measure(config: TrainConfig, folder: Path, trials: int, every: int) -> Recor
 
     One training image in `every` tunes the splitter, by `trials` settings.
     """
-    import lightning_fabric as lf
-
     from cellseg.runtime.model.spec import SplitSettings
     from cellseg.runtime.tuning.cases import Case
     from cellseg.runtime.tuning.trials import try_settings
     from cellseg.runtime.tuning.tune import TuneOptions, tune
     from cellseg.train import checkpoint
     from cellseg.train.data import read_dataset
+    from cellseg.train.device import open_fabric
     from cellseg.train.loop import train
     from cellseg.train.models import build_model
     from cellseg.train.models.heads import ENCODINGS
@@ -126,7 +125,7 @@ def measure(config: TrainConfig, folder: Path, trials: int, every: int) -> Recor
     saved = checkpoint.load(folder / "last.pt")
     model = build_model(config)
     model.load_state_dict(saved["ema"] or saved["model"])
-    fabric = lf.Fabric(accelerator=config.accelerator, devices=1)
+    fabric = open_fabric(config)
     model.to(fabric.device)
     tuning, validation = read_dataset(config)
     known = list(predict(model, tuning[::every], config, fabric))

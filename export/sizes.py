@@ -11,7 +11,7 @@ from cellseg.runtime.backends.rates import rate
 from cellseg.runtime.errors import BackendError, UsageError
 
 #: Tile edges and batch sizes that are tried.
-TILES = (256, 384, 512, 768, 1024, 1536, 2048)
+TILES = (256, 384, 512, 768, 1024, 1216, 1536, 2048)
 BATCHES = (1, 2, 4)
 #: The largest batch in pixels: more only adds memory and delay.
 LARGEST = 2048**2

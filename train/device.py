@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import cv2
 import lightning_fabric as lf
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
 from cellseg.runtime.common.threads import cores
@@ -59,8 +60,15 @@ def open_fabric(config: TrainConfig) -> lf.Fabric:
     # The same run gives the same weights; the original project asks for this too.
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # One process needs no other's address: in a batch job, or where a batch system is only installed, Fabric
+    # would look for the job's tasks, warn, or refuse its settings.
+    alone = LightningEnvironment() if devices == nodes == 1 else None
     fabric = lf.Fabric(
-        accelerator=wanted, devices=devices, num_nodes=nodes, precision=PRECISION[config.precision]
+        accelerator=wanted,
+        devices=devices,
+        num_nodes=nodes,
+        precision=PRECISION[config.precision],
+        plugins=alone,
     )
     fabric.launch()
     if fabric.world_size > 1 and wanted == "cpu" and config.norm == "batch":

@@ -25,9 +25,9 @@ from .turns import Turns
 
 #: ``throughput`` runs several batches side by side, ``latency`` gives the whole device to one.
 Mode = Literal["throughput", "latency"]
-#: What a user may ask for. ``auto`` takes what the processor is fastest in and the model bears; ``fp32``
-#: forbids to compute in less than the graph says; ``bf16`` insists on bfloat16; ``int8`` wants the model's
-#: twin in eight bits.
+#: What a user may ask for. ``auto`` takes what the processor is fastest in and the model bears, its twin in
+#: eight bits included (:mod:`.twins`); ``fp32`` forbids to compute in less than the graph says; ``bf16``
+#: insists on bfloat16; ``int8`` insists on the twin.
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 
 #: Said where a forked child would wait for ever for threads that only its parent has.

@@ -21,6 +21,7 @@ from ..model.catalog import default_model, model_names
 from ..model.spec import ModelSpec
 from .base import Backend, Mode, Precision
 from .gpus import list_gpus
+from .twins import fast_twin, twin_of
 
 #: What ``--device`` accepts, for messages.
 DEVICES = "auto, cpu, cuda or cuda:N"
@@ -60,6 +61,8 @@ class Engine:
     load_spec: Callable[[Path], ModelSpec]
     #: Open a model on a device.
     open: Callable[[Path, ModelSpec, str, Options], Backend]
+    #: Whether a model's twin in eight bits is faster there, where the processor has the instructions.
+    eight_bits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ ENGINES: tuple[Engine, ...] = (
         functools.partial(_installed, "openvino"),
         onnx_metadata.load_spec,
         _open_openvino,
+        eight_bits=True,
     ),
     Engine(
         "onnxruntime",
@@ -203,13 +207,15 @@ def open_backend(
         return _with_doubt(_open_plan(path, None, f"cuda:{index}", options))
     spec = rows[0].load_spec(path)
     if options.precision == "int8" and spec.precision != "int8":
-        path, spec = _twin(path, spec)
+        path, spec = twin_of(path, spec)
     refused: list[str] = []
     for row in rows:
         missing = row.missing()
         if missing is None:
+            twin = fast_twin(path, spec) if row.eight_bits and options.precision == "auto" else None
+            chosen, its_spec = twin or (path, spec)
             try:
-                backend = row.open(path, spec, "cpu" if row.kind == "cpu" else f"cuda:{index}", options)
+                backend = row.open(chosen, its_spec, "cpu" if row.kind == "cpu" else f"cuda:{index}", options)
             except BackendError as error:
                 if kind != "auto":
                     raise
@@ -232,23 +238,6 @@ def _with_doubt(backend: Backend) -> Backend:
         )
         backend.note = f"{backend.note}; {doubt}" if backend.note else doubt
     return backend
-
-
-def _twin(path: Path, spec: ModelSpec) -> tuple[Path, ModelSpec]:
-    """Return a model's twin in eight bits, as ``cellseg-export --int8`` names it."""
-    twin = path.with_name(f"{path.stem}.int8{path.suffix}")
-    if not twin.is_file():
-        raise UsageError(
-            f"{path}: computes in {spec.precision}, and no twin in eight bits, {twin.name}, is next to it; "
-            "cellseg-export --int8 writes one"
-        )
-    found = onnx_metadata.load_spec(twin)
-    key = "checkpoint_sha256"
-    if found.precision != "int8" or found.provenance.get(key) != spec.provenance.get(key):
-        raise ModelError(
-            f"{twin}: not the twin of {path.name} in eight bits; export both from one checkpoint"
-        )
-    return twin, found
 
 
 def load_spec(model: str | os.PathLike[str] | None = None) -> ModelSpec:

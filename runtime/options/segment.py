@@ -234,7 +234,7 @@ class SegmentOptions:
             group="Computing",
             matters=False,  # what the engine computes in is compared itself
             advanced=True,
-            text="Arithmetic: fp32 for equal bits everywhere, int8 for a model's twin in eight bits.",
+            text="Arithmetic: auto for the fastest (see docs), fp32 for equal bits everywhere.",
         ),
     ] = "auto"
     tile: Annotated[

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cellseg.train.config import TrainConfig
-from cellseg.train.device import loader_workers
+from cellseg.train.device import loader_workers, open_fabric
 
 Configure = Callable[..., TrainConfig]
 
@@ -45,3 +45,18 @@ def test_workers_leave_a_core_to_the_training(configure: Configure) -> None:
     assert loader_workers(configure(workers=0)) == 0
     assert loader_workers(configure(workers=5)) == 5
     assert 1 <= loader_workers(configure(workers=None)) <= 8
+
+
+def test_one_process_does_not_ask_a_batch_system(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a job of several tasks Fabric would refuse them, and where srun is installed it would warn."""
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert open_fabric(configure(devices=1)).world_size == 1
+    for name, value in {"NTASKS": "4", "JOB_NAME": "train", "PROCID": "2", "LOCALID": "2"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    fabric = open_fabric(configure(devices=1))
+    assert (fabric.world_size, fabric.global_rank) == (1, 0)

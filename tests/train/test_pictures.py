@@ -3,7 +3,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import lightning_fabric as lf
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ from cellseg.train import pictures
 from cellseg.train.config import TrainConfig
 from cellseg.train.crops import CropSource
 from cellseg.train.data import read_dataset
+from cellseg.train.device import open_fabric
 from cellseg.train.models import build_model
 from cellseg.train.validate import MARGIN, evaluate, predict
 
@@ -29,7 +29,7 @@ def test_a_preview_shows_four_panels_a_sample(configure: Configure) -> None:
 
 def test_an_overlay_shows_outlines_and_every_head(configure: Configure) -> None:
     config = configure()
-    fabric = lf.Fabric(accelerator="cpu")
+    fabric = open_fabric(config)
     torch.manual_seed(0)
     predictions = list(predict(build_model(config), read_dataset(config)[1], config, fabric))
     picture = pictures.overlay(predictions, config.heads)
@@ -84,6 +84,6 @@ def test_a_perfect_network_scores_one(configure: Configure, monkeypatch: pytest.
             return {"mask": torch.stack((-logit, logit))[None]}
 
     queue = iter(samples)
-    figures = evaluate(Oracle(), samples, config, lf.Fabric(accelerator="cpu"))
+    figures = evaluate(Oracle(), samples, config, open_fabric(config))
     assert figures["loss"] == pytest.approx(0, abs=1e-3)
     assert figures["dice"] == figures["iou"] == figures["precision"] == figures["sensitivity"] == 1

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cellseg.runtime import segment
-from cellseg.runtime.backends import Options, cpu_openvino, open_backend, ort
+from cellseg.runtime.backends import Options, cpu_openvino, load_spec, open_backend, ort, twins
 from cellseg.runtime.backends.gpus import Gpu
 from cellseg.runtime.errors import ModelError, UsageError
+from cellseg.runtime.model import catalog
 from cellseg.runtime.model.spec import ModelSpec
 
 Writer = Callable[..., Path]
@@ -103,6 +105,85 @@ def test_an_int8_twin(tmp_path: Path, write_model: Writer, box_spec: ModelSpec) 
     plan.write_bytes(b"")
     with pytest.raises(UsageError, match="a plan computes in what it was built for, not in int8"):
         open_backend(plan, options=Options(precision="int8"))
+
+
+def test_a_twin_with_other_settings_is_none(tmp_path: Path, write_model: Writer, box_spec: ModelSpec) -> None:
+    """A model that was tuned later must not run with the splitter that its twin still has."""
+    path = write_model(tmp_path / "m.onnx", spec=box_spec)
+    split = box_spec.split.model_copy(update={"min_area": box_spec.split.min_area + 1})
+    integer = box_spec.model_copy(update={"precision": "int8", "split": split})
+    write_model(tmp_path / "m.int8.onnx", spec=integer)
+    with pytest.raises(
+        ModelError, match=r"m\.int8\.onnx: its split is not that of m\.onnx, .* again with --int8"
+    ):
+        computes_in(path, "int8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "agreement", "takes"),
+    [
+        ("fpu avx512f avx512_vnni", 0.997, True),
+        ("fpu avx_vnni", 0.995, True),
+        ("fpu amx_int8", 0.997, True),
+        ("fpu avx512f", 0.997, False),  # eight bits are no faster there
+        ("", 0.997, False),
+        (None, 0.997, False),
+        ("fpu avx512_vnni", 0.994, False),  # loses too much
+        ("fpu avx512_vnni", None, False),  # nobody knows what it loses
+    ],
+)
+def test_auto_takes_a_twin_that_is_faster_and_finds_the_same(
+    tmp_path: Path,
+    write_model: Writer,
+    box_spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: str | None,
+    agreement: float | None,
+    takes: bool,
+) -> None:
+    told = tmp_path / "cpuinfo"
+    if flags is not None:
+        told.write_text(f"processor\t: 0\nmodel name\t: any\nflags\t\t: {flags}\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(twins, "CPUINFO", told)
+    path = write_model(tmp_path / "m.onnx", spec=box_spec)
+    assert "int8" not in computes_in(path)[0]
+    parity = {"passed": 1.0} | ({} if agreement is None else {"int8.f1_50": agreement})
+    integer = box_spec.model_copy(update={"precision": "int8", "parity": parity})
+    write_model(tmp_path / "m.int8.onnx", spec=integer)
+    assert computes_in(path)[0].startswith("int8+") == takes
+    assert "int8" not in computes_in(path, "fp32")[0]
+    assert computes_in(path, "int8")[0].startswith("int8+")
+    result = segment(np.zeros((40, 40, 3), np.uint8), path, device="cpu")
+    assert result.record.engine.precision.startswith("int8") == takes
+
+
+@pytest.mark.parametrize("change", [{"parity": {"passed": 0.0, "int8.f1_50": 1.0}}, {"halo": 16}])
+def test_auto_does_without_a_twin_that_does_not_suit(
+    tmp_path: Path,
+    write_model: Writer,
+    box_spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(twins, "multiplies_bytes", lambda: True)
+    path = write_model(tmp_path / "m.onnx", spec=box_spec)
+    good = {"precision": "int8", "parity": {"passed": 1.0, "int8.f1_50": 1.0}}
+    write_model(tmp_path / "m.int8.onnx", spec=box_spec.model_copy(update=good | change))
+    precision, note = computes_in(path)
+    assert "int8" not in precision
+    assert not note
+
+
+def test_the_packaged_twins_are_those_of_their_models() -> None:
+    found = list(catalog.MODELS.glob("*.int8.onnx"))
+    assert found
+    for twin in found:
+        path = twin.with_name(twin.name.replace(".int8", ""))
+        where, spec = twins.twin_of(path, load_spec(path))
+        assert where == twin
+        assert spec.parity["passed"] == 1
+        assert spec.parity["int8.f1_50"] >= twins.AGREEMENT
+        assert not any("/" in word and word.startswith("/") for word in spec.provenance["command"].split())
 
 
 def test_onnx_runtime_computes_in_what_the_model_says(
