@@ -135,6 +135,13 @@ def test_no_loose_modules() -> None:
     assert wings | {"errors", "evaluate", "pipeline"} <= {wing for wings in LAYERS for wing in wings}
 
 
+def test_the_drawing_shows_the_layers() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    drawing = re.findall(r"```text\n(.*?)```", text, re.DOTALL)[1]
+    drawn = [set(re.split(r" {3,}", line)[0].split()) for line in drawing.splitlines()]
+    assert drawn == [set(wings) for wings in reversed(LAYERS)]
+
+
 def modules_imported(path: Path) -> Iterator[str]:
     """Yield the modules of ours that a module imports as soon as it is imported itself."""
     part = path.relative_to(ROOT).parts[0]

@@ -43,11 +43,13 @@ def namespace() -> tuple[str, ...]:
 @functools.cache
 def tracer() -> tuple[str, ...]:
     """The prefix that logs every connection of every thread and child, of whatever language."""
-    prefix = ("strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmsg", "-o")
     if shutil.which("strace") is None:
         return ()
-    works = subprocess.run([*prefix, os.devnull, "true"], capture_output=True).returncode == 0
-    return prefix if works else ()
+    for filtered in (("--seccomp-bpf",), ()):  # in the kernel, so that no other call stops the process
+        prefix = ("strace", "-f", *filtered, "-qq", "-e", "trace=connect,sendto,sendmsg", "-o")
+        if subprocess.run([*prefix, os.devnull, "true"], capture_output=True).returncode == 0:
+            return prefix
+    return ()
 
 
 def watched(
