@@ -11,12 +11,16 @@ from libc.string cimport memcpy
 cdef const char* HEX = b"0123456789abcdef"
 cdef const char* FEATURE = b'{"type":"Feature","id":"'
 cdef const char* GEOMETRY = b'","geometry":{"type":"Polygon","coordinates":[['
-cdef const char* PROPERTIES = b']]},"properties":{"objectType":"detection"'
+cdef const char* NUCLEUS = b']]},"nucleusGeometry":{"type":"Polygon","coordinates":[['
+cdef const char* DETECTION = b']]},"properties":{"objectType":"detection"'
+cdef const char* CELL = b']]},"properties":{"objectType":"cell"'
 cdef const char* MEASUREMENTS = b',"measurements":{'
 cdef enum:
     FEATURE_LENGTH = 24
     GEOMETRY_LENGTH = 47
-    PROPERTIES_LENGTH = 42
+    NUCLEUS_LENGTH = 56
+    DETECTION_LENGTH = 42
+    CELL_LENGTH = 37
     MEASUREMENTS_LENGTH = 17
     # Longest decimal of 64 bits with sign and point.
     NUMBER_LENGTH = 22
@@ -32,7 +36,8 @@ def capacity(Py_ssize_t cells, Py_ssize_t vertices, Py_ssize_t columns, Py_ssize
     ``key_bytes`` are those of a cell's names: of all measurements, and of the longest of ``said``.
     """
     cdef Py_ssize_t fixed = (
-        FEATURE_LENGTH + UUID_LENGTH + GEOMETRY_LENGTH + PROPERTIES_LENGTH + MEASUREMENTS_LENGTH + 16
+        FEATURE_LENGTH + UUID_LENGTH + GEOMETRY_LENGTH + NUCLEUS_LENGTH + DETECTION_LENGTH
+        + MEASUREMENTS_LENGTH + 16
     )
     return cells * (fixed + key_bytes + columns * (NUMBER_LENGTH + 1)) + (vertices + cells) * VERTEX_LENGTH
 
@@ -52,6 +57,8 @@ def write_features(
     uint64_t space_high,
     uint64_t space_low,
     uint8_t[::1] out,
+    const int32_t[:, ::1] nuclei=None,
+    const int64_t[::1] nuclei_start=None,
 ):
     """Write one feature for each cell, each followed by a comma.
 
@@ -77,6 +84,9 @@ def write_features(
         Identifiers of the same space differ for different labels.
     out
         At least :func:`capacity` bytes.
+    nuclei, nuclei_start
+        The rings of nuclei, as ``outline`` and ``start``: then these are the cells about them, and the features
+        QuPath's cells instead of detections.
 
     Returns
     -------
@@ -84,19 +94,21 @@ def write_features(
         Bytes written.
     """
     cdef uint8_t* at = &out[0]
-    cdef Py_ssize_t cell, vertex, column, m = decimals.shape[0]
+    cdef Py_ssize_t cell, column, m = decimals.shape[0]
     cdef int64_t first, last
     with nogil:
         for cell in range(labels.shape[0]):
             at = _text(at, FEATURE, FEATURE_LENGTH)
             at = _uuid(at, space_high, space_low, <uint64_t>labels[cell])
             at = _text(at, GEOMETRY, GEOMETRY_LENGTH)
-            first, last = start[cell], start[cell + 1]
-            for vertex in range(first, last):
-                at = _vertex(at, outline[vertex, 0], outline[vertex, 1], outline_decimals)
-            at = _vertex(at, outline[first, 0], outline[first, 1], outline_decimals)
-            at -= 1  # the last comma
-            at = _text(at, PROPERTIES, PROPERTIES_LENGTH)
+            at = _ring(at, &outline[start[cell], 0], start[cell + 1] - start[cell], outline_decimals)
+            if nuclei_start is None:
+                at = _text(at, DETECTION, DETECTION_LENGTH)
+            else:
+                first, last = nuclei_start[cell], nuclei_start[cell + 1]
+                at = _text(at, NUCLEUS, NUCLEUS_LENGTH)
+                at = _ring(at, &nuclei[first, 0], last - first, outline_decimals)
+                at = _text(at, CELL, CELL_LENGTH)
             first, last = said_start[says[cell]], said_start[says[cell] + 1]
             if last > first:
                 at = _text(at, <const char*>&said[first], last - first)
@@ -115,6 +127,15 @@ def write_features(
 cdef inline uint8_t* _text(uint8_t* at, const char* text, Py_ssize_t length) noexcept nogil:
     memcpy(at, text, length)
     return at + length
+
+
+cdef inline uint8_t* _ring(uint8_t* at, const int32_t* points, int64_t n, int32_t decimals) noexcept nogil:
+    """Write the corners of a ring, and the first of them again."""
+    cdef int64_t i
+    for i in range(n):
+        at = _vertex(at, points[2 * i], points[2 * i + 1], decimals)
+    at = _vertex(at, points[0], points[1], decimals)
+    return at - 1  # the last comma
 
 
 cdef inline uint8_t* _vertex(uint8_t* at, int64_t x, int64_t y, int32_t decimals) noexcept nogil:

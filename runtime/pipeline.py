@@ -30,7 +30,6 @@ from .geometry.regions import Polygons
 from .geometry.tiling import TileGrid
 from .geometry.tissue import Tissue, find_tissue
 from .intensity.channels import ChannelChoice, choose
-from .intensity.estimate import choose_stains
 from .intensity.normalization import Normalization, measure
 from .options import SegmentOptions
 from .readers import ArrayReader, SlideReader, open_slide
@@ -42,6 +41,7 @@ from .results.report import Report
 from .results.result import Result
 from .results.target import Memory, Target
 from .sizing import Scaling, choose_scale
+from .streaming.measures import Measures
 from .streaming.progress import Progress
 from .streaming.setup import Setup
 from .streaming.stages import SlideRun
@@ -177,7 +177,7 @@ def _report(
     stats, known = run.stats, setup.backend.spec.diameter
     unsure = doubts(stats.cells, stats.dropped, run.scores, areas=run.areas, known=known)
     notes = notes_of(setup, last, stats, options, run.regions)
-    return Report(setup, source, options, last, stats, seconds, notes, unsure, run.regions)
+    return Report(setup, source, options, last, stats, seconds, notes, unsure, run.regions, run.classes)
 
 
 def decide(slide: SlideReader, backend: Backend, options: SegmentOptions) -> Setup:
@@ -204,7 +204,7 @@ def decide(slide: SlideReader, backend: Backend, options: SegmentOptions) -> Set
     pixel_size = options.pixel_size or slide.pixel_size
     choice = choose(slide.channel_names, backend.spec.channels, slide.path)
     regions = _regions(slide, options)
-    stains, told = choose_stains(options.stains, slide.channel_names, slide.dtype, slide.path, slide.sample)
+    measures = Measures.choose(slide, options, pixel_size)
     mapping = functools.cache(lambda: _mapping(slide, choice, backend, options))
     scaling = _scaling(slide, pixel_size, backend, regions, options, lambda: (choice, mapping()))
     reader = scaling.reader
@@ -221,8 +221,8 @@ def decide(slide: SlideReader, backend: Backend, options: SegmentOptions) -> Set
         pixel_size=pixel_size,
         unscaled=None if reader is slide else slide,
         scaling=scaling,
-        stains=stains,
-        stains_note=told,
+        measures=measures,
+        distance=measures.distance(slide, reader, pixel_size),
         blend=options.blend,
         coverage=_coverage(reader, slide, grid, regions, tissue),
         regions=regions,

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from ..common.bounded import check_file
 from ..common.files import replacing
 from ..common.names import readable
+from ..results.record import ClassesRecord
 from ..results.stored import read_table
 from .jobs import Outcome
 
@@ -27,6 +28,8 @@ COLUMNS = (
     "image", "folder", "state", "cells", "cells_per_mm2", "cells_per_megapixel", "area_mm2",
     "median_area_um2", "median_area_px", "seconds", "mpx_s", "worker", "model", "engine", "notes",
 )  # fmt: skip
+#: Further columns where cells are told positive.
+POSITIVE = ("positive_share", "h_score")
 #: A further column where there are regions of interest, and the state of their rows.
 REGION = "region"
 
@@ -88,7 +91,8 @@ def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
     rows = [row_of(outcome, output) for outcome in ordered]
     text = io.StringIO(newline="")
     parts = [regions_of(row, outcome) for row, outcome in zip(rows, ordered, strict=True)]
-    columns = (*COLUMNS, REGION) if any(parts) else COLUMNS
+    told = any(POSITIVE[0] in row for row in rows)
+    columns = (*COLUMNS, *(POSITIVE if told else ()), *((REGION,) if any(parts) else ()))
     table = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     table.writeheader()
     for row, below in zip(rows, parts, strict=True):
@@ -152,6 +156,7 @@ def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
         "engine": record.engine.description,
         "notes": "; ".join(record.notes),
     }
+    row |= _positive(record.positive)
     if size is not None:
         area = pixels * (size / 1000) ** 2
         row |= {"area_mm2": f"{area:.6g}", "cells_per_mm2": f"{cells / area:.6g}"}
@@ -175,8 +180,18 @@ def regions_of(row: dict[str, Any], outcome: Outcome) -> list[dict[str, Any]]:
         for name in ("cells_per_megapixel", "cells_per_mm2"):
             density = getattr(region, name)
             made[name] = "" if density is None else f"{density:.6g}"
-        rows.append(made)
+        rows.append(made | _positive(region.positive))
     return rows
+
+
+def _positive(told: ClassesRecord | None) -> dict[str, str]:
+    """Return positive share and H-score, where cells were told positive."""
+    if told is None:
+        return {}
+    values = (told.positive_share, told.h_score)
+    return {
+        name: "" if value is None else f"{value:.6g}" for name, value in zip(POSITIVE, values, strict=True)
+    }
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:

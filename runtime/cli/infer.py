@@ -83,9 +83,9 @@ def main(
 
     An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, the URL of
     an OME-Zarr image, or a CSV table with a column 'image' and any of mpp, diameter, channels, levels,
-    series, page, z, t, roi, tissue, stains, min_score and name. Each gets a folder with labels.ome.zarr,
-    cells.parquet, cells.geojson.gz for QuPath, report.html, overview.png, density.png and run.json. An
-    image that fails does not stop the others.
+    series, page, z, t, roi, tissue, stains, expand, positive, min_score and name. Each gets a folder with
+    labels.ome.zarr, cells.parquet, cells.geojson.gz for QuPath, report.html, overview.png, density.png
+    and run.json. An image that fails does not stop the others.
     """
     if devices or measure:
         if not devices:

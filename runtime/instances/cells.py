@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,63 @@ def image_columns(image_channels: int, stains: int = 0) -> list[str]:
     return means + [f"{what}_od_{stain}" for what in ("mean", "max") for stain in range(stains)]
 
 
-def column_types(image_channels: int, stains: int = 0) -> dict[str, type[np.generic]]:
+def column_types(
+    image_channels: int, stains: int = 0, *, expanded: bool = False
+) -> dict[str, type[np.generic]]:
     """Return name and type of every column for an image with these numbers of channels and stains."""
-    return COLUMNS | dict.fromkeys(image_columns(image_channels, stains), np.float64)
+    measures = image_columns(image_channels, stains)
+    columns = COLUMNS | dict.fromkeys(measures, np.float64)
+    if expanded:
+        columns |= {"cell_area": np.int64, "cell_perimeter": np.float64, "ring_area": np.int64}
+        columns |= {f"{part}_{name}": np.float64 for part in ("ring", "cell") for name in measures}
+    return columns
+
+
+@dataclass(frozen=True, slots=True)
+class Rings:
+    """Closed rings, end to end.
+
+    Attributes
+    ----------
+    points
+        Shape (P, 2): x and y of the corners, as in :attr:`Cells.outline`.
+    start
+        Shape (n + 1,): where each ring starts.
+    """
+
+    points: NDArray[np.int32]
+    start: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, index: int) -> NDArray[np.int32]:
+        """Return the points of one ring."""
+        return self.points[self.start[index] : self.start[index + 1]]
+
+    def part(self, start: int, end: int) -> Rings:
+        """Return the rings from ``start`` to ``end``."""
+        first, last = self.start[start], self.start[end]
+        return Rings(self.points[first:last], self.start[start : end + 1] - first)
+
+    def emptied(self) -> Rings:
+        """Return as many rings of no points."""
+        return Rings(self.points[:0], np.zeros_like(self.start))
+
+    @classmethod
+    def empty(cls) -> Rings:
+        """Return no rings."""
+        return cls(np.empty((0, 2), np.int32), np.zeros(1, np.int64))
+
+    @classmethod
+    def concatenate(cls, given: Sequence[Rings]) -> Rings:
+        """Join rings, at least one of them."""
+        offsets = np.cumsum([0, *(len(rings.points) for rings in given)])
+        starts = [rings.start[:-1] + offset for rings, offset in zip(given, offsets, strict=False)]
+        return cls(
+            np.concatenate([rings.points for rings in given]),
+            np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +117,9 @@ class Cells:
         * ``mean_intensity_0``…: by image channel, in raw units;
         * ``mean_od_0``…, ``max_od_0``…: mean and largest optical density by stain, where stains were asked
           for: see :mod:`cellseg.runtime.intensity.stains`;
+        * ``cell_area``, ``cell_perimeter``, ``ring_area``, ``cell_…`` and ``ring_…`` of what is measured of
+          the image, where nuclei were grown into cells: of the cell with its nucleus, and without;
+        * ``class``, where cells are told positive: the number of their class, from 0, or -1 for none;
         * ``roi``, where regions of interest were given: the number of the smallest one that holds the
           centroid, from 0, or -1.
     outline
@@ -71,11 +128,14 @@ class Cells:
         (0, 0), (1, 0), (1, 1), (0, 1).
     outline_start
         Shape (n + 1,): the ring of cell ``i`` is ``outline[outline_start[i]:outline_start[i + 1]]``.
+    whole
+        Outlines of whole cells, where these are nuclei that were grown into cells.
     """
 
     columns: dict[str, NDArray[np.generic]]
     outline: NDArray[np.int32]
     outline_start: NDArray[np.int64]
+    whole: Rings | None = None
 
     def __len__(self) -> int:
         return len(self.outline_start) - 1
@@ -84,32 +144,43 @@ class Cells:
         """Return the outline of one cell, shape (p, 2): x and y."""
         return self.outline[self.outline_start[index] : self.outline_start[index + 1]]
 
+    @property
+    def rings(self) -> Rings:
+        """The outlines as one value."""
+        return Rings(self.outline, self.outline_start)
+
     def without_outlines(self) -> Cells:
         """Return the same columns with rings of no points."""
-        return Cells(self.columns, self.outline[:0], np.zeros_like(self.outline_start))
+        whole = None if self.whole is None else self.whole.emptied()
+        return Cells(self.columns, self.outline[:0], np.zeros_like(self.outline_start), whole)
 
     def with_column(self, name: str, values: NDArray[np.generic]) -> Cells:
         """Return the same with one more column."""
-        return Cells({**self.columns, name: values}, self.outline, self.outline_start)
+        return replace(self, columns={**self.columns, name: values})
 
     @classmethod
-    def empty(cls, image_channels: int = 0, stains: int = 0) -> Cells:
+    def empty(cls, image_channels: int = 0, stains: int = 0, *, expanded: bool = False) -> Cells:
         """Return a table without cells, with the columns for these numbers of channels and stains."""
         return cls(
-            {name: np.empty(0, dtype) for name, dtype in column_types(image_channels, stains).items()},
+            {
+                name: np.empty(0, dtype)
+                for name, dtype in column_types(image_channels, stains, expanded=expanded).items()
+            },
             np.empty((0, 2), np.int32),
             np.zeros(1, np.int64),
+            Rings.empty() if expanded else None,
         )
 
     @classmethod
     def concatenate(cls, tables: Sequence[Cells]) -> Cells:
         """Join tables with equal columns, at least one."""
-        offsets = np.cumsum([0, *(len(table.outline) for table in tables)])
-        starts = [table.outline_start[:-1] + offset for table, offset in zip(tables, offsets, strict=False)]
+        outlines = Rings.concatenate([table.rings for table in tables])
+        whole = [table.whole for table in tables if table.whole is not None]
         return cls(
             {name: np.concatenate([table.columns[name] for table in tables]) for name in tables[0].columns},
-            np.concatenate([table.outline for table in tables]),
-            np.concatenate([*starts, offsets[-1:]]).astype(np.int64),
+            outlines.points,
+            outlines.start,
+            Rings.concatenate(whole) if whole else None,
         )
 
 
@@ -125,8 +196,11 @@ class Strip:
         Shape (rows, W): cell numbers, 0 for background.
     cells
         The cells whose first row lies in this strip.
+    whole
+        Shape (rows, W): the same numbers for whole cells, where nuclei were grown into cells.
     """
 
     y: int
     labels: NDArray[np.int32]
     cells: Cells
+    whole: NDArray[np.int32] | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import Cells, Strip
+from .cells import Cells, Rings, Strip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class FullResolution:
         x = sources(np.arange(self.full_width), self.width, self.full_width)
         # By rows first: whole rows are copied at once.
         labels = np.take(np.take(strip.labels, x, axis=1), y, axis=0)
-        return Strip(top, labels, self.cells(strip.cells))
+        whole = None if strip.whole is None else np.take(np.take(strip.whole, x, axis=1), y, axis=0)
+        return Strip(top, labels, self.cells(strip.cells), whole)
 
     def cells(self, cells: Cells) -> Cells:
         """Return cells measured in the rescaled picture in pixels of the slide."""
@@ -53,20 +54,31 @@ class FullResolution:
         for name in ("x0", "x1"):
             columns[name] = edges(given[name], self.width, self.full_width).astype(np.int32)
         columns["perimeter"] = given["perimeter"] * np.sqrt(tall * wide)
-        outline: NDArray[Any] = np.empty(cells.outline.shape, np.int32)
+        rings, share = self.rings(cells.rings)
+        columns["area"] = np.maximum(np.rint(given["area"] * share), 1).astype(np.int64)
+        whole = None
+        if cells.whole is not None:
+            whole, share = self.rings(cells.whole)
+            area = np.rint(given["cell_area"] * share).astype(np.int64)
+            columns["cell_area"] = np.maximum(area, columns["area"])
+            columns["ring_area"] = columns["cell_area"] - columns["area"]
+            columns["cell_perimeter"] = given["cell_perimeter"] * np.sqrt(tall * wide)
+        return Cells(columns, rings.points, rings.start, whole)
+
+    def rings(self, rings: Rings) -> tuple[Rings, NDArray[np.float64]]:
+        """Return rings in pixels of the slide, and how many times larger each is there, shape (n,)."""
+        tall, wide = self.full_height / self.height, self.full_width / self.width
+        outline: NDArray[Any] = np.empty(rings.points.shape, np.int32)
         if min(tall, wide) >= 1:
-            outline[:, 0] = edges(cells.outline[:, 0], self.width, self.full_width)
-            outline[:, 1] = edges(cells.outline[:, 1], self.height, self.full_height)
+            outline[:, 0] = edges(rings.points[:, 0], self.width, self.full_width)
+            outline[:, 1] = edges(rings.points[:, 1], self.height, self.full_height)
             # Exact without holes; with holes, these keep their share.
-            share = ring_areas(outline, cells.outline_start) / np.maximum(
-                ring_areas(cells.outline, cells.outline_start), 1
-            )
+            share = ring_areas(outline, rings.start) / np.maximum(ring_areas(rings.points, rings.start), 1)
         else:
             # Corners of smaller pixels do not all have a place on the slide's grid.
-            outline = cells.outline * np.array([wide, tall])
-            share = np.full(len(cells), tall * wide)
-        columns["area"] = np.maximum(np.rint(given["area"] * share), 1).astype(np.int64)
-        return Cells(columns, outline, cells.outline_start)
+            outline = rings.points * np.array([wide, tall])
+            share = np.full(len(rings), tall * wide)
+        return Rings(outline, rings.start), share
 
 
 def edges(k: NDArray[Any], size: int, full: int) -> NDArray[np.int64]:

@@ -49,7 +49,7 @@ class _Chunk:
         return _Chunk(y, copies, image, owned=True)
 
 
-def _row_addresses(arrays: Iterable[NDArray[np.generic]]) -> Addresses:
+def row_addresses(arrays: Iterable[NDArray[np.generic]]) -> Addresses:
     """Return the address of each row (first axis) of all arrays."""
     return np.concatenate(
         [
@@ -99,9 +99,9 @@ class RowWindow:
         if image is not None and not image[:1].flags.c_contiguous:
             image = np.ascontiguousarray(image)
         self._chunks.append(_Chunk(y, own_planes, image, owned=False))
-        self.planes = [_row_addresses(chunk.planes[k] for chunk in self._chunks) for k in range(len(planes))]
+        self.planes = [row_addresses(chunk.planes[k] for chunk in self._chunks) for k in range(len(planes))]
         if image is not None:
-            self.image = _row_addresses(c.image for c in self._chunks if c.image is not None)
+            self.image = row_addresses(c.image for c in self._chunks if c.image is not None)
 
     def release(self, y: int) -> None:
         """Forget the rows above ``y``, and own the others."""

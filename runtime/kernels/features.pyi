@@ -17,4 +17,6 @@ def write_features(
     space_high: int,
     space_low: int,
     out: NDArray[np.uint8],
+    nuclei: NDArray[np.int32] | None = None,
+    nuclei_start: NDArray[np.int64] | None = None,
 ) -> int: ...

@@ -28,6 +28,7 @@ from .kinds import (
     Whole,
     WordOrFile,
 )
+from .positive import Positive, PositiveRule
 
 #: How overlapping tiles are joined; ``none`` keeps their cores.
 Blend = Literal["none", "hann", "gaussian"]
@@ -202,6 +203,27 @@ class SegmentOptions:
             "picture), macenko (auto, with vectors found in the slide) or a .json file of vectors.",
         ),
     ] = "none"
+    expand: Annotated[
+        float | None,
+        Option(
+            kind=Number(0, 200, above=True, wanted="a number of micrometres above 0, at most 200"),
+            group="Cells",
+            column=True,
+            metavar="UM",
+            text="Grow nuclei into cells, by so many micrometres or until they meet, and measure these too.",
+        ),
+    ] = None
+    positive: Annotated[
+        PositiveRule | str | None,
+        Option(
+            kind=Positive(),
+            group="Cells",
+            column=True,
+            metavar="RULE",
+            text="Tell cells positive: dab=0.2 by the mean in the nucleus, ring:dab=0.2 or cell:CD3=300 by "
+            "that of its ring or cell; three thresholds tell 1+, 2+ and 3+.",
+        ),
+    ] = None
     blend: Annotated[
         Blend,
         Option(

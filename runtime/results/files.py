@@ -17,6 +17,7 @@ from ..options import SegmentOptions
 from ..streaming.setup import Setup
 from ..writers import DensityMap, Overview, Writer, write_record
 from ..writers.base import Discarding
+from ..writers.columns import Columns
 from ..writers.contents import RECORD, seal
 from ..writers.outputs import OUTPUTS, Subject
 from ..writers.planes import PlanesZarr
@@ -124,13 +125,17 @@ def subject_of(setup: Setup, picture: NDArray[Any] | Callable[[], NDArray[Any]])
         name=name,
         height=slide.height,
         width=slide.width,
-        pixel_size=setup.pixel_size,
-        channels=tuple(slide.channel_names),
-        stains=() if setup.stains is None else setup.stains.names,
+        columns=Columns(
+            tuple(slide.channel_names),
+            setup.pixel_size,
+            () if setup.measures.stains is None else setup.measures.stains.names,
+            setup.distance is not None,
+            classes=setup.measures.classes,
+            regions=() if setup.named is None else setup.named.names,
+        ),
         space=f"{name} {spec.weights_sha256 or spec.name}",
         picture=picture,
         regions=setup.regions,
-        region_names=() if setup.named is None else setup.named.names,
         heads=spec.head_names,
         seen=(setup.reader.height, setup.reader.width),
     )

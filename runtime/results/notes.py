@@ -30,8 +30,8 @@ def notes_of(
             f"{option('pixel_size')}"
         )
     notes += _about_scale(setup, options)
-    if setup.stains_note:
-        notes.append(setup.stains_note)
+    if setup.measures.note:
+        notes.append(setup.measures.note)
     if last.resumed:
         notes.append(f"{last.resumed / last.total:.0%} of the image had been done by a run that was stopped")
     if options.resume and setup.blend != "none":

@@ -127,6 +127,17 @@ class StainsRecord(Record):
     estimated: bool = False
 
 
+class ClassesRecord(Record):
+    """Cells by class."""
+
+    #: Cells of each class, from negative up.
+    counts: dict[str, int]
+    #: Share of those that are not negative, 0…1; ``None`` of no cells.
+    positive_share: float | None
+    #: 0…300, where 1+, 2+ and 3+ are told apart.
+    h_score: float | None = None
+
+
 class RegionRecord(Record):
     """What was found in a region of interest: all polygons of one name."""
 
@@ -140,6 +151,8 @@ class RegionRecord(Record):
     cells_per_megapixel: float | None
     #: Where the scale is known.
     cells_per_mm2: float | None
+    #: Its cells by class, where they are told positive.
+    positive: ClassesRecord | None = None
 
 
 class FocusRecord(Record):
@@ -191,6 +204,17 @@ class FileRecord(Record):
     sha256: str
 
 
+class PositiveRecord(ClassesRecord):
+    """How cells were told positive, and how many are: see :mod:`cellseg.runtime.intensity.classes`."""
+
+    marker: str
+    #: ``nucleus``, ``ring`` or ``cell``.
+    part: str
+    thresholds: tuple[float, ...]
+    #: Cells without a class: they have no ring, or their mean is no number.
+    unclassified: int
+
+
 class RunRecord(Record):
     """All that is known about a run."""
 
@@ -206,6 +230,10 @@ class RunRecord(Record):
     sizing: SizingRecord = SizingRecord(reason="alone", factor=1.0)
     #: Where stains were measured.
     stains: StainsRecord | None = None
+    #: How far nuclei were grown into cells, in µm.
+    expand_um: float | None = None
+    #: Where cells were told positive.
+    positive: PositiveRecord | None = None
     focus: FocusRecord
     counts: CountsRecord
     seconds: SecondsRecord

@@ -13,18 +13,22 @@ from types import MappingProxyType
 
 from ..common.names import readable
 from ..instances import Stats
+from ..intensity.classes import h_score, positive_share
 from ..options import SegmentOptions
+from ..streaming.classes import ClassCounter
 from ..streaming.progress import Progress
 from ..streaming.regions import RegionCounter
 from ..streaming.setup import Setup
 from .identity import Source, described
 from .record import (
+    ClassesRecord,
     CountsRecord,
     EngineRecord,
     FocusRecord,
     ImageRecord,
     LookRecord,
     ModelRecord,
+    PositiveRecord,
     RegionRecord,
     RunRecord,
     SecondsRecord,
@@ -62,6 +66,8 @@ class Report:
     doubts: tuple[str, ...] = ()
     #: Cells by region of interest.
     regions: RegionCounter | None = None
+    #: Cells of each class, where they were told positive.
+    classes: ClassCounter | None = None
 
     def record(self) -> RunRecord:
         """Return all of it, as in ``run.json``."""
@@ -75,6 +81,8 @@ class Report:
             settings=self._settings(),
             sizing=self._sizing(),
             stains=self._stains(),
+            expand_um=self.setup.measures.expand,
+            positive=self._positive(),
             focus=self._focus(),
             counts=self._counts(),
             seconds=SecondsRecord(**self.seconds, total=sum(self.seconds.values())),
@@ -165,7 +173,7 @@ class Report:
         )
 
     def _stains(self) -> StainsRecord | None:
-        stains = self.setup.stains
+        stains = self.setup.measures.stains
         if stains is None:
             return None
         return StainsRecord(
@@ -174,6 +182,32 @@ class Report:
             vectors=stains.vectors,
             background=stains.background,
             estimated=stains.estimated,
+        )
+
+    def _positive(self) -> PositiveRecord | None:
+        if self.classes is None:
+            return None
+        classes, counts = self.classes.classes, self.classes.cells.tolist()
+        return PositiveRecord(
+            marker=classes.marker,
+            part=classes.rule.part,
+            thresholds=classes.rule.thresholds,
+            counts=dict(zip(classes.names, counts, strict=True)),
+            unclassified=self.stats.cells - sum(counts),
+            positive_share=positive_share(counts),
+            h_score=h_score(counts),
+        )
+
+    def _positive_in(self, number: int) -> ClassesRecord | None:
+        """Return the cells of a region of interest by class."""
+        classes = self.setup.measures.classes
+        if classes is None or self.regions is None:
+            return None
+        counts = self.regions.by_class[number].tolist()
+        return ClassesRecord(
+            counts=dict(zip(classes.names, counts, strict=True)),
+            positive_share=positive_share(counts),
+            h_score=h_score(counts),
         )
 
     def _focus(self) -> FocusRecord:
@@ -203,8 +237,9 @@ class Report:
                 cells=cells,
                 cells_per_megapixel=cells / pixels * 1e6 if pixels else None,
                 cells_per_mm2=cells / (pixels * area) if pixels and area else None,
+                positive=self._positive_in(number),
             )
-            for name, part, pixels, cells in found
+            for number, (name, part, pixels, cells) in enumerate(found)
         )
 
     def _counts(self) -> CountsRecord:

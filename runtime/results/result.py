@@ -43,6 +43,7 @@ class Result:
     folder: Path | None = None
     _labels: NDArray[np.int32] | None = field(default=None, repr=False)
     _cells: Cells | None = field(default=None, repr=False)
+    _whole: NDArray[np.int32] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Result:
@@ -84,10 +85,6 @@ class Result:
         return self.record.counts.cells
 
     @property
-    def _stains(self) -> tuple[str, ...]:
-        return () if self.record.stains is None else self.record.stains.names
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know: choices made for them, damaged tiles."""
         return self.record.notes
@@ -113,6 +110,15 @@ class Result:
         return open_levels(self.folder)
 
     @functools.cached_property
+    def cell_labels(self) -> NDArray[np.int32] | None:
+        """As :attr:`labels`, of whole cells, same numbers; ``None`` unless nuclei were grown into cells."""
+        if self.folder is None or self.record.expand_um is None:
+            return self._whole
+        from .stored import open_levels
+
+        return np.asarray(open_levels(self.folder, "cells")[0][:], np.int32)
+
+    @functools.cached_property
     def table(self) -> dict[str, NDArray[Any]]:
         """One array of length n by name, as the columns of ``cells.parquet``.
 
@@ -120,11 +126,10 @@ class Result:
         micrometres, where the size of a pixel is known, and intensities by the names of their channels.
         """
         if self.folder is None:
-            from ..writers.table import measured
+            from .stored import columns_of
 
             assert self._cells is not None
-            image, regions = self.record.image, [region.name for region in self.record.focus.by_name]
-            return measured(self._cells, image.channels, image.pixel_size_um, self._stains, regions=regions)
+            return columns_of(self.record).values(self._cells)
         from .stored import read_table
 
         return read_table(self.folder)
@@ -134,10 +139,10 @@ class Result:
         """Measures and outlines of the cells, in the order of their numbers."""
         if self._cells is not None:
             return self._cells
-        from .stored import read_cells
+        from .stored import columns_of, read_cells
 
         assert self.folder is not None
-        return read_cells(self.folder, self.table, self.record.image.channels, self._stains)
+        return read_cells(self.folder, self.table, columns_of(self.record))
 
     @functools.cached_property
     def planes(self) -> list[Any] | None:

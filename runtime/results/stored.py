@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from ..instances import Cells
-from ..instances.cells import column_types, image_columns
+from ..instances.cells import Rings, column_types
+from ..intensity.classes import Classes
+from ..options.positive import PositiveRule
+from ..writers.columns import Columns
 from ..writers.contents import RECORD
-from ..writers.table import intensity_columns, stain_columns
 from .record import RunRecord
 
 
@@ -61,9 +63,9 @@ def read_record(folder: Path) -> RunRecord:
     return RunRecord.from_json(text, path)
 
 
-def open_levels(folder: Path) -> list[Any]:
-    """Open the label image, whatever its format, with its reduced copies."""
-    tiff, png, pyramid = (folder / f"labels.{suffix}" for suffix in ("ome.tif", "png", "ome.zarr"))
+def open_levels(folder: Path, what: str = "labels") -> list[Any]:
+    """Open a label image, of nuclei or of whole ``cells``, whatever its format, with its reduced copies."""
+    tiff, png, pyramid = (folder / f"{what}.{suffix}" for suffix in ("ome.tif", "png", "ome.zarr"))
     if tiff.is_file():
         with _reading(tiff), tifffile.TiffFile(tiff) as file:
             count = len(file.series[0].levels)
@@ -107,9 +109,24 @@ def read_table(folder: Path) -> dict[str, NDArray[Any]]:
         return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def read_cells(
-    folder: Path, table: Mapping[str, NDArray[Any]], channels: Sequence[str], stains: Sequence[str] = ()
-) -> Cells:
+def columns_of(record: RunRecord) -> Columns:
+    """Return what is known of the cells of a run."""
+    image, told = record.image, record.positive
+    classes = None
+    if told is not None:
+        part: Any = told.part
+        classes = Classes(PositiveRule(told.marker, told.thresholds, part), "", told.marker)
+    return Columns(
+        image.channels,
+        image.pixel_size_um,
+        () if record.stains is None else record.stains.names,
+        record.expand_um is not None,
+        classes=classes,
+        regions=[region.name for region in record.focus.by_name],
+    )
+
+
+def read_cells(folder: Path, table: Mapping[str, NDArray[Any]], written: Columns) -> Cells:
     """Return measures and outlines of all cells, as they were before they were written.
 
     Parameters
@@ -118,24 +135,33 @@ def read_cells(
         The folder, for its outlines.
     table
         Its columns.
-    channels
-        Names of the image's channels.
-    stains
-        Names of the stains that were measured.
+    written
+        What they are.
     """
     path = folder / "cells.geojson.gz"
-    written = [*intensity_columns(channels), *stain_columns(stains)]
-    numbered = dict(zip(image_columns(len(channels), len(stains)), written, strict=True))
+    called = {kept: name for name, kept in written.kept().items()}
+    types = column_types(len(written.channels), len(written.stains), expanded=written.expanded)
     with _reading(path):
-        columns: dict[str, NDArray[np.generic]] = {
-            name: table[numbered.get(name, name)] for name in column_types(len(channels), len(stains))
-        }
+        columns: dict[str, NDArray[np.generic]] = {name: table[called.get(name, name)] for name in types}
+        classes = () if written.classes is None else written.classes.names
+        for name, words in (("class", classes), ("roi", written.regions)):
+            if words:
+                number = {word: at for at, word in enumerate(words)}
+                columns[name] = np.array([number.get(word, -1) for word in table[name]], np.int32)
         features = json.loads(gzip.decompress(path.read_bytes()))["features"]
-        # GeoJSON closes its rings by repeating the first corner.
-        rings = [np.array(feature["geometry"]["coordinates"][0][:-1]) for feature in features]
-        if len(rings) != len(columns["label"]):
-            raise ValueError(f"it has {len(rings):,} cells, the table {len(columns['label']):,}")
-        starts = np.cumsum([0, *map(len, rings)], dtype=np.int64)
-        outline: Any = np.concatenate(rings) if rings else np.empty((0, 2), np.int32)
-    whole = outline.dtype.kind in "iu"
-    return Cells(columns, outline.astype(np.int32) if whole else outline, starts)
+        if len(features) != len(columns["label"]):
+            raise ValueError(f"it has {len(features):,} cells, the table {len(columns['label']):,}")
+        nuclei = _rings(features, "nucleusGeometry" if written.expanded else "geometry")
+        whole = _rings(features, "geometry") if written.expanded else None
+    return Cells(columns, nuclei.points, nuclei.start, whole)
+
+
+def _rings(features: Sequence[Any], name: str) -> Rings:
+    """Return the outlines of features."""
+    # GeoJSON closes its rings by repeating the first corner.
+    rings = [np.array(feature[name]["coordinates"][0][:-1]) for feature in features]
+    points: Any = np.concatenate(rings) if rings else np.empty((0, 2), np.int32)
+    return Rings(
+        points.astype(np.int32) if points.dtype.kind in "iu" else points,
+        np.cumsum([0, *map(len, rings)], dtype=np.int64),
+    )

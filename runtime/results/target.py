@@ -63,15 +63,23 @@ class Memory(Target):
         """Make the label image."""
         slide = setup.slide
         self._labels = np.empty((slide.height, slide.width), np.int32)
-        none = Cells.empty(slide.channels, len(setup.stains or ()))
-        self._tables = [none if setup.named is None else none.with_column("roi", np.empty(0, np.int32))]
+        self._whole = None if setup.distance is None else np.empty_like(self._labels)
+        none = Cells.empty(
+            slide.channels, len(setup.measures.stains or ()), expanded=setup.distance is not None
+        )
+        for name, there in (("class", setup.measures.classes), ("roi", setup.named)):
+            if there is not None:
+                none = none.with_column(name, np.empty(0, np.int32))
+        self._tables = [none]
         return Opened((self,))
 
     def write(self, strip: Strip) -> None:
         """Take the next strip."""
         self._labels[strip.y : strip.y + len(strip.labels)] = strip.labels
+        if self._whole is not None and strip.whole is not None:
+            self._whole[strip.y : strip.y + len(strip.labels)] = strip.whole
         self._tables.append(strip.cells)
 
     def commit(self, report: Report) -> Result:
         """Return the arrays."""
-        return Result(report.record(), None, self._labels, Cells.concatenate(self._tables))
+        return Result(report.record(), None, self._labels, Cells.concatenate(self._tables), self._whole)

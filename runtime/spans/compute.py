@@ -107,8 +107,14 @@ def compute_span(
         watch, thin = _watching(setup, span.y, folder, stack)
         show, planes = _showing(plan, span.y, folder, stack)
         run = SlideRun(
-            # Fragments are in the reader's pixels, and in no region yet.
-            replace(setup, unscaled=None, named=None),
+            # Fragments are in the reader's pixels, in no region, of no class and not grown yet.
+            replace(
+                setup,
+                unscaled=None,
+                named=None,
+                distance=None,
+                measures=replace(setup.measures, classes=None),
+            ),
             (cells,),
             watch,
             show,

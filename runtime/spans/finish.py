@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..backends import Backend
 from ..common.files import writing
 from ..common.threads import Flow
-from ..instances import Stats, Strip
+from ..geometry.tiling import Region
+from ..instances import Cells, Stats, Strip
 from ..instances.full_resolution import FullResolution
 from ..results.doubts import doubts
 from ..results.files import ResultFiles
@@ -23,10 +24,12 @@ from ..results.notes import notes_of
 from ..results.picture import needs_rows, thinned_picture
 from ..results.report import Report
 from ..results.result import Result
+from ..streaming.classes import ClassCounter
 from ..streaming.delivery import Delivery
 from ..streaming.progress import Progress
 from ..streaming.regions import RegionCounter
 from ..streaming.setup import Setup
+from ..streaming.span import expansion_of
 from ..writers.contents import check
 from ..writers.folder import unfinished
 from ..writers.formats import check_png, labels_to_png, labels_to_tiff
@@ -35,7 +38,7 @@ from ..writers.overview import MAX_EDGE
 from .blocks import BlockReader
 from .compute import PLANES, THIN, Part
 from .labels import LABELS, reduce_labels
-from .merge import MergedParts
+from .merge import ROWS, MergedParts
 from .plan import Plan
 
 #: File of the label image by format, where it is not the one that is written first.
@@ -78,7 +81,7 @@ def finish_slide(plan: Plan, parts: Sequence[Part], course: Course, backend: Bac
         setup = replace(setup, damaged=tuple(dict.fromkeys(damaged)))
         files.open(setup, _picture(plan, setup, spans))
         _show_planes(plan, files, spans)
-        regions = _write_cells(plan, parts, setup, files)
+        regions, classes = _write_cells(plan, parts, setup, files)
         stats = total_stats(parts)
         files.written |= _label_image(plan, course.labels, stats.cells)
         files.finish()
@@ -92,7 +95,9 @@ def finish_slide(plan: Plan, parts: Sequence[Part], course: Course, backend: Bac
         )
         seconds = {"open": plan.seconds, "run": course.seconds, "finish": time.perf_counter() - started}
         notes = (*notes_of(setup, last, stats, plan.options, regions), course.note)
-        report = Report(setup, plan.source, plan.options, last, stats, seconds, notes, unsure, regions)
+        report = Report(
+            setup, plan.source, plan.options, last, stats, seconds, notes, unsure, regions, classes
+        )
         return files.record(report, plan.folder)
 
 
@@ -152,23 +157,44 @@ def _kept(plan: Plan, spans: Sequence[Part], file: str, name: str) -> Iterator[N
                 yield reader.load(block, name)[name]
 
 
-def _write_cells(plan: Plan, parts: Sequence[Part], setup: Setup, files: ResultFiles) -> RegionCounter | None:
-    """Pass all cells to the writers, side by side; return what counted them by region of interest."""
+def _write_cells(
+    plan: Plan, parts: Sequence[Part], setup: Setup, files: ResultFiles
+) -> tuple[RegionCounter | None, ClassCounter | None]:
+    """Pass all cells to the writers, side by side; return what counted them by region and by class."""
     flow = Flow()
     back: FullResolution | None = setup.to_full_resolution
     nothing = np.empty((0, setup.slide.width), np.int32)
-    regions = None if setup.named is None else RegionCounter(setup.named)
-    delivery = Delivery(flow, files.sinks, None, regions)
+    classes = setup.measures.counter()
+    regions = None if setup.named is None else RegionCounter(setup.named, setup.measures.classes)
+    marks = [mark for mark in (classes, regions) if mark is not None]
+    delivery = Delivery(flow, files.sinks, None, *marks)
 
     def merge() -> None:
         with MergedParts(plan, parts) as merged:
-            for cells in merged.cells():
-                delivery.put(Strip(0, nothing, cells if back is None else back.cells(cells)))
+            if setup.distance is not None:
+                for strip in _grown(merged, setup):
+                    delivery.put(strip if back is None else back.strip(strip))
+            else:
+                for cells in merged.cells():
+                    delivery.put(Strip(0, nothing, cells if back is None else back.cells(cells)))
         delivery.close()
 
     flow.stage("merge", merge)
     flow.run()
-    return regions
+    return regions, classes
+
+
+def _grown(merged: MergedParts, setup: Setup) -> Iterator[Strip]:
+    """Yield strips of nuclei grown into cells: the slide is read once more for what lies in these."""
+    expansion, grid = expansion_of(setup), setup.grid
+    assert expansion is not None
+    none = Cells.empty(setup.reader.channels, len(setup.measures.stains or ()))
+    with expansion:
+        for y in range(0, grid.height, ROWS):
+            rows = min(ROWS, grid.height - y)
+            expansion.see(y, setup.reader.read(Region(y, 0, rows, grid.width)))
+            cells = merged.cells_of(y, y + rows)
+            yield from expansion.push(Strip(y, merged.labels(y, y + rows), none if cells is None else cells))
 
 
 def _label_image(plan: Plan, labels: Mapping[str, int], cells: int) -> dict[Path, int]:

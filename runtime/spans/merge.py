@@ -73,12 +73,16 @@ class MergedParts(Closing):
     def cells(self) -> Iterator[Cells]:
         """Yield all cells in the order of their numbers."""
         for y in range(0, self._plan.rows[-1], ROWS):
-            found = [cells for part in self._parts if len(cells := part.cells(y, y + ROWS))]
-            if len(found) == 1:
-                yield found[0]
-            elif found:
-                table = Cells.concatenate(found)
-                yield _reordered(table, np.argsort(table.columns["label"]))
+            if (cells := self.cells_of(y, y + ROWS)) is not None:
+                yield cells
+
+    def cells_of(self, y: int, y1: int) -> Cells | None:
+        """Return the cells that begin in some rows, in the order of their numbers; ``None`` for none."""
+        found = [cells for part in self._parts if len(cells := part.cells(y, y1))]
+        if len(found) < 2:
+            return found[0] if found else None
+        table = Cells.concatenate(found)
+        return _reordered(table, np.argsort(table.columns["label"]))
 
     def labels(self, y: int, y1: int) -> NDArray[np.int32]:
         """Return the label image of some rows, shape (y1 - y, W)."""

@@ -115,7 +115,7 @@ class Plan:
             "heads": backend.spec.heads,
             "settings": self.settled.split,
             "image_channels": self.channels,
-            "stains": self.settled.stains,
+            "stains": self.settled.measures.stains,
             "workers": self.options.workers or cores(),
         }
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from ..common.threads import Channel, Flow
 from ..instances import Strip
 from ..instances.full_resolution import FullResolution
-from .regions import RegionCounter
 from .setup import Sink
 
 #: Strips that may wait for each writer.
@@ -30,8 +29,8 @@ class Delivery:
         Take every strip, in order. The stage is called as the sink's attribute ``stage`` says.
     back
         How strips become strips of the slide.
-    regions
-        Says of each cell in which region of interest it lies.
+    *marks
+        Say more of the cells of each strip of the slide, one after the other: their class, their region.
     """
 
     def __init__(
@@ -39,9 +38,9 @@ class Delivery:
         flow: Flow,
         sinks: Iterable[Sink],
         back: FullResolution | None,
-        regions: RegionCounter | None = None,
+        *marks: Callable[[Strip], Strip],
     ) -> None:
-        self._back, self._regions = back, regions
+        self._back, self._marks = back, marks
         self._first: Channel[Strip] | None = None
         self._channels: list[Channel[Strip]] = []
         if back is not None:
@@ -63,8 +62,8 @@ class Delivery:
 
     def _share(self, strip: Strip) -> None:
         """Hand a strip of the slide to all sinks."""
-        if self._regions is not None:
-            strip = self._regions(strip)
+        for mark in self._marks:
+            strip = mark(strip)
         for channel in self._channels:
             channel.put(strip)
 

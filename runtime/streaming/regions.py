@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..geometry.named import NamedRegions
 from ..instances import Strip
+from ..intensity.classes import Classes
 
 
 class RegionCounter:
@@ -19,19 +20,24 @@ class RegionCounter:
     ----------
     regions
         In the pixels of the strips.
+    classes
+        How cells are told positive; their class is counted too.
 
     Attributes
     ----------
     cells
         Of each region; a cell in two regions counts in both.
+    by_class
+        Of each region and class, shape (regions, classes).
     outside
         Cells in no region: at an edge, of which enough lies inside, but not the centroid.
     overlap
         Whether any cell lies in more than one.
     """
 
-    def __init__(self, regions: NamedRegions) -> None:
+    def __init__(self, regions: NamedRegions, classes: Classes | None = None) -> None:
         self._regions = regions
+        self.by_class = np.zeros((len(regions.names), 0 if classes is None else len(classes.names)), np.int64)
         self.cells = np.zeros(len(regions.names), np.int64)
         self.outside, self.overlap = 0, False
 
@@ -41,6 +47,9 @@ class RegionCounter:
         y, x = (self._centre(strip, axis) for axis in "yx")
         innermost, counts = self._regions.assign(y, x)
         self.cells += counts
+        for number in range(self.by_class.shape[1]):
+            own = strip.cells.columns["class"] == number
+            self.by_class[:, number] += self._regions.assign(y[own], x[own])[1]
         outside = int(np.count_nonzero(innermost < 0))
         self.outside += outside
         self.overlap |= int(counts.sum()) > len(y) - outside

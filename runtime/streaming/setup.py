@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..backends import Backend
@@ -15,11 +15,11 @@ from ..instances import Strip
 from ..instances.full_resolution import FullResolution
 from ..intensity.channels import ChannelChoice
 from ..intensity.normalization import Normalization
-from ..intensity.stains import Stains
 from ..model.spec import SplitSettings
 from ..options import Blend
 from ..readers import SlideReader
 from ..sizing import Scaling
+from .measures import Measures
 
 
 class Sink(Protocol):
@@ -59,9 +59,10 @@ class Setup:
     tissue: Tissue | None = None
     #: The regions by their names.
     named: NamedRegions | None = None
-    #: Whose optical densities are measured, and what the user should know of that.
-    stains: Stains | None = None
-    stains_note: str | None = None
+    #: What is measured beyond shape and brightness.
+    measures: Measures = field(default_factory=Measures)
+    #: How far cells reach from their nuclei, in pixels of ``reader``; ``None``: nuclei only.
+    distance: float | None = None
     #: How overlapping tiles are joined.
     blend: Blend = "none"
     #: Damaged tiles that were read as zero, where others have read the slide too.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..instances import Stats
+from ..instances.expansion import Expansion
 from .setup import Setup
 
 
@@ -60,6 +61,20 @@ class SpanOf:
         return cls(range(setup.grid.n_bands), 0, 0, setup.grid.height)
 
 
+def expansion_of(setup: Setup) -> Expansion | None:
+    """Return what grows nuclei into cells, where that is wanted."""
+    if setup.distance is None:
+        return None
+    return Expansion(
+        setup.grid.height,
+        setup.grid.width,
+        setup.distance,
+        image_channels=setup.reader.channels,
+        stains=setup.measures.stains,
+        workers=setup.workers,
+    )
+
+
 def stream_options(setup: Setup) -> dict[str, Any]:
     """Return what whoever splits the planes of a slide is told."""
     return {
@@ -68,6 +83,6 @@ def stream_options(setup: Setup) -> dict[str, Any]:
         "heads": setup.backend.spec.heads,
         "settings": setup.split,
         "image_channels": setup.reader.channels,
-        "stains": setup.stains,
+        "stains": setup.measures.stains,
         "workers": setup.workers,
     }

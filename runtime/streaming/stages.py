@@ -34,7 +34,7 @@ from .journal import Journal
 from .progress import EngineClock, Progress
 from .regions import RegionCounter
 from .setup import Setup, Sink
-from .span import SpanOf, stream_options
+from .span import SpanOf, expansion_of, stream_options
 from .stitch import open_stitcher
 
 #: Bands of rows in memory in addition to those that batches in flight refer to: one being read, one being
@@ -114,8 +114,11 @@ class SlideRun:
         for name in ("read", "gather", "stitch", "split"):
             flow.stage(name, getattr(self, f"_{name}"))
         #: Cells by region of interest, where there are any.
-        self.regions = None if setup.named is None else RegionCounter(setup.named)
-        self._delivery = Delivery(flow, sinks, setup.to_full_resolution, self.regions)
+        self.regions = None if setup.named is None else RegionCounter(setup.named, setup.measures.classes)
+        #: Cells by class, where they are told positive.
+        self.classes = setup.measures.counter()
+        marks = [mark for mark in (self.classes, self.regions) if mark is not None]
+        self._delivery = Delivery(flow, sinks, setup.to_full_resolution, *marks)
 
     def run(self, tick: Callable[[Progress], None] | None = None) -> Progress:
         """Run to the end.
@@ -176,7 +179,9 @@ class SlideRun:
         return pool
 
     def _read(self) -> None:
-        partial = self._covered.focus is not None and self._watch is None
+        # A ring may lie outside of all tiles that are looked at, beyond their halo.
+        wide = (self._setup.distance or 0) > self._setup.grid.halo
+        partial = self._covered.focus is not None and self._watch is None and not wide
         columns = self._covered.columns if partial else None
         span = self._span
         for source in read_bands(self._setup.reader, self._setup.grid, self._rows.get, columns, span.bands):
@@ -283,17 +288,22 @@ class SlideRun:
 
     def _split(self) -> None:
         instances = self._span.split or InstanceStream(**stream_options(self._setup), canvases=self._canvases)
-        with instances:
+        expansion = expansion_of(self._setup)
+        with instances, expansion or contextlib.nullcontext():
             for source, rows, planes, buffer in self._whole:
                 wanted = source.band.index >= self._span.first
-                strips = instances.push(planes, source.part(rows)) if wanted else []
+                image = source.part(rows)
+                strips = instances.push(planes, image) if wanted else []
+                if expansion is not None:
+                    expansion.see(rows.y, image)
                 self._rows.put(source.buffer)
                 self._planes.put(buffer)
                 self._cells = instances.stats.cells
                 while strips:
-                    self._deliver(strips.pop(0))
-            for strip in instances.finish():
-                self._deliver(strip)
+                    strip = strips.pop(0)
+                    for done in (strip,) if expansion is None else expansion.push(strip):
+                        self._deliver(done)
+            instances.finish()
         self.stats = instances.stats
         self._delivery.close()
 

@@ -4,7 +4,7 @@ A new writer is tested by a subclass that says how to make one and how to read i
 
     class TestCsv(WriterSuite):
         def create(self, folder, scene):
-            return CellTable(folder / "cells.csv", channel_names=scene.channel_names)
+            return CellTable(folder / "cells.csv", Columns(scene.channel_names))
 
         def check(self, folder, scene):
             assert pyarrow.csv.read_csv(folder / "cells.csv").num_rows == len(scene.cells)

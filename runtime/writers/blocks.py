@@ -49,9 +49,10 @@ class CellBlocks:
 
 def part(cells: Cells, start: int, end: int) -> Cells:
     """Return the cells from ``start`` to ``end``."""
-    first, last = cells.outline_start[start], cells.outline_start[end]
+    rings = cells.rings.part(start, end)
     return Cells(
         {name: values[start:end] for name, values in cells.columns.items()},
-        cells.outline[first:last],
-        cells.outline_start[start : end + 1] - first,
+        rings.points,
+        rings.start,
+        None if cells.whole is None else cells.whole.part(start, end),
     )

@@ -41,7 +41,8 @@ MARK = ".cellseg-unfinished"
 #: All that a run writes. In an unfinished folder nothing else is deleted.
 NAMES = frozenset(
     {
-        "labels.ome.zarr", "labels.ome.tif", "labels.png", "planes.ome.zarr", "cells.parquet", "cells.csv",
+        "labels.ome.zarr", "labels.ome.tif", "labels.png", "cells.ome.zarr", "cells.ome.tif", "cells.png",
+        "planes.ome.zarr", "cells.parquet", "cells.csv",
         "cells.geojson.gz", "overview.png", "density.png", "report.html", RECORD, f".{RECORD}.partial",
         JOURNAL,
     }

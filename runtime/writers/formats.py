@@ -20,7 +20,7 @@ from ..errors import OutputError
 from ..instances import Strip
 from .base import Writer, write_whole
 from .contents import check
-from .labels import LabelsZarr
+from .labels import LabelField, LabelsZarr
 
 #: Edge of a TIFF tile in pixels.
 TILE = 512
@@ -89,13 +89,19 @@ class _Converted(Writer):
     """
 
     def __init__(
-        self, path: Path, height: int, width: int, *, pixel_size: float | None = None, name: str = "labels"
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        *,
+        pixel_size: float | None = None,
+        name: str = "labels",
+        field: LabelField = "labels",
     ) -> None:
         self.path = path
         self._pixel_size = pixel_size
-        self._zarr = LabelsZarr(
-            path.with_name("labels.ome.zarr"), height, width, pixel_size=pixel_size, name=name
-        )
+        beside = path.with_name(f"{path.name.partition('.')[0]}.ome.zarr")
+        self._zarr = LabelsZarr(beside, height, width, pixel_size=pixel_size, name=name, field=field)
 
     def write(self, strip: Strip) -> None:
         """Take the next strip."""

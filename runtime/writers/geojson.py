@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ..instances import Cells, Strip
 from ..kernels.features import capacity, write_features
 from .base import Writer, compressors, opening
 from .blocks import CellBlocks
-from .table import intensity_columns, measured, stain_columns
+from .columns import Columns, intensity_columns, stain_columns
 
 #: Cells of a block.
 BLOCK = 8192
@@ -50,18 +49,12 @@ class GeoJson(Writer):
     ----------
     path
         The file to make.
-    channel_names
-        Names of the channels whose intensity was measured.
-    pixel_size
-        Micrometres a pixel, where known.
-    stains
-        Names of the stains whose optical densities were measured.
+    columns
+        What is known of the cells. Their class is QuPath's ``classification``, their region of interest is
+        in its ``metadata``; where nuclei were grown into cells, they are QuPath's cells.
     space
         Text that decides the identifiers together with the labels, for example the names of image and
         model: the same run gives the same identifiers, another image gives others.
-    regions
-        Names of the regions of interest, to which the column ``roi`` of the cells points; the cells say it in
-        QuPath's ``metadata``.
     intensity_decimals
         Digits behind the point of intensities.
     """
@@ -71,19 +64,14 @@ class GeoJson(Writer):
     def __init__(
         self,
         path: Path,
+        columns: Columns = Columns(),  # noqa: B008  (it is frozen)
         *,
-        channel_names: Sequence[str] = (),
-        pixel_size: float | None = None,
-        stains: Sequence[str] = (),
         space: str = "",
-        regions: Sequence[str] = (),
         intensity_decimals: int = 2,
     ) -> None:
         self.path = path
-        self._channels = tuple(channel_names)
-        self._pixel_size = pixel_size
-        self._stains = tuple(stains)
-        self._layout = _Layout(self._channels, pixel_size, self._stains, space, intensity_decimals, regions)
+        self._columns = columns
+        self._layout = _Layout(columns, space, intensity_decimals)
         self._cells = CellBlocks(BLOCK)
         self._first = True
         self._committed = False
@@ -115,7 +103,7 @@ class GeoJson(Writer):
 
     def _encode(self, cells: Cells, first: bool) -> NDArray[np.uint8]:
         """Return the bytes of a block."""
-        values = measured(cells, self._channels, self._pixel_size, self._stains)
+        values = self._columns.values(cells)
         # The kernel ends each feature with a comma; between blocks it stands at the start of the next.
         between = b"" if first else b",\n"
         buffer = self._buffers.take(len(between) + self._layout.capacity(cells), np.uint8)
@@ -158,49 +146,29 @@ class GeoJson(Writer):
 class _Layout:
     """What is the same for all cells: names, decimals and the space of identifiers."""
 
-    def __init__(
-        self,
-        channels: tuple[str, ...],
-        pixel_size: float | None,
-        stains: tuple[str, ...],
-        space: str,
-        intensity_decimals: int,
-        regions: Sequence[str],
-    ) -> None:
-        columns = {"Label": ("label", 0), "Area px^2": ("area", 0)}
-        if pixel_size is not None:
-            columns |= {"Area µm^2": ("area_um2", 3)}
-        columns |= {"Perimeter px": ("perimeter", 2)}
-        if pixel_size is not None:
-            columns |= {"Perimeter µm": ("perimeter_um", 3)}
-        columns |= {
-            "Eccentricity": ("eccentricity", 4),
-            "Solidity": ("solidity", 4),
-            "Mean probability": ("mean_probability", 4),
-            "Score": ("score", 4),
-        }
-        for channel, name in zip(channels, intensity_columns(channels), strict=True):
-            columns[f"Mean intensity {channel}"] = (name, intensity_decimals)
-        # As QuPath calls them.
-        said = [f"{stain} OD {what}" for what in ("mean", "max") for stain in stains]
-        columns |= {key: (name, OD_DECIMALS) for key, name in zip(said, stain_columns(stains), strict=True)}
+    def __init__(self, of: Columns, space: str, intensity_decimals: int) -> None:
+        columns = _keys(of, intensity_decimals)
+        self._cells = of.expanded
         self._columns = [name for name, _ in columns.values()]
         self._decimals = np.array([digits for _, digits in columns.values()], np.int32)
         names = [json.dumps(name, ensure_ascii=False).encode() + b":" for name in columns]
         keys = [names[0], *(b"," + name for name in names[1:])]
         self._keys = np.frombuffer(b"".join(keys), np.uint8)
         self._key_start = np.cumsum([0, *map(len, keys)]).astype(np.int32)
-        places = [b"", *(b',"metadata":{"roi":' + json.dumps(name).encode() + b"}" for name in regions)]
-        self._said = np.frombuffer(b"".join(places), np.uint8)
-        self._said_start = np.cumsum([0, *map(len, places)]).astype(np.int32)
-        self._longest = max(map(len, places))
+        said = _said(of)
+        self._regions = 1 + len(of.regions)
+        self._said = np.frombuffer(b"".join(said), np.uint8)
+        self._said_start = np.cumsum([0, *map(len, said)]).astype(np.int32)
+        self._longest = max(map(len, said))
         digest = hashlib.sha256(space.encode()).digest()
         self._space = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
     def capacity(self, cells: Cells) -> int:
         """Return how many bytes the features of some cells have at most."""
         keys = len(self._keys) + self._longest
-        return int(capacity(len(cells), len(cells.outline), len(self._columns), keys))
+        # Two rings of a cell take the place of two cells, and more.
+        whole = 0 if cells.whole is None else len(cells.whole.points) + len(cells)
+        return int(capacity(len(cells), len(cells.outline) + whole, len(self._columns), keys))
 
     def write(self, cells: Cells, values: dict[str, Any], out: NDArray[np.uint8]) -> int:
         """Write the features of some cells, each followed by a comma; return how many bytes they have."""
@@ -212,22 +180,80 @@ class _Layout:
             exact[:, column] = np.where(there, np.where(there, scaled, 0), NONE)
         # Outlines of a slide that was enlarged for the model run between its pixels.
         digits = OUTLINE_DECIMALS if cells.outline.dtype.kind == "f" else 0
-        outline = np.rint(cells.outline * 10**digits) if digits else cells.outline
-        roi = cells.columns.get("roi")
-        says = np.zeros(len(cells), np.int32) if roi is None else np.asarray(roi, np.int32) + 1
+        # What lies outermost comes first.
+        outer, inner = (cells.rings, None) if cells.whole is None else (cells.whole, cells.rings)
+        none = np.full(len(cells), -1, np.int32)
+        class_, roi = (np.asarray(cells.columns.get(name, none), np.int32) + 1 for name in ("class", "roi"))
+        says = class_ * self._regions + roi
         length: int = write_features(
-            np.ascontiguousarray(outline, np.int32),
+            _fixed(outer.points, digits),
             digits,
-            np.ascontiguousarray(cells.outline_start, np.int64),
+            outer.start,
             np.ascontiguousarray(cells.columns["label"], np.int32),
             exact,
             self._decimals,
             self._keys,
             self._key_start,
-            says,
+            np.ascontiguousarray(says, np.int32),
             self._said,
             self._said_start,
             *self._space,
             out,
+            None if inner is None else _fixed(inner.points, digits),
+            None if inner is None else inner.start,
         )
         return length
+
+
+def _fixed(points: NDArray[Any], digits: int) -> NDArray[np.int32]:
+    """Return coordinates in fixed point."""
+    return np.ascontiguousarray(np.rint(points * 10**digits) if digits else points, np.int32)
+
+
+def _keys(of: Columns, intensity_decimals: int) -> dict[str, tuple[str, int]]:
+    """Return the measurements as QuPath shows them: column and digits behind the point by name."""
+    micro = of.pixel_size is not None
+    before = "Nucleus: " if of.expanded else ""
+    found = {"Label": ("label", 0)}
+
+    def shape(before: str, prefix: str, *what: str) -> None:
+        for name in what:
+            digits = 0 if name == "area" else 2
+            found[f"{before}{name.title()} px{'^2' * (name == 'area')}"] = (f"{prefix}{name}", digits)
+            if micro:
+                unit, column = ("µm^2", "_um2") if name == "area" else ("µm", "_um")
+                found[f"{before}{name.title()} {unit}"] = (f"{prefix}{name}{column}", 3)
+
+    shape(before, "", "area", "perimeter")
+    found |= {
+        f"{before}Eccentricity": ("eccentricity", 4),
+        f"{before}Solidity": ("solidity", 4),
+        "Mean probability": ("mean_probability", 4),
+        "Score": ("score", 4),
+    }
+    if not of.expanded:
+        for channel, name in zip(of.channels, intensity_columns(of.channels), strict=True):
+            found[f"Mean intensity {channel}"] = (name, intensity_decimals)
+    else:
+        shape("Cytoplasm: ", "ring_", "area")
+        shape("Cell: ", "cell_", "area", "perimeter")
+    ods = [f"{stain} OD {what}" for what in ("mean", "max") for stain in of.stains]
+    parts = {"Nucleus: ": "", "Cytoplasm: ": "ring_", "Cell: ": "cell_"} if of.expanded else {"": ""}
+    for part, prefix in parts.items():
+        if of.expanded:
+            for channel, name in zip(of.channels, intensity_columns(of.channels), strict=True):
+                found[f"{part}{channel} mean"] = (f"{prefix}{name}", intensity_decimals)
+        for said, name in zip(ods, stain_columns(of.stains), strict=True):
+            found[f"{part}{said}"] = (f"{prefix}{name}", OD_DECIMALS)
+    return found
+
+
+def _said(of: Columns) -> list[bytes]:
+    """Return what properties say of class and region of interest, for each of both, none first."""
+    colours = {} if of.classes is None else of.classes.colours
+    classes = [
+        f',"classification":{{"name":"{name}","color":[{",".join(map(str, colour))}]}}'.encode()
+        for name, colour in colours.items()
+    ]
+    places = [b',"metadata":{"roi":' + json.dumps(name).encode() + b"}" for name in of.regions]
+    return [class_ + place for class_ in (b"", *classes) for place in (b"", *places)]

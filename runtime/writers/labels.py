@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -17,6 +17,9 @@ from .base import Writer, compressors, opening
 from .pyramid import CHUNK, PyramidWriter, pyramid_shapes, shard_chunks
 from .shards import LEVEL
 from .store import DiscardableStore
+
+#: A label image of a strip.
+LabelField = Literal["labels", "whole"]
 
 
 class LabelsZarr(Writer):
@@ -35,6 +38,8 @@ class LabelsZarr(Writer):
         Micrometres a pixel; without it the axes have no unit.
     name
         Name of the image, for viewers.
+    field
+        Which label image of the strips: ``labels``, or ``whole`` for whole cells.
     """
 
     stage = "labels"
@@ -47,8 +52,10 @@ class LabelsZarr(Writer):
         *,
         pixel_size: float | None = None,
         name: str = "labels",
+        field: LabelField = "labels",
     ) -> None:
         self.path = path
+        self._field = field
         self._store = DiscardableStore(path)
         self._pool, threads = compressors("cellseg-labels")
         self._committed = False
@@ -66,7 +73,7 @@ class LabelsZarr(Writer):
             raise UsageError(f"{self.path}: strip at row {strip.y} comes out of order, wanted {self._row}")
         self._row += len(strip.labels)
         with writing(self.path):
-            self._pyramid.push(strip.labels)
+            self._pyramid.push(getattr(strip, self._field))
 
     def commit(self) -> None:
         """Check that all rows were given, and wait until they are written."""

@@ -13,13 +13,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..geometry.regions import Polygons
-from ..options import SegmentOptions
+from ..options import LabelFormat, SegmentOptions
 from .base import Discarding
+from .columns import Columns
 from .contents import RECORD
 from .density import DensityMap
 from .formats import LabelsPng, LabelsTiff, check_png
 from .geojson import GeoJson
-from .labels import LabelsZarr
+from .labels import LabelField, LabelsZarr
 from .overview import Overview
 from .planes import PlanesZarr
 from .table import CellTable
@@ -34,19 +35,14 @@ class Subject:
     #: Its size in pixels.
     height: int
     width: int
-    #: Micrometres a pixel, where known.
-    pixel_size: float | None
-    channels: tuple[str, ...]
-    #: Names of the stains that are measured.
-    stains: tuple[str, ...]
+    #: What is known of its cells.
+    columns: Columns
     #: Text that decides the cells' identifiers together with the labels.
     space: str
     #: The reduced picture, or what returns it when all rows have been read.
     picture: NDArray[Any] | Callable[[], NDArray[Any]]
     #: Regions of interest in pixels.
     regions: Polygons | None
-    #: What they are called, each name once.
-    region_names: tuple[str, ...]
     #: Names of the network's planes, and their size.
     heads: tuple[str, ...]
     seen: tuple[int, int]
@@ -62,14 +58,13 @@ class Subject:
         return {"pixel_size": self.pixel_size, "name": self.name}
 
     @property
-    def columns(self) -> dict[str, Any]:
-        """What every table is told."""
-        return {
-            "pixel_size": self.pixel_size,
-            "channel_names": self.channels,
-            "stains": self.stains,
-            "regions": self.region_names,
-        }
+    def pixel_size(self) -> float | None:
+        """Micrometres a pixel, where known."""
+        return self.columns.pixel_size
+
+
+def any_size(path: Path, height: int, width: int) -> None:
+    """Refuse no image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,40 +79,54 @@ class Output:
     #: Whether the user wants it.
     wanted: Callable[[SegmentOptions], bool] = lambda options: True
     #: Refuse an image of this height and width that the format cannot hold, before anything is computed.
-    check: Callable[[Path, int, int], None] = lambda path, height, width: None
+    check: Callable[[Path, int, int], None] = any_size
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """A format of label images."""
+
+    #: As the user calls it.
+    name: LabelFormat
+    ending: str
+    make: Callable[..., Discarding]
+    title: str
+    check: Callable[[Path, int, int], None] = any_size
+
+
+LABELS = (
+    LabelRow("zarr", "ome.zarr", LabelsZarr, "(OME-Zarr 0.5): napari, Fiji, OMERO"),
+    LabelRow("tiff", "ome.tif", LabelsTiff, "(OME-TIFF): QuPath, Fiji"),
+    LabelRow("png", "png", LabelsPng, "(16-bit PNG)", check_png),
+)
+
+
+def _labels(stem: str, title: str, field: LabelField, row: LabelRow) -> Output:
+    """Return the row of a label image in one format: of nuclei, or of whole cells where there are any."""
+
+    def make(path: Path, of: Subject) -> Discarding:
+        return row.make(path, *of.size, **of.labels, field=field)
+
+    def wanted(options: SegmentOptions) -> bool:
+        return options.labels == row.name and (field == "labels" or options.expand is not None)
+
+    return Output(f"{stem}.{row.ending}", f"{title} {row.title}", make, wanted, row.check)
 
 
 OUTPUTS: tuple[Output, ...] = (
-    Output(
-        "labels.ome.zarr",
-        "label image (OME-Zarr 0.5): napari, Fiji, OMERO",
-        lambda path, of: LabelsZarr(path, *of.size, **of.labels),
-        lambda options: options.labels == "zarr",
-    ),
-    Output(
-        "labels.ome.tif",
-        "label image (OME-TIFF): QuPath, Fiji",
-        lambda path, of: LabelsTiff(path, *of.size, **of.labels),
-        lambda options: options.labels == "tiff",
-    ),
-    Output(
-        "labels.png",
-        "label image (16-bit PNG)",
-        lambda path, of: LabelsPng(path, *of.size, **of.labels),
-        lambda options: options.labels == "png",
-        check_png,
-    ),
-    Output("cells.parquet", "table of cells: Python, R", lambda path, of: CellTable(path, **of.columns)),
+    *(_labels("labels", "label image", "labels", row) for row in LABELS),
+    *(_labels("cells", "label image of whole cells", "whole", row) for row in LABELS),
+    Output("cells.parquet", "table of cells: Python, R", lambda path, of: CellTable(path, of.columns)),
     Output(
         "cells.csv",
         "table of cells: spreadsheets",
-        lambda path, of: CellTable(path, **of.columns),
+        lambda path, of: CellTable(path, of.columns),
         lambda options: options.csv,
     ),
     Output(
         "cells.geojson.gz",
         "outlines and measurements: drag into QuPath",
-        lambda path, of: GeoJson(path, **of.columns, space=of.space),
+        lambda path, of: GeoJson(path, of.columns, space=of.space),
     ),
     Output(
         "overview.png",

@@ -24,6 +24,12 @@ from .summary import Summary
 Record = Mapping[str, Any]
 
 
+#: Parts of the record that the page lists.
+DETAILS = (
+    "engine", "model", "settings", "sizing", "stains", "positive", "focus", "counts", "seconds", "versions",
+)  # fmt: skip
+
+
 def write_report(
     path: Path,
     record: Record,
@@ -75,6 +81,7 @@ def page(
         section(
             "The picture", embed(overview, "jpeg", "The picture with the outlines of the cells"), "picture"
         ),
+        section("Positive cells", positive(record)),
         section("Regions of interest", regions(record)),
         section("Close up", "".join(_closeup(each, record) for each in closeups), "closeups"),
         section("The cells", charts(record, summary), "charts"),
@@ -139,6 +146,11 @@ def facts(record: Record, summary: Summary) -> str:
     else:
         rows.append((f"cells per {per}", density(pixels)))
         rows.append(("of the area is cells", f"{100 * summary.area / max(pixels, 1):.1f} %"))
+    told = record.get("positive") or {}
+    if told.get("positive_share") is not None:
+        rows.append((f"positive for {told['marker']}", f"{100 * told['positive_share']:.1f} %"))
+    if told.get("h_score") is not None:
+        rows.append(("H-score", f"{told['h_score']:.0f}"))
     median = f"{summary.diameter.quantile(0.5) * factor:.1f} {unit}" if count else "–"
     rows.append(("median diameter", median))
     drawn = "".join(
@@ -146,6 +158,25 @@ def facts(record: Record, summary: Summary) -> str:
         for label, value in rows
     )
     return f'<section class="facts" aria-label="Main figures">{drawn}</section>'
+
+
+def positive(record: Record) -> str:
+    """Return a table of the cells by class; nothing where they are not told positive."""
+    told = record.get("positive")
+    if not told:
+        return ""
+    total = max(sum(told["counts"].values()), 1)
+    rows = "".join(
+        f"<tr><th scope=row>{name}<td class=number>{count:,}<td class=number>{100 * count / total:.1f} %"
+        for name, count in told["counts"].items()
+    )
+    where = {"nucleus": "nucleus", "ring": "ring about the nucleus", "cell": "whole cell"}[told["part"]]
+    limits = ", ".join(f"{limit:g}" for limit in told["thresholds"])
+    said = f"By the mean of {html.escape(told['marker'])} in the {where}, from {limits} on."
+    if told["unclassified"]:
+        said += f" {told['unclassified']:,} cells without such a mean have no class."
+    head = "<th scope=col>class<th scope=col class=number>cells<th scope=col class=number>share"
+    return f"<table><tr>{head}{rows}</table><p class=hint>{said}</p>"
 
 
 def looked_at(focus: Record) -> str:
@@ -183,13 +214,28 @@ def regions(record: Record) -> str:
         rows.append(
             f"<tr><th scope=row>{html.escape(each['name'])}{pieces}"
             f"<td class=number>{each['cells']:,}<td class=number>{each['pixels'] * area:,.4g}"
-            f"<td class=number>{'–' if density is None else f'{density:,.0f}'}"
+            f"<td class=number>{'–' if density is None else f'{density:,.0f}'}{_positive_in(each)}"
         )
+    titles = ["region", "cells", per, f"cells per {per}"]
+    told = found[0].get("positive")
+    if told:
+        titles += ["positive", *(["H-score"] if len(told["counts"]) > 2 else [])]
     head = "".join(
-        f"<th scope=col{' class=number' if number else ''}>{title}"
-        for number, title in enumerate(("region", "cells", per, f"cells per {per}"))
+        f"<th scope=col{' class=number' if number else ''}>{title}" for number, title in enumerate(titles)
     )
     return f"<table><tr>{head}{''.join(rows)}</table>"
+
+
+def _positive_in(region: Record) -> str:
+    """Return the places of a region's positive share and H-score in its row."""
+    told = region.get("positive")
+    if not told:
+        return ""
+    share, score = told["positive_share"], told["h_score"]
+    places = [None if share is None else f"{100 * share:.1f} %"]
+    if len(told["counts"]) > 2:
+        places.append(None if score is None else f"{score:.0f}")
+    return "".join(f"<td class=number>{place or '–'}" for place in places)
 
 
 def charts(record: Record, summary: Summary) -> str:
@@ -258,8 +304,19 @@ def stages(record: Record) -> str:
 
 def _settings(record: Record) -> Iterable[str]:
     """Yield the rows of model, engine, settings, counts and versions, nested names joined by dots."""
-    for part in ("engine", "model", "settings", "sizing", "focus", "counts", "seconds", "versions"):
-        for name, value in _flat(record.get(part, {})):
+    for part in (
+        "engine",
+        "model",
+        "settings",
+        "sizing",
+        "stains",
+        "positive",
+        "focus",
+        "counts",
+        "seconds",
+        "versions",
+    ):
+        for name, value in _flat(record.get(part) or {}):
             if name == "by_name":  # has a table of its own
                 continue
             yield f"<tr><th scope=row>{part}<td>{html.escape(name)}<td>{html.escape(value)}"

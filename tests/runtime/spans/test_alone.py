@@ -89,6 +89,14 @@ CASES = {
     "averaged tiles": {"blend": "hann"},
     "reduced": {"pixel_size": 0.35, "tile": 64, "probabilities": True},
     "enlarged": {"pixel_size": 0.9, "labels": "tiff"},
+    "cells": {"pixel_size": 0.5, "expand": 6, "positive": "ring:red=60", "roi": ROI},
+    "cells, reduced": {
+        "pixel_size": 0.35,
+        "tile": 64,
+        "expand": 3,
+        "labels": "tiff",
+        "positive": "0=60,90,120",
+    },
 }
 
 
@@ -96,7 +104,7 @@ CASES = {
 def test_the_same_bytes_as_one_run(slide, backend, tmp_path, case):
     options = SegmentOptions(**CASES[case])
     one = segment(slide, backend, output=tmp_path / "alone", options=options)
-    assert (one.record.settings.scaled_to is not None) == ("pixel_size" in CASES[case])
+    assert (one.record.settings.scaled_to is not None) == (CASES[case].get("pixel_size", 0.5) != 0.5)
     for name, span, workers in (("many", 0.07, 3), ("two", 0.6, 2)):
         made = segment_spans(slide, backend, tmp_path / name, options, span=span, workers=workers)
         assert contents(tmp_path / name) == contents(tmp_path / "alone")

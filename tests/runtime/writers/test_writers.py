@@ -17,6 +17,7 @@ from cellseg.runtime.errors import OutputError, UsageError
 from cellseg.runtime.instances import Cells, Strip
 from cellseg.runtime.testing.writers import WriterSuite, contents, cut, scene, smallest_files
 from cellseg.runtime.writers import CellTable, GeoJson, LabelsZarr, Overview
+from cellseg.runtime.writers.columns import Columns
 from cellseg.runtime.writers.formats import labels_to_png, labels_to_tiff
 from cellseg.runtime.writers.pyramid import pyramid_shapes
 
@@ -55,7 +56,7 @@ class TestParquet(WriterSuite):
     name = "cells.parquet"
 
     def create(self, folder, given):
-        return CellTable(folder / self.name, channel_names=given.channel_names, pixel_size=self.pixel_size)
+        return CellTable(folder / self.name, Columns(given.channel_names, self.pixel_size))
 
     def read(self, folder):
         return pyarrow.parquet.read_table(folder / self.name).to_pydict()
@@ -106,8 +107,8 @@ class TestGeoJson(WriterSuite):
     name = "cells.geojson.gz"
 
     def create(self, folder, given):
-        names = {"channel_names": given.channel_names, "pixel_size": 0.5}
-        return GeoJson(folder / self.name, space="image.tif model", **names)
+        columns = Columns(given.channel_names, 0.5)
+        return GeoJson(folder / self.name, columns, space="image.tif model")
 
     def check(self, folder, given):
         data = (folder / self.name).read_bytes()
@@ -196,7 +197,7 @@ def test_identifiers_differ_between_images(tmp_path):
     ids = []
     for space in ("a", "b", "a"):
         path = tmp_path / f"{len(ids)}.geojson"
-        with GeoJson(path, channel_names=given.channel_names, space=space) as writer:
+        with GeoJson(path, Columns(given.channel_names), space=space) as writer:
             writer.write(cut(given, [])[0])
             writer.commit()
         ids.append({feature["id"] for feature in json.loads(path.read_bytes())["features"]})
@@ -214,7 +215,7 @@ def test_numbers_in_the_text(tmp_path):
     columns["mean_intensity_0"] = np.array(values)
     square = np.array([[0, 0], [2147483647, 0], [7, 7]], np.int32)
     cells = Cells(columns, np.tile(square, (n, 1)), np.arange(n + 1) * 3)
-    with GeoJson(tmp_path / "a.geojson", channel_names=['a "b" \\ µ\n']) as writer:
+    with GeoJson(tmp_path / "a.geojson", Columns(['a "b" \\ µ\n'])) as writer:
         writer.write(Strip(0, np.zeros((1, 1), np.int32), cells))
         writer.commit()
     features = json.loads((tmp_path / "a.geojson").read_bytes())["features"]
@@ -301,7 +302,7 @@ def test_a_conversion_that_fails_leaves_nothing(stored, tmp_path, convert):
 def test_coordinates_between_pixels(tmp_path):
     given = scene(200, 300, discs=5)
     half = Cells(given.cells.columns, given.cells.outline * 0.25, given.cells.outline_start)
-    with GeoJson(tmp_path / "a.geojson", channel_names=given.channel_names) as writer:
+    with GeoJson(tmp_path / "a.geojson", Columns(given.channel_names)) as writer:
         writer.write(Strip(0, given.labels, half))
         writer.commit()
     features = json.loads((tmp_path / "a.geojson").read_bytes())["features"]
@@ -315,7 +316,7 @@ def test_a_file_of_many_cells_loads(tmp_path):
     given = scene(300, 500, discs=100)
     repeats, rows = 2500, given.height
     path = tmp_path / "cells.geojson.gz"
-    with GeoJson(path, channel_names=given.channel_names, pixel_size=0.5) as writer:
+    with GeoJson(path, Columns(given.channel_names, 0.5)) as writer:
         for number in range(repeats):
             moved = dict(given.cells.columns)
             moved["label"] = moved["label"] + number * len(given.cells)
