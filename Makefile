@@ -2,6 +2,7 @@
 #
 #   make demo         segment a real micrograph and a generated slide on the CPU, no torch involved
 #   make test         ruff, mypy and the whole test suite
+#   make test-extras  SpatialData and the plugin in a real napari, in an environment of its own
 #   make docs         the documentation as a site in docs/_build/html, every warning an error
 #   make docs-serve   the same, shown at http://127.0.0.1:8000
 #   make bench        the benchmarks, written to benchmarks/results/
@@ -19,12 +20,13 @@ SIZE ?= 4096x4096
 
 BIN := $(VENV)/bin
 TOOLS := $(VENV)/tools
+EXTRAS := $(VENV)/extras
 PIP := $(BIN)/python -m pip install --quiet
 HASHED := --require-hashes --no-deps
 KERNELS := $(wildcard csrc/*.pyx csrc/*.pxd csrc/*.h)
 PACKAGING := setup.py pyproject.toml constraints.txt $(wildcard requirements/*.txt) $(KERNELS)
 
-.PHONY: demo test lint types unit docs docs-serve bench wheel test-wheel test-oldest lock clean
+.PHONY: demo test test-extras lint types unit docs docs-serve bench wheel test-wheel test-oldest lock clean
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -82,6 +84,18 @@ unit: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest
 
 test: lint types unit
+
+# Half a gigabyte with a window system, which runs in a virtual screen (xvfb) where there is none to see. Warnings
+# are none of ours there: these libraries bring their own.
+$(EXTRAS)/stamp: requirements/extras.txt requirements/build.txt $(PACKAGING) | $(VENV)/base.stamp
+	$(BIN)/python -m venv $(EXTRAS)
+	$(EXTRAS)/bin/python -m pip install --quiet $(HASHED) --requirement requirements/extras.txt --requirement requirements/build.txt
+	$(EXTRAS)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+test-extras: $(EXTRAS)/stamp
+	$(if $(DISPLAY)$(filter-out Linux,$(shell uname)),,xvfb-run --auto-servernum) $(EXTRAS)/bin/python -m pytest -q -W ignore \
+	  --confcutdir tests/runtime/plugin -p no:cacheprovider tests/runtime/plugin tests/runtime/results/test_spatial.py tests/runtime/results/test_tables.py
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html

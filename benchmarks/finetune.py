@@ -1,20 +1,26 @@
-"""How good does the default model get with a few pictures of another kind? The commands a user would type.
+r"""How good does the default model get with a few pictures of another kind? The commands a user would type.
 
     python benchmarks/finetune.py datasets/phase_t98g --out finetune --pictures 2 --pictures 5
+    python benchmarks/finetune.py datasets/monuseg --out finetune --patient '(.+)_\d' --hold-out 3
 
 For each number of pictures, or a few less, evenly chosen from DATA/train: ``cellseg-train finetune`` on them
 from ``nuclei``, ``cellseg-export``, ``cellseg-tune`` on the same pictures, and ``cellseg-eval`` on DATA/val,
 which nothing was chosen by: the last weights count, not the best ones. Next to it stand ``nuclei`` as it is,
 ``nuclei`` only tuned, and the same training from nothing, each on the first number of pictures given.
 
-A training that was interrupted goes on where it stopped. ``finetune.json`` lies in the folder at the end.
+Files whose names agree in what ``--patient`` finds are tiles of one picture. DATA without train/ and val/ is
+divided by pictures, so that no patient is on both sides.
+
+What was interrupted goes on where it stopped. ``finetune.json`` lies in the folder at the end.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +37,38 @@ def call(command: str, *arguments: object) -> None:
     subprocess.run([Path(sys.executable).parent / command, *map(str, arguments)], check=True)
 
 
-def choose(data: Path, count: int, folder: Path) -> Path:
+def pictures_of(files: Iterable[Path], patient: str | None) -> list[list[Path]]:
+    """Return the files of each picture, in the order of their names."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(files):
+        match = re.match(patient, path.stem) if patient else None
+        found.setdefault(match[1] if match else path.stem, []).append(path)
+    return list(found.values())
+
+
+def evenly(pictures: list[list[Path]], count: int) -> list[Path]:
+    """Return the files of about `count` pictures, evenly chosen."""
+    step = -(-len(pictures) // count)
+    return [path for picture in pictures[(step - 1) // 2 :: step] for path in picture]
+
+
+def divide(data: Path, hold_out: int, patient: str | None, folder: Path) -> Path:
+    """Link the pictures of `data` into a data set whose val/ holds `hold_out` of them, evenly chosen."""
+    for part in ("image", "label"):
+        files = sorted((data / part).iterdir())
+        kept = set(evenly(pictures_of(files, patient), hold_out))
+        for path in files:
+            target = folder / ("val" if path in kept else "train") / part
+            target.mkdir(parents=True, exist_ok=True)
+            link(target / path.name, path)
+    return folder
+
+
+def choose(data: Path, count: int, patient: str | None, folder: Path) -> Path:
     """Link about `count` training pictures of `data`, and its validation images, into a data set."""
     for part in ("image", "label"):
         (folder / "train" / part).mkdir(parents=True, exist_ok=True)
-        files = sorted((data / "train" / part).iterdir())
-        step = -(-len(files) // count)
-        for path in files[(step - 1) // 2 :: step]:
+        for path in evenly(pictures_of((data / "train" / part).iterdir(), patient), count):
             link(folder / "train" / part / path.name, path)
     link(folder / "val", data / "val")
     return folder
@@ -49,9 +80,10 @@ def link(path: Path, target: Path) -> None:
     path.symlink_to(target.resolve())
 
 
-def train(dataset: Path, weights: str, folder: Path) -> Path:
+def train(dataset: Path, weights: str, folder: Path, more: Iterable[str] = ()) -> Path:
     """Train ``finetune`` on a data set and return the exported model."""
     settings = {"dataset_path": dataset, "weights": weights, "work_dir": folder, "val_interval": 10**6}
+    settings |= dict(each.split("=", 1) for each in more)
     call(
         "cellseg-train",
         "finetune",
@@ -60,7 +92,7 @@ def train(dataset: Path, weights: str, folder: Path) -> Path:
     )
     model = folder / "model.onnx"
     small = ("--fp16", "--halo", "near", "--no-plan")
-    call("cellseg-export", folder / "last.pt", "--heads", HEADS, *small, "-o", model)
+    call("cellseg-export", folder / "last.pt", "--heads", HEADS, *small, "-o", model, "--overwrite")
     return model
 
 
@@ -68,27 +100,55 @@ def train(dataset: Path, weights: str, folder: Path) -> Path:
 @click.argument("data", type=FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="Folder for data sets, runs and finetune.json.")
 @click.option("--pictures", "counts", multiple=True, type=click.IntRange(1), default=(5,), show_default=True)
-def main(data: Path, out: Path, counts: tuple[int, ...]) -> None:
+@click.option("--patient", help="What names of one picture's tiles share: a regular expression with a group.")
+@click.option(
+    "--hold-out", type=click.IntRange(1), default=3, help="Of DATA without val/, pictures to score on."
+)
+@click.option("--from-nothing/--not-from-nothing", default=True, help="Also train without weights.")
+@click.option(
+    "--set", "more", multiple=True, metavar="KEY=VALUE", help="Change finetune, as for the trainer."
+)
+@click.option("--trials", type=click.IntRange(1), default=300, help="Of cellseg-tune.")
+def main(
+    data: Path,
+    out: Path,
+    counts: tuple[int, ...],
+    patient: str | None,
+    hold_out: int,
+    from_nothing: bool,
+    more: tuple[str, ...],
+    trials: int,
+) -> None:
     """Fine-tune on some pictures of DATA, and score on its validation images."""
-    rows: list[dict[str, Any]] = []
+    result = out / "finetune.json"
+    rows: list[dict[str, Any]] = json.loads(result.read_text())["rows"] if result.exists() else []
 
     def score(way: str, pictures: int, *model: object) -> None:
         call("cellseg-eval", data / "val", *model, "--json", out / "scores.json")
         rows.append({"way": way, "pictures": pictures, **json.loads((out / "scores.json").read_text())})
+        result.write_text(json.dumps({"set": more, "rows": rows}, indent=1) + "\n")
 
-    def tuned(way: str, dataset: Path, *model: object) -> None:
-        call("cellseg-tune", dataset / "train", *model, "-o", out / "tuned.onnx")
-        score(way, len(list((dataset / "train" / "image").iterdir())), "--engine", out / "tuned.onnx")
+    def tuned(way: str, count: int, model: Callable[[Path], tuple[object, ...]]) -> None:
+        dataset = choose(data, count, patient, out / f"data-{count}")
+        pictures = len(pictures_of((dataset / "train" / "image").iterdir(), patient))
+        if not any((row["way"], row["pictures"]) == (way, pictures) for row in rows):
+            target = ("-o", out / "tuned.onnx", "--trials", trials, "--overwrite")
+            call("cellseg-tune", dataset / "train", *model(dataset), *target)
+            score(way, pictures, "--engine", out / "tuned.onnx")
 
-    dataset = choose(data, counts[0], out / f"data-{counts[0]}")
-    score("`nuclei` as it is", 0, "--model", "nuclei")
-    tuned("`nuclei`, tuned", dataset, "--model", "nuclei")
-    tuned("from nothing, tuned", dataset, "--engine", train(dataset, "null", out / f"nothing-{counts[0]}"))
+    def trained(weights: str, count: int) -> Callable[[Path], tuple[object, ...]]:
+        folder = out / f"{'nothing' if weights == 'null' else weights}-{count}"
+        return lambda dataset: ("--engine", train(dataset, weights, folder, more))
+
+    if not (data / "val").is_dir():
+        data = divide(data, hold_out, patient, out / "divided")
+    if not rows:
+        score("`nuclei` as it is", 0, "--model", "nuclei")
     for count in counts:
-        dataset = choose(data, count, out / f"data-{count}")
-        tuned("from `nuclei`, tuned", dataset, "--engine", train(dataset, "nuclei", out / f"nuclei-{count}"))
-    result = out / "finetune.json"
-    result.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        tuned("from `nuclei`, tuned", count, trained("nuclei", count))
+    tuned("`nuclei`, tuned", counts[0], lambda _: ("--model", "nuclei"))
+    if from_nothing:
+        tuned("from nothing, tuned", counts[0], trained("null", counts[0]))
     click.echo(result)
 
 

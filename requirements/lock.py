@@ -20,6 +20,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 HELD = {"torch": "2.13.0"}  # newer ones on the public index are not tried yet
+# In the extras' own environment: spatialdata keeps to older releases of Dask; what it wants of fsspec for
+# buckets, none of our tests needs, and it holds back much else.
+FREE = re.compile(r"(dask|distributed)==")
+OVERRIDE = "fsspec>=2024.9\n"
 UNHASHED = re.compile(r"(torch|triton|cuda-[\w-]+|nvidia-[\w-]+)==")
 HEAD = """\
 # Made by `make lock`; do not edit. The versions that the project is tested with, {what}.
@@ -27,17 +31,24 @@ HEAD = """\
 """
 
 
-def compile_lock(options: list[str], sources: list[str], text: str = "") -> str:
-    """Return what uv resolves, with hashes, for Python 3.11 and newer on any platform."""
+def compile_lock(options: list[str], sources: list[str], text: str = "", free: bool = False) -> str:
+    """Return what uv resolves, with hashes, for Python 3.11 and newer on any platform.
+
+    Where it is `free`, the environment is one of its own: what stands in its way is not held.
+    """
     held = HERE / ".held.txt"
     kept = ROOT / "constraints.txt"
     lines = [f"{name}=={version}" for name, version in HELD.items()]
     if kept.exists() and "--upgrade" not in sys.argv:
-        lines += [line for line in kept.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()]
+        known = [line for line in kept.read_text(encoding="utf-8").splitlines() if line[:1].isalpha()]
+        lines += [line for line in known if not (free and FREE.match(line))]
     held.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    override = HERE / ".override.txt"
+    override.write_text(OVERRIDE if free else "", encoding="utf-8")
     command = [
         *(sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"),
         *("--generate-hashes", "--no-header", "--no-annotate", "--constraints", str(held)),
+        *("--override", str(override)),
         *options,
         *sources,
     ]
@@ -45,6 +56,7 @@ def compile_lock(options: list[str], sources: list[str], text: str = "") -> str:
         done = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
     finally:
         held.unlink()
+        override.unlink()
     if done.returncode:
         sys.exit(f"uv could not resolve {' '.join([*options, *sources])}:\n{done.stderr}")
     return done.stdout
@@ -69,9 +81,11 @@ def main() -> None:
         "build": (["-"], [], backend),  # what a build takes
         "dev": (["pyproject.toml"], ["--extra", "dev", "--extra", "docs"], ""),
         "release": ([], ["--group", "release"], ""),  # what `make wheel` and `make lock` take
+        "extras": (["pyproject.toml"], ["--extra", "spatial", "--group", "extras"], ""),  # `make test-extras`
     }
     for name, (sources, options, text) in kinds.items():
-        found = [block for block in blocks(compile_lock(options, sources, text)) if not UNHASHED.match(block)]
+        lock = compile_lock(options, sources, text, free=name == "extras")
+        found = [block for block in blocks(lock) if not UNHASHED.match(block)]
         head = HEAD.format(what=f"with hashes ({name})")
         (HERE / f"{name}.txt").write_text(head + "\n".join(found) + "\n", encoding="utf-8")
         print(f"requirements/{name}.txt: {len(found)} packages")

@@ -26,11 +26,12 @@ OPTIONAL = {
     "matplotlib", "scipy", "skimage", "shapely", "sklearn", "PIL", "onnxruntime",
     "tensorrt", "tensorrt_rtx", "openslide", "Cython", "setuptools",
     "dask", "dask_jobqueue", "distributed", "starlette", "uvicorn",
+    "pandas", "geopandas", "anndata", "spatialdata", "xarray", "napari", "npe2", "magicgui", "qtpy", "PyQt6",
 }
 #: Modules that are nothing without an extra; others import them when they are asked for.
 LEAVES = {
     "cellseg.runtime.cluster.run", "cellseg.runtime.cluster.worker",
-    "cellseg.runtime.view.serve", "cellseg.runtime.view.server",
+    "cellseg.runtime.view.serve", "cellseg.runtime.view.server", "cellseg.runtime.plugin.widget",
 }
 #: What costs more than a blink to import; ``--help`` must do without.
 HEAVY = OPTIONAL | {
@@ -49,7 +50,7 @@ LAYERS = (
     ("streaming",),
     ("results",),
     ("pipeline",),
-    ("tuning", "batch", "spans", "view", "evaluate"),
+    ("tuning", "batch", "spans", "view", "plugin", "evaluate"),
     ("cluster",),
     ("cli", "testing"),
 )

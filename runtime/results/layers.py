@@ -42,7 +42,17 @@ def layers(result: Result, *, outlines: bool = True) -> list[Layer]:
     # A list of one is no pyramid to napari.
     labels: Any = (levels, {"multiscale": True}) if len(levels) > 1 else (levels[0], {})
     found: list[Layer] = [
-        (labels[0], {"name": f"{name} labels", **common, **labels[1]}, "labels"),
+        # napari finds the row of a label by the column `index`.
+        (
+            labels[0],
+            {
+                "name": f"{name} labels",
+                "features": {"index": features["label"], **shown},
+                **common,
+                **labels[1],
+            },
+            "labels",
+        ),
         (centres, {"name": f"{name} cells", "features": shown, "size": 4, **common}, "points"),
     ]
     if outlines:

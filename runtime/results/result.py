@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,3 +185,87 @@ class Result:
         from .layers import layers
 
         return layers(self, outlines=outlines)
+
+    def to_pandas(self) -> Any:
+        """Return :attr:`table` as a pandas ``DataFrame``, one row a cell (extra ``[spatial]``).
+
+        Raises
+        ------
+        UsageError
+            pandas is not installed.
+        """
+        from .tables import to_pandas
+
+        return to_pandas(self)
+
+    def to_geopandas(self, unit: Literal["px", "um"] = "px") -> Any:
+        """Return the table with the cells' polygons as a ``GeoDataFrame`` (extra ``[spatial]``).
+
+        Parameters
+        ----------
+        unit
+            Of the polygons: pixels, or micrometres. Both begin at the image's corner, y down.
+
+        Returns
+        -------
+        geopandas.GeoDataFrame
+            Without a coordinate reference system. Polygons run along the edges of pixels and have holes
+            where cells do; one whose parts touch at a corner alone is a ``MultiPolygon``.
+
+        Raises
+        ------
+        UsageError
+            geopandas is not installed, or the size of a pixel is not known.
+        """
+        from .tables import to_geopandas
+
+        return to_geopandas(self, unit)
+
+    def to_anndata(self) -> Any:
+        """Return measurements as an ``AnnData`` matrix of cells and columns (extra ``[spatial]``).
+
+        Returns
+        -------
+        anndata.AnnData
+            ``X``: what was measured, float64, with ``var["unit"]``; ``obs``: number, place and box of the
+            cells, named by their numbers; ``obsm["spatial"]``: x and y of their centroids in pixels from the
+            image's corner (the centre of the first pixel is at 0.5), ``obsm["spatial_um"]`` in micrometres
+            where the scale is known; ``uns["cellseg"]``: image and model.
+
+        Raises
+        ------
+        UsageError
+            anndata is not installed.
+        """
+        from .tables import to_anndata
+
+        return to_anndata(self)
+
+    def to_spatialdata(self, *, image: str | os.PathLike[str] | bool = False, outlines: bool = True) -> Any:
+        """Return everything as one ``SpatialData`` object (extra ``[spatial]``).
+
+        Parameters
+        ----------
+        image
+            Put the picture into it, too: true for where it was, or where it is now.
+        outlines
+            Whether to make the shapes; they are held in memory.
+
+        Returns
+        -------
+        spatialdata.SpatialData
+            Labels ``labels`` and image ``image``, read from their files as they are looked at;
+            shapes ``outlines``, by the numbers of the cells; table ``cells``, as :meth:`to_anndata` has it,
+            which annotates ``labels`` (``region_key`` ``region``, ``instance_key`` ``label``). In pixels in
+            the coordinate system ``global``, and in micrometres in ``um`` where the scale is known.
+
+        Raises
+        ------
+        UsageError
+            spatialdata is not installed.
+        DataError, ImageError
+            The picture is not there, is another one, or cannot be read.
+        """
+        from .spatial import to_spatialdata
+
+        return to_spatialdata(self, image=image, outlines=outlines)

@@ -20,9 +20,8 @@ from ..common.closing import Closing
 from ..errors import CellsegError, DataError, UsageError
 from ..geometry.tiling import Region
 from ..intensity.display import Display
-from ..readers import SlideReader, open_slide
-from ..readers.open import SlideOptions
-from ..results.record import RunRecord
+from ..readers import SlideReader
+from ..results.original import is_gone, open_original
 from ..results.result import Result
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
@@ -216,23 +215,13 @@ class Scene(Closing):
 
     def _open_picture(self, image: str | None) -> tuple[SlideReader | None, str | None]:
         """Open the image that the result is of, with the plane and channels that the run saw."""
-        path = image or self.record.image.path
-        if image is None and "://" not in path and not Path(path).exists():
-            return None, f"{path} is not there any more; say where it is with --image"
         try:
-            reader = open_slide(path, **_reading(self.record))
+            return open_original(self.record, image), None
         except CellsegError as error:
             if image is not None:
                 raise
-            return None, " ".join(str(error).split())
-        if (reader.height, reader.width) != (self.height, self.width):
-            size = f"{reader.height}×{reader.width}"
-            reader.close()
-            reason = f"{path} has {size} pixels, the result {self.height}×{self.width}: it is another image"
-            if image is not None:
-                raise DataError(reason)
-            return None, reason
-        return reader, None
+            advice = " with --image" if is_gone(self.record) else ""
+            return None, " ".join(str(error).split()) + advice
 
     @cached_property
     def _display(self) -> Display:
@@ -312,12 +301,6 @@ def _inside(region: Region, tall: float, wide: float, size: tuple[int, int]) -> 
     y, x = min(int(region.y * tall), size[0] - 1), min(int(region.x * wide), size[1] - 1)
     y1, x1 = min(round(region.y1 * tall), size[0]), min(round(region.x1 * wide), size[1])
     return Region(y, x, max(1, y1 - y), max(1, x1 - x))
-
-
-def _reading(record: RunRecord) -> SlideOptions:
-    """Return which part of the file the run saw."""
-    asked = {name: record.options.get(name) for name in ("series", "page", "z", "t", "channels")}
-    return {**asked, "skip_bad_tiles": True}  # type: ignore[typeddict-item]  # a damaged tile is shown black
 
 
 def _planes(result: Result) -> dict[str, list[Any]]:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from shapely.geometry import Polygon, shape
 
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.view.corrections import Corrections, corrected, outlines, renumbered, to_geojson
+from cellseg.runtime.instances.outlines import outlines, renumbered
+from cellseg.runtime.view.corrections import Corrections, corrected, to_geojson
 from cellseg.runtime.view.scene import Scene
 
 
