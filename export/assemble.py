@@ -87,6 +87,13 @@ class Exported:
     #: The tiles it was compared on, uint8 (n, T, T, C), and the trained network's planes of them.
     images: NDArray[np.uint8] = field(repr=False, compare=False)
     planes: NDArray[np.uint8] = field(repr=False, compare=False)
+    #: The data set that it was trained on; the first, of several.
+    data: Path = Path("datasets/NAME")
+
+    @property
+    def next_step(self) -> tuple[str | Path, ...]:
+        """How the splitter is tuned for it."""
+        return self.data / "train", "--engine", self.path, "-o", self.path.with_suffix(".tuned.onnx")
 
 
 def export(request: Request, say: Say) -> Exported:
@@ -151,7 +158,8 @@ def export(request: Request, say: Say) -> Exported:
         seal(partial)
     size = output.stat().st_size / 1e6
     say(line("written", f"{output} ({size:.2f} MB, {spec.precision}, heads {', '.join(spec.head_names)})"))
-    return Exported(output, load_spec(output), images.images, wanted)
+    data = Path(trained.config.data_sets[0].path)
+    return Exported(output, load_spec(output), images.images, wanted, data)
 
 
 def _check_sizes(request: Request, multiple: int) -> None:

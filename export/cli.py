@@ -172,6 +172,7 @@ def main(
         from .bundle import add_bundles
 
         add_bundles(exported, built, click.echo, triton, bioimageio, authors, license_id)
+    common.say_next("cellseg-tune", *exported.next_step)
 
 
 def _plan_settings(

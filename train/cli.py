@@ -46,6 +46,7 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     state = average(checkpoints, counts)
     checkpoint.save(output, state, "choose another place with -o")
     click.echo(output)
+    common.say_next("cellseg-export", output)
 
 
 @click.command(
@@ -106,7 +107,7 @@ def import_command(
     )
     for note in done.notes:
         click.echo(f"  note     {note}")
-    click.echo(f"next: cellseg-train finetune --set dataset_path={output}")
+    common.say_next("cellseg-train", "finetune", "--set", f"dataset_path={output}")
 
 
 @click.command(
@@ -180,6 +181,7 @@ def main(
         raise
     if rank == 0:
         click.echo(best)
+        common.say_next("cellseg-export", best, "--heads", ",".join(checked.outputs))
 
 
 def _shares(text: str | None, count: int) -> list[float]:

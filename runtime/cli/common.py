@@ -20,6 +20,7 @@ import contextlib
 import errno
 import functools
 import io
+import shlex
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ..common.names import readable
 from ..common.spelling import written_as
 from ..errors import CellsegError, ModelError, UsageError
 
@@ -208,6 +210,14 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, CellsegError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def say_next(*command: str | Path) -> None:
+    """Name the command that comes next, with its paths as a shell takes them.
+
+    It goes to stderr: what is printed on stdout may be read by another program.
+    """
+    click.echo(f"next: {shlex.join(readable(str(word)) for word in command)}", err=True)
 
 
 def model_options(function: _Decorated) -> _Decorated:

@@ -63,7 +63,7 @@ PROGRAM = "cellseg-infer"
     help="Share images out: local, local:N, a Dask scheduler's address, or a YAML file for a batch system.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-@click.option("-v", "--verbose", is_flag=True, help="Show where in the program an image failed.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more: stages, engine, and where an image failed.")
 @common.version_option()
 def main(
     images: tuple[str, ...],
@@ -119,7 +119,7 @@ def main(
         if cluster is None
         else _over(cluster, jobs, chosen_model, running, quiet)
     )
-    finish(_told(outcomes, quiet, verbose, alone=len(jobs) == 1), output, quiet)
+    finish(told(outcomes, quiet, verbose, alone=len(jobs) == 1), output, quiet)
 
 
 def _here(jobs: list[Job], model: str | Path | None, running: Options, quiet: bool) -> Iterator[Outcome]:
@@ -165,11 +165,12 @@ def _over(
             yield outcome
 
 
-def _told(outcomes: Iterable[Outcome], quiet: bool, verbose: bool, *, alone: bool) -> list[Outcome]:
+def told(outcomes: Iterable[Outcome], quiet: bool, verbose: bool, *, alone: bool) -> list[Outcome]:
     """Say of each image what became of it, as soon as it is known; return all."""
-    told = []
+    done: list[Outcome] = []
+    notes: set[str] = set()
     for outcome in outcomes:
-        told.append(outcome)
+        done.append(outcome)
         if outcome.error is not None:
             if alone and isinstance(outcome.error, CellsegError) and not verbose:
                 raise outcome.error
@@ -177,8 +178,8 @@ def _told(outcomes: Iterable[Outcome], quiet: bool, verbose: bool, *, alone: boo
         elif not quiet:
             assert outcome.result is not None
             earlier = f"{outcome.job.image}: done already, in {outcome.job.folder}"
-            click.echo(earlier if outcome.earlier else summary(outcome.result))
-    return told
+            click.echo(earlier if outcome.earlier else summary(outcome.result, verbose, notes))
+    return done
 
 
 def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
@@ -194,6 +195,8 @@ def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
             click.echo(f"all of them: {', '.join(map(str, reversed(written)))}")
     if failed := [outcome.error for outcome in outcomes if outcome.error is not None]:
         raise_for(failed, len(outcomes))
+    if not quiet:
+        common.say_next("cellseg-view", output if len(outcomes) > 1 else outcomes[0].job.folder)
 
 
 def report_error(outcome: Outcome, verbose: bool) -> None:
@@ -222,19 +225,44 @@ def _rebuilding(done: float, phase: str) -> None:
     click.echo(f"\rbuilding the plan again: {done:4.0%}", nl=done >= 1, err=True)
 
 
-def summary(result: Result) -> str:
-    """Return what is printed of a finished image: cells, folder, where the time went, notes."""
+def summary(result: Result, verbose: bool, said: set[str]) -> str:
+    """Return what is printed of a finished image: one line, and what the user should know.
+
+    Parameters
+    ----------
+    result
+        The image's.
+    verbose
+        Whether to add files, seconds of each stage and the engine.
+    said
+        Notes that were printed for other images: they are counted, not said again. Those of this one are
+        added.
+    """
     record, seconds = result.record, result.record.seconds
-    megapixels = result.height * result.width / 1e6
-    files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
-    stages = "  ".join(f"{name} {stage.busy:.1f}" for name, stage in record.stages.items())
+    new = [note for note in result.notes if note not in said]
+    again = len(result.notes) - len(new)
+    said.update(new)
+    as_above = f" ({again} note{'s' * (again > 1)} as above)" if again else ""
     lines = [
-        f"{record.image.path}: {result.count:,} cells in {result.folder}",
-        f"  files    {files}",
-        f"  seconds  {seconds.total:.1f} in all: open {seconds.open:.1f}, run {seconds.run:.1f}, "
-        f"finish {seconds.finish:.1f}; {megapixels:.1f} Mpx at {record.mpx_s:.2f} Mpx/s",
-        f"  busy     {stages}  (side by side; {record.bottleneck} sets the pace)",
-        f"  engine   {record.engine.description}, model {record.model.name}",
-        *(f"  note     {note}" for note in result.notes),
+        f"{record.image.path}: {result.count:,} cells{_density(result)} in {result.folder}, "
+        f"{seconds.total:.1f} s{as_above}"
     ]
+    if verbose:
+        files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
+        stages = "  ".join(f"{name} {stage.busy:.1f}" for name, stage in record.stages.items())
+        lines += [
+            f"  files    {files}",
+            f"  seconds  open {seconds.open:.1f}, run {seconds.run:.1f}, finish {seconds.finish:.1f}; "
+            f"{result.height * result.width / 1e6:.1f} Mpx at {record.mpx_s:.2f} Mpx/s",
+            f"  busy     {stages}  (side by side; {record.bottleneck} sets the pace)",
+            f"  engine   {record.engine.description}, model {record.model.name}",
+        ]
+    lines += [f"  {'doubt' if note in record.doubts else 'note ':9}{note}" for note in new]
     return "\n".join(lines)
+
+
+def _density(result: Result) -> str:
+    """Return cells per mm² of what was looked at, where the scale is known."""
+    scale, part = result.record.image.pixel_size_um, result.record.focus.looked_at_part
+    area = result.height * result.width * part * ((scale or 0) / 1000) ** 2
+    return f", {result.count / area:,.0f} per mm²," if area else ""

@@ -137,6 +137,10 @@ def main(
         click.echo("nothing was written; name a file with -o", err=True)
     else:
         click.echo(f"written: {output}")
+        if output.suffix == ".onnx":
+            common.say_next("cellseg-infer", "IMAGE", "--engine", output, "-o", "results")
+        else:
+            common.say_next("cellseg-export", "CHECKPOINT", "--split", output)
 
 
 def _write(

@@ -46,7 +46,13 @@ def main(results: tuple[Path, ...], image: str | None, port: int, no_browser: bo
         if (error.name or "").partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise UsageError("the viewer is not installed; pip install 'cellseg[view]'") from None
-    serve(folders, image, port, announce=lambda address: _announce(address, not no_browser))
+    try:
+        serve(folders, image, port, announce=lambda address: _announce(address, not no_browser))
+    except common.Terminated:
+        raise
+    except KeyboardInterrupt:  # how it ends
+        click.echo(err=True)
+    common.say_next("cellseg-train", "import", "IMAGE", "CORRECTIONS.geojson", "-o", "datasets/NAME")
 
 
 def expand(results: tuple[Path, ...]) -> list[Path]:

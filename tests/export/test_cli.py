@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_the_newest_checkpoint_is_taken_and_named(
     assert code == 0, output
     assert "work_dirs/newer/best.pt (the newest best.pt under work_dirs)" in output
     assert "kept mask; stripped boundary" in output
+    assert re.search(r"^next: cellseg-tune \S+/train --engine (\S+)\.onnx -o \1\.tuned\.onnx$", output, re.M)
     spec = load_spec(tmp_path / "work_dirs/newer/newer.onnx")
     assert (spec.name, spec.tile, spec.head_names, spec.split) == ("mine", 96, ("mask",), split)
     assert spec.halo == spec.parity["halo_near"]

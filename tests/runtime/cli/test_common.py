@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shlex
 import signal
 import time
+from pathlib import Path
 
 import click
 import pytest
@@ -147,3 +149,10 @@ def test_terminated() -> None:
     assert (result.stdout, result.stderr) == ("cleaned up\n", "cellseg-test: error: terminated\n")
     assert result.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_next_command_can_be_pasted_into_a_shell(capsys) -> None:
+    common.say_next("cellseg-view", Path("a b") / "it's", os.fsdecode(b"\xb5m"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert shlex.split(err) == ["next:", "cellseg-view", "a b/it's", "µm"]

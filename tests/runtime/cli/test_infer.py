@@ -70,9 +70,11 @@ def test_a_slide_becomes_a_folder(slide: Path, bright_model: Path, tmp_path: Pat
     result = run(slide, "--engine", bright_model, "-o", out, "--csv", "--mpp", 0.5, "--device", "cpu")
     assert result.exit_code == 0, result.output
     folder = out / "slide one"
-    assert f"{slide}: 12 cells in {folder}" in result.stdout
-    for word in ("cells.parquet", "read", "infer", "split", "sets the pace"):
-        assert word in result.stdout
+    assert re.fullmatch(
+        rf"{re.escape(str(slide))}: 12 cells, 1,200 per mm², in {re.escape(str(folder))}, [\d.]+ s\n",
+        result.stdout,
+    )
+    assert result.stderr == f"next: cellseg-view '{folder}'\n"
     assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "cells.csv"])
     labels = zarr.open_array(folder / "labels.ome.zarr" / "0", mode="r")[:]
     table = pyarrow.parquet.read_table(folder / "cells.parquet")
@@ -108,7 +110,7 @@ def test_a_part_of_a_slide(slide: Path, bright_model: Path, tmp_path: Path) -> N
     assert record["focus"]["looked_at_part"] == pytest.approx(0.2)
     assert record["focus"]["skipped_part"] == pytest.approx(record["focus"]["tiles_skipped"] / 169)
     assert record["focus"]["tiles_skipped"] > 100
-    assert "cells per mm² looked at" in (folder / "report.html").read_text()
+    assert "cells per mm² of the regions" in (folder / "report.html").read_text()
     planes = zarr.open_array(folder / "planes.ome.zarr" / "0", mode="r")[:]
     inside = np.zeros((200, 200), bool)
     inside[:, 50:90] = True
@@ -122,6 +124,31 @@ def test_a_part_of_a_slide(slide: Path, bright_model: Path, tmp_path: Path) -> N
     assert (again == Results.open(folder).labels).all()
     outlined = cv2.imread(str(folder / "overview.png"))
     assert outlined[400, 198:203].min(axis=1).max() > 200  # the area's left edge, enlarged four times
+
+
+def test_verbose_says_where_the_time_went(slide: Path, bright_model: Path, tmp_path: Path) -> None:
+    result = run(slide, "--engine", bright_model, "-o", tmp_path / "out", "--mpp", 0.5, "-v")
+    for word in ("cells.parquet", "read", "infer", "split", "sets the pace", "engine ", "model bright"):
+        assert word in result.stdout
+
+
+def test_what_was_said_of_one_image_is_counted_for_the_next(
+    slide: Path, bright_model: Path, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "two.tif", np.zeros((200, 200), np.uint8))
+    out = tmp_path / "out"
+    result = run(slide, tmp_path / "two.tif", "--engine", bright_model, "-o", out)
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{slide}: 12 cells in ")
+    assert lines[1].startswith("  note     the image does not say how large a pixel is")
+    assert lines[2].startswith(f"{tmp_path / 'two.tif'}: 0 cells in ")
+    assert lines[2].endswith("(1 note as above)")
+    assert lines[3].startswith("  doubt    no cell was found")
+    assert lines[4].startswith("all of them: ")
+    assert len(lines) == 5
+    assert result.stderr == f"next: cellseg-view {out}\n"
+    again = run(slide, "--engine", bright_model, "-o", out, "--resume", "-q")
+    assert again.output == ""
 
 
 def test_missing_scale_is_said_once(slide: Path, bright_model: Path, tmp_path: Path) -> None:
@@ -228,8 +255,9 @@ def test_names_of_bytes_and_consoles_of_few_letters(
     environment = os.environ | {"PYTHONIOENCODING": encoding}
     done = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == b""
-    assert done.stdout.count(b"12 cells in") == 4
+    assert done.stderr.startswith(b"next: cellseg-view ")
+    assert done.stderr.count(b"\n") == 1
+    assert done.stdout.count(b": 12 cells, 1,200 per mm") == 4
     folders = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
     assert {path.name for path in folders} == set(names.values())
     for path in folders:

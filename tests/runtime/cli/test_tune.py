@@ -54,6 +54,7 @@ def test_writes_the_model_with_better_settings(data: Path, bright_model: Path, t
     assert after.diameter == CellDiameter(median=18.1, low=9.0, high=36.1)
     assert "cells: 18.1 pixels across; 9 to 36.1 are served" in result.stdout
     assert "bright, before" in result.stdout
+    assert f"next: cellseg-infer IMAGE --engine {output} -o results\n" in result.stderr
     (row,) = (line.split() for line in result.stdout.splitlines() if "IoU 0.75" in line)
     assert float(row[-1]) > float(row[-2])
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -71,6 +72,7 @@ def test_writes_settings_alone_or_nothing(data: Path, bright_model: Path, tmp_pa
     options = ("--engine", bright_model, "--trials", 20, "--jobs", 1, "--fix", "mask_threshold")
     result = run(data, *options, "-o", target)
     assert result.exit_code == 0, result.output
+    assert f"next: cellseg-export CHECKPOINT --split {target}\n" in result.stderr
     found = SplitSettings.model_validate(json.loads(target.read_text()))
     assert found.mask_threshold == load_spec(bright_model).split.mask_threshold
     target.unlink()
