@@ -10,7 +10,8 @@ written as a tiled TIFF without a pyramid, the slowest kind. Then a server of it
 * ``cells_tile``, ``restyled_tile``, ``picture_tile``: milliseconds of a tile at random places of random
   zooms, one request at a time: of the cells, of the same cells in other colours (as a slider asks for), of
   the picture;
-* ``first_picture_s``: the first tile of the picture, for which its contrast is measured.
+* ``first_picture_s``, ``whole_picture_s``: the first tile of the picture at full resolution, for which its
+  contrast is measured, and the first of all of it: without a pyramid the whole file is read for that.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ def measure(out: Path) -> dict[str, Any]:
             measured["restyled_tile"] = figures(
                 [ask(f"{address}/cells/{place}.png?min_score=0.5") for place in wanted]
             )
-            measured["first_picture_s"] = ask(f"{address}/picture/{wanted[0]}.jpg") / 1000
+            last = zooms(size, size)
+            measured["first_picture_s"] = ask(f"{address}/picture/{last}/9_9.jpg") / 1000
+            measured["whole_picture_s"] = ask(f"{address}/picture/{last - 6}/0_0.jpg") / 1000
             measured["picture_tile"] = figures([ask(f"{address}/picture/{place}.jpg") for place in wanted])
         finally:
             server.terminate()

@@ -24,8 +24,9 @@ from ..readers import SlideReader
 from ..results.original import is_gone, open_original
 from ..results.result import Result
 
-#: The longer edge of the reduced picture that serves where a file has no small level, in pixels.
-OVERVIEW_EDGE = 4096
+#: The longer edge of the reduced picture that serves where a file has no small level, in pixels, and how
+#: much it may be enlarged before the file is read again: blur that nobody sees, for a tenth of the time.
+OVERVIEW_EDGE, ENLARGED = 4096, 1.3
 #: Pixels that are read of the file for one tile at most; the reduced picture serves beyond.
 MOST_PIXELS = 1 << 26
 #: Tiles of labels that are kept: a slider changes colours, and the labels stay.
@@ -257,7 +258,7 @@ class Scene(Closing):
         )
         level = reader.levels[number]
         if region.height * region.width / level.downsample**2 > MOST_PIXELS or (
-            step * OVERVIEW_EDGE >= max(self.height, self.width) and level.downsample * 2 <= step
+            step * OVERVIEW_EDGE * ENLARGED >= max(self.height, self.width) and level.downsample * 2 <= step
         ):
             with self._overview_lock:
                 whole = self._overview
