@@ -29,6 +29,31 @@ def readable(name: str) -> str:
         return name.encode("utf-8", "replace").decode()
 
 
+def original(path: str) -> Path | None:
+    """Return the file whose name reads like this one, ``None`` where there is none.
+
+    Parameters
+    ----------
+    path
+        As :func:`readable` returned it, so that names which are no UTF-8 differ from those on the disk.
+    """
+    if os.path.lexists(path):
+        return Path(path)
+    at = Path(Path(path).anchor)
+    for part in Path(path).relative_to(at).parts:
+        there = at / part
+        if not os.path.lexists(there):
+            try:
+                alike = [each for each in at.iterdir() if readable(each.name) == part]
+            except OSError:
+                alike = []
+            if len(alike) != 1:  # of two nobody knows which was meant
+                return None
+            there = alike[0]
+        at = there
+    return at
+
+
 def result_name(path: Path | str) -> str:
     """Return the name of the folder for an image's results: its file name without the suffix.
 

@@ -5,21 +5,30 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.names import original
 from ..errors import DataError
 from ..geometry.tiling import Region
 from ..readers import SlideReader, open_slide
 from .record import RunRecord
 
 
+def place_of(record: RunRecord) -> str | None:
+    """Return where the image of a run is, from wherever one asks; ``None`` where it is not there any more."""
+    given, whole = record.image.path, record.image.source.path
+    if "://" in given:
+        return given
+    found = original(given) or original(whole)
+    return None if found is None else str(found)
+
+
 def is_gone(record: RunRecord) -> bool:
     """Return whether the image is no longer where the run found it."""
-    return "://" not in record.image.path and not Path(record.image.path).exists()
+    return place_of(record) is None
 
 
 def open_original(record: RunRecord, image: str | os.PathLike[str] | None = None) -> SlideReader:
@@ -39,9 +48,9 @@ def open_original(record: RunRecord, image: str | os.PathLike[str] | None = None
     ImageError
         It cannot be read.
     """
-    path = os.fspath(image or record.image.path)
-    if image is None and is_gone(record):
-        raise DataError(f"{path} is not there any more; say where it is")
+    path = place_of(record) if image is None else os.fspath(image)
+    if path is None:
+        raise DataError(f"{record.image.path} is not there any more; say where it is")
     asked = {name: record.options.get(name) for name in ("series", "page", "z", "t", "channels")}
     # A damaged tile is shown black.
     reader = open_slide(path, **asked, skip_bad_tiles=True)

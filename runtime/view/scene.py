@@ -17,6 +17,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from ..common.closing import Closing
+from ..common.names import readable
 from ..errors import CellsegError, DataError, UsageError
 from ..geometry.tiling import Region
 from ..intensity.display import Display
@@ -89,7 +90,7 @@ class Scene(Closing):
     @property
     def name(self) -> str:
         """What the image is called."""
-        return Path(self.record.image.path).name or self.folder.name
+        return Path(self.record.image.path).name or readable(self.folder.name)
 
     @property
     def pixel_size(self) -> float | None:

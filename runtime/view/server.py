@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from ..common.names import readable
 from ..errors import CellsegError, UsageError
 from .corrections import Corrections, to_geojson
 from .scene import Scene
@@ -224,7 +225,9 @@ def _json(value: Any) -> Response:
 
 
 def _plain(value: Any) -> Any:
-    """Return the value with nothing that JSON does not have: numbers that are none become null."""
+    """Return the value with nothing that JSON does not have: numbers that are none, names of odd bytes."""
+    if isinstance(value, str):
+        return readable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -236,7 +239,7 @@ def _plain(value: Any) -> Any:
 
 def _refuse(_: Request, error: Exception) -> Response:
     status = 400 if isinstance(error, UsageError) else 500
-    return JSONResponse({"error": " ".join(str(error).split())}, status, headers=HEADERS)
+    return JSONResponse({"error": readable(" ".join(str(error).split()))}, status, headers=HEADERS)
 
 
 def _http(_: Request, error: Exception) -> Response:

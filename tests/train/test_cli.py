@@ -44,7 +44,9 @@ def test_it_trains_into_a_folder_of_the_configurations_name(run: Callable, confi
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "work_dirs/tiny/best.pt\n"
     assert "step 2" in result.stderr
-    assert result.stderr.endswith("next: cellseg-export work_dirs/tiny/best.pt --heads mask,boundary\n")
+    assert result.stderr.endswith(
+        "next: cellseg-export work_dirs/tiny/best.pt --heads mask,boundary,density\n"
+    )
     assert Path("work_dirs/tiny/last.pt").is_file()
     assert "holds a run already" in line(run(config_file), 2)
     assert run(config_file, "--resume", "--set", "iters=3").exit_code == 0

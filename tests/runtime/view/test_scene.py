@@ -1,13 +1,20 @@
+import json
+import os
 import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
 
+from cellseg.runtime import segment
 from cellseg.runtime.errors import CellsegError, DataError, OutputError
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.results.result import Result
+from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.view.scene import Scene
+from cellseg.runtime.view.server import _json, describe
 
 from .conftest import DISCS
 
@@ -85,6 +92,44 @@ def test_the_image_has_moved(finished, tmp_path):
             assert scene.missing is None
     finally:
         aside.rename(image)
+
+
+def test_names_that_are_no_utf8_and_other_working_directories(tmp_path, monkeypatch):
+    image = Path(os.fsdecode(b"10\xb5m.tif"))
+    picture = np.full((300, 300), 10, np.uint8)
+    cv2.circle(picture, (100, 90), 12, 230, -1)
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite(image, picture)
+    out = tmp_path / os.fsdecode(b"r\xe9s")
+    with LocalEngine(local_spec(1), 1) as engine:
+        segment(image, engine, output=out)
+    (tmp_path / "elsewhere").mkdir()
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        monkeypatch.chdir(place)
+        with Scene(out) as scene:
+            assert (scene.missing, scene.name, scene.count) == (None, "10µm.tif", 1)
+            assert scene.row(1)["area"] > 300
+            assert scene.labels_at(90, 100, 1, 1)[0, 0] == 1
+            assert scene.picture_at(Region(0, 0, 300, 300), 1)[90, 100, 0] > 200
+            said = json.loads(_json([describe(scene)]).body)[0]
+            assert (said["folder"], said["missing"]) == ("rés", None)
+    image = tmp_path / image
+    image.unlink()
+    with Scene(out) as scene:
+        assert json.loads(_json(describe(scene)).body)["missing"].startswith("10µm.tif is not there any more")
+
+
+def test_middle_zooms_come_from_the_reduced_picture(finished, monkeypatch):
+    monkeypatch.setattr("cellseg.runtime.view.scene.OVERVIEW_EDGE", 240)
+    with Scene(finished) as scene:
+        near = scene.picture_at(Region(0, 0, 512, 512), 2)
+        assert "_overview" not in vars(scene)
+        # 1,200 pixels at a fourth are 300: the reduced picture of 240 is enlarged by 1.25.
+        part = scene.picture_at(Region(0, 0, 512, 512), 4)
+        assert "_overview" in vars(scene)
+    assert part.shape == (128, 128, 3)
+    wanted = cv2.resize(near, (128, 128), interpolation=cv2.INTER_AREA)
+    assert np.abs(part.astype(int) - wanted).mean() < 4
 
 
 def test_another_image(finished, tmp_path):
