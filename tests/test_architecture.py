@@ -31,6 +31,7 @@ OPTIONAL = {
 #: Modules that are nothing without an extra; others import them when they are asked for.
 LEAVES = {
     "cellseg.runtime.cluster.run", "cellseg.runtime.cluster.worker",
+    "cellseg.runtime.cluster.slides", "cellseg.runtime.cluster.slide_tasks",
     "cellseg.runtime.view.serve", "cellseg.runtime.view.server", "cellseg.runtime.plugin.widget",
 }
 #: What costs more than a blink to import; ``--help`` must do without.

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..batch.jobs import Outcome
+from ..common.names import readable
 
 
 class Crowd:
@@ -33,24 +34,35 @@ class Crowd:
         )
         self._lock = threading.Lock()
         self._at: dict[str, dict[str, Any]] = {}
+        #: Of an image in parts, what those that are done are of it.
+        self._landed: dict[int, float] = {}
         self._done = self._cells = 0
         self._started = time.monotonic()
 
     def tell(self, event: dict[str, Any]) -> None:
         """Note what a worker says of the image that it is at."""
         with self._lock:
-            self._at[str(event["worker"])] = event
+            if "landed" in event:
+                self._at.pop(str(event["worker"]), None)
+                self._landed[event["job"]] = event["landed"]
+            else:
+                self._at[str(event["worker"])] = event
 
     def ended(self, outcome: Outcome) -> None:
         """Note that an image is done, or failed."""
         with self._lock:
             self._at.pop(outcome.worker, None)
+            self._landed = {job: part for job, part in self._landed.items() if not self._is(job, outcome)}
             self._done += 1
             self._cells += outcome.result.count if outcome.result else 0
+
+    def _is(self, job: int, outcome: Outcome) -> bool:
+        return self._images[job] == readable(Path(outcome.job.image).name)
 
     def _lines(self) -> Text:
         with self._lock:
             part = sum(event["done"] / max(event["total"], 1) for event in self._at.values())
+            part += sum(self._landed.values())
             ready = self._done + part
             passed = time.monotonic() - self._started
             left = f", {_minutes(passed * (len(self._images) - ready) / ready)} left" if ready > 0.05 else ""

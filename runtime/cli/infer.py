@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..backends import Options
     from ..batch.jobs import Job, Outcome
+    from ..cluster.span import Span
     from ..results.result import Result
 
 PROGRAM = "cellseg-infer"
@@ -62,6 +63,13 @@ PROGRAM = "cellseg-infer"
     metavar="WHERE",
     help="Share images out: local, local:N, a Dask scheduler's address, or a YAML file for a batch system.",
 )
+@common.grouped("Advanced")(
+    "--span",
+    metavar="MPX",
+    default="auto",
+    show_default=True,
+    help="With --cluster: megapixels of the parts of one image that workers share, or none.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more: stages, engine, and where an image failed.")
 @common.version_option()
@@ -75,6 +83,7 @@ def main(
     devices: bool,
     measure: bool,
     cluster: str | None,
+    span: str,
     quiet: bool,
     verbose: bool,
     **choices: Any,
@@ -94,6 +103,11 @@ def main(
 
         print_devices(common.chosen_model(engine, model), measure)
         return
+    from ..cluster.span import parse_span
+
+    shared = parse_span(span)
+    if cluster is None and shared != "auto":
+        raise UsageError(f"--span {span} goes with --cluster: one process needs no parts")
     if not images:
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     chosen_model = common.chosen_model(engine, model)
@@ -117,7 +131,7 @@ def main(
     outcomes = (
         _here(jobs, chosen_model, running, quiet)
         if cluster is None
-        else _over(cluster, jobs, chosen_model, running, quiet)
+        else _over(cluster, jobs, chosen_model, running, quiet, shared)
     )
     finish(told(outcomes, quiet, verbose, alone=len(jobs) == 1), output, quiet)
 
@@ -143,7 +157,7 @@ def _here(jobs: list[Job], model: str | Path | None, running: Options, quiet: bo
 
 
 def _over(
-    cluster: str, jobs: list[Job], model: str | Path | None, running: Options, quiet: bool
+    cluster: str, jobs: list[Job], model: str | Path | None, running: Options, quiet: bool, span: Span
 ) -> Iterator[Outcome]:
     """Segment images on a cluster, with a line for each worker where someone is looking."""
     from ..cluster.connect import connect
@@ -160,7 +174,8 @@ def _over(
             what = "1 image" if len(jobs) == 1 else f"{len(jobs)} images"
             click.echo(f"{what} on {connected.description}{page}", err=True)
         file = None if model is None else str(model)
-        for outcome in run_jobs(jobs, connected, file, running=running, tell=crowd.tell if shown else None):
+        tell = crowd.tell if shown else None
+        for outcome in run_jobs(jobs, connected, file, running=running, tell=tell, span=span):
             crowd.ended(outcome)
             yield outcome
 

@@ -17,6 +17,7 @@ from ..batch.jobs import Job, Outcome, run_job
 from ..errors import UsageError
 from ..options import SegmentOptions
 from ..pipeline import Model
+from .span import Span, check_span
 
 if TYPE_CHECKING:
     from .connect import Cluster
@@ -28,6 +29,7 @@ def segment_many(
     *,
     output: str | os.PathLike[str],
     cluster: Cluster | None = None,
+    span: Span = "auto",
     options: SegmentOptions | None = None,
     **keywords: Any,
 ) -> Iterator[Outcome]:
@@ -44,6 +46,10 @@ def segment_many(
     cluster
         ``None``: one after the other, here. Text as of ``cellseg-infer --cluster``: ``local``, ``local:4``,
         ``tcp://head:8786``, ``slurm.yml``. Or a ``dask.distributed.Client`` of your own, which stays open.
+    span
+        On a cluster, megapixels of the parts of an image that its workers compute, each on its own: the
+        results are the same to the byte. ``auto``: as suits images and workers, only where an image is large
+        and there are fewer than workers. ``none``: an image is never shared.
     options, **keywords
         As for :func:`~cellseg.runtime.segment`.
 
@@ -58,6 +64,7 @@ def segment_many(
         The call or the cluster is wrong; nothing was started.
     """
     chosen = (options or SegmentOptions()).but(**keywords)
+    check_span(span)
     inputs = expand([os.fspath(image) for image in images])
     jobs = [
         Job(item.image, Path(output) / name, chosen.but(**item.options))
@@ -83,5 +90,6 @@ def segment_many(
         raise UsageError(
             "a cluster's workers open the model themselves: give a file or a name, not an open backend"
         )
+    file = None if model is None else os.fspath(model)
     with connect(cluster) as connected:
-        yield from run_jobs(jobs, connected, None if model is None else os.fspath(model), running=running)
+        yield from run_jobs(jobs, connected, file, running=running, span=span)

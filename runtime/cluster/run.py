@@ -15,6 +15,8 @@ from ..batch.jobs import Job, Outcome
 from ..common.spelling import language, option
 from ..errors import BackendError, CellsegError, OutputError, UsageError
 from .connect import DEATHS, TASKS, Connected, version
+from .slides import large_jobs, run_slides, side_by_side
+from .span import Span
 from .worker import NAME, EnginePlugin, Opening, look, release, work
 
 #: Told what a worker says of the image that it is at: ``job``, ``worker``, ``done``, ``total``, ``cells``.
@@ -30,11 +32,13 @@ def run_jobs(
     *,
     running: Options | None = None,
     tell: Tell | None = None,
+    span: Span = "auto",
 ) -> Iterator[Outcome]:
     """Segment images on a cluster.
 
-    An image is one task. A worker that dies, or is not heard of any more, has its image done by another
-    one; an image on which :data:`~.connect.DEATHS` workers died is given up.
+    An image is one task, or several where it is large and there are fewer images than workers: see
+    :mod:`cellseg.runtime.spans`. A worker that dies, or is not heard of any more, has its task done by
+    another one; an image on which :data:`~.connect.DEATHS` workers died is given up.
 
     Parameters
     ----------
@@ -48,6 +52,9 @@ def run_jobs(
         How the engine runs.
     tell
         Called about once a second for each worker, from another thread.
+    span
+        Megapixels of the parts that workers compute of one image; ``auto``: as suits images and workers,
+        ``none``: an image is never shared.
 
     Yields
     ------
@@ -80,13 +87,15 @@ def run_jobs(
     client.register_plugin(EnginePlugin(opening))
     if tell is not None:
         client.subscribe_topic(NAME, lambda event: tell(event[1]))
+    large = large_jobs(dict(enumerate(jobs)), cluster, span)
     futures = {
         client.submit(work, job, number, key=f"{TASKS}-{uuid.uuid4().hex}-{number}", pure=False): job
         for number, job in enumerate(jobs)
+        if number not in large
     }
     try:
-        for future in as_completed(list(futures)):
-            yield _outcome(future, futures[future])
+        whole = (_outcome(future, futures[future]) for future in as_completed(list(futures)))
+        yield from side_by_side(whole, run_slides(large, cluster, span, tell))
     finally:
         with contextlib.suppress(Exception):
             client.cancel(list(futures), force=True)

@@ -101,13 +101,13 @@ def work(job: Job, number: int) -> Outcome:
     """Segment one image on the worker that calls this."""
     worker = get_worker()
     plugin: EnginePlugin = worker.plugins[NAME]
-    told = _Teller(worker, number)
+    told = Teller(worker, number)
     with written_as(plugin.language):
         return replace(run_job(job, plugin.backend(), told), worker=str(worker.name))
 
 
-class _Teller:
-    """Tells the client from time to time how far an image is."""
+class Teller:
+    """Tells the client from time to time how far an image is: the job of this number."""
 
     def __init__(self, worker: Any, number: int) -> None:
         self._log: Callable[[str, Any], None] = worker.log_event
@@ -115,6 +115,7 @@ class _Teller:
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
+        """Tell, if it is time."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + PACE

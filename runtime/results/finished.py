@@ -58,3 +58,8 @@ def finished(
         raise OutputError(f"{path}: its results are not whole: {harm}; replace them {otherwise}")
     recover(path, discard=True)
     return found
+
+
+def has_results(folder: Path) -> bool:
+    """Whether a folder is there that has to be compared with what is wanted, or refused."""
+    return folder.is_symlink() or (folder.is_dir() and any(folder.iterdir())) or folder.is_file()

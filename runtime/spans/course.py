@@ -40,7 +40,8 @@ from .plan import Plan
 class Task:
     """What a worker can do now."""
 
-    plan: Plan
+    #: ``None`` on its way to a worker that has it.
+    plan: Plan | None
     kind: Literal["span", "seam", "number", "labels", "finish"]
     #: Which of its kind.
     number: int = 0
@@ -61,6 +62,7 @@ def do(task: Task, backend: Backend, progress: Callable[[Progress], None] | None
         Told how far a span is.
     """
     plan = task.plan
+    assert plan is not None
     if task.kind == "span":
         return compute_span(plan, task.number, backend, progress)
     if task.kind == "seam":
@@ -107,6 +109,11 @@ class SlideCourse:
         self._started = time.perf_counter()
         #: What became of the slide, once the last task has landed and the folder has its name.
         self.result: Result | None = None
+
+    @property
+    def n_workers(self) -> int:
+        """How many have had a part in it."""
+        return len(self._workers)
 
     def begin(self) -> list[Task]:
         """Return the first tasks."""

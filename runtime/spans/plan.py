@@ -154,7 +154,8 @@ def make_plan(
         with backend.prepared(setup.grid.tile, setup.batch):
             identity = planes_identity(setup, source)
         identity |= {"blend": setup.blend, "split": setup.split.model_dump(mode="json")}
-        bands, rows = cut_bands(setup.grid, setup.blend, span_pixels(setup.grid, workers, wanted))
+        pixels = setup.grid.height * setup.grid.width
+        bands, rows = cut_bands(setup.grid, setup.blend, span_target(pixels, workers, wanted))
         label_rows, label_levels = cut_labels(slide.height, slide.width, workers)
         reader, scaling = setup.reader, setup.scaling
         nothing = cast("Any", None)
@@ -184,11 +185,11 @@ def make_plan(
         )
 
 
-def span_pixels(grid: TileGrid, workers: int, wanted: float | None) -> float:
-    """Return how many pixels a span shall have."""
+def span_target(pixels: int, workers: int, wanted: float | None) -> float:
+    """Return how many pixels a span of an image shall have; ``wanted`` are megapixels."""
     if wanted is not None:
         return wanted * 1e6
-    even = grid.height * grid.width / (SPANS_A_WORKER * max(workers, 1))
+    even = pixels / (SPANS_A_WORKER * max(workers, 1))
     return min(max(even, LEAST_PIXELS), MOST_PIXELS)
 
 
