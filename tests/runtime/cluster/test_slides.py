@@ -133,7 +133,7 @@ def test_a_slide_that_fails_is_named_and_leaves_nothing(slide, bright_model, tmp
 @slow
 def test_a_slide_that_kills_workers_is_given_up_by_name(slide, bright_model, tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.runtime.cluster.slides.do_task", _deadly)
-    (outcome,) = segment_many([slide], bright_model, output=tmp_path, cluster="local:1", span=0.8)
+    (outcome,) = segment_many([slide], bright_model, output=tmp_path, cluster="local:1", span=0.3)
     assert "slide.tif: 3 workers died on it" in str(outcome.error)
     assert not list(tmp_path.iterdir())
 
