@@ -133,7 +133,7 @@ def _start_local(distributed: Any, count: int) -> Any:
         threads_per_worker=1,  # one image at a time; its stages have threads of their own
         processes=True,
         host="127.0.0.1",
-        dashboard_address="127.0.0.1:0" if _has_dashboard() else None,
+        dashboard_address="127.0.0.1:0",  # any free port: others have clusters here too
         memory_limit=None,  # our memory is bounded; Dask would kill by a guess
         silence_logs=logging.CRITICAL,
     )
