@@ -147,7 +147,9 @@ class _Slides:
                 continue
             if slide.course is not None and slide.course.result is not None:
                 slide.close(None)
-                yield Outcome(slide.job, slide.course.result, worker=f"{slide.course.n_workers} workers")
+                count = slide.course.n_workers
+                worker = f"{count} workers" if count > 1 else "1 worker"
+                yield Outcome(slide.job, slide.course.result, worker=worker)
 
     def close(self) -> None:
         """Take back what has not ended."""

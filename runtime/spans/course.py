@@ -174,7 +174,7 @@ class SlideCourse:
     def _last(self) -> list[Task]:
         if self._rows_written < len(self.plan.label_rows) - 1:
             return []
-        workers = f" by {len(self._workers)} workers" if self._workers != {""} else ""
+        workers = f" by {self.n_workers} workers" if self.n_workers > 1 else ""
         note = f"the image was computed in {self.plan.spans} spans{workers}"
         course = Course(time.perf_counter() - self._started, self._labels, note)
         return [Task(self.plan, "finish", given=(self._parts(), course))]
