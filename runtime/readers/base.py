@@ -26,6 +26,8 @@ from .scale import Scale
 Pixels = npt.NDArray[Any]
 #: Rows are read in strips of about this many bytes when a whole level is walked.
 STRIP_BYTES = 48 << 20
+#: Pixels of an edge; the largest slides have some 300,000.
+LONGEST_EDGE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class SlideReader(Closing):
             raise ImageError(
                 f"{path}: the picture has no pixels ({self.height}×{self.width}×{self.channels}); "
                 "give one with at least one row, column and channel"
+            )
+        if max(self.height, self.width) > LONGEST_EDGE:
+            raise ImageError(
+                f"{path}: the picture claims {self.height:,}×{self.width:,} pixels; edges of up to "
+                f"{LONGEST_EDGE:,} are read"
             )
 
     @property

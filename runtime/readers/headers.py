@@ -24,6 +24,8 @@ PICTURE_BYTES = 3 << 30
 HARMLESS_BYTES = 64 << 20
 #: No codec packs real pixels more tightly than this many decoded bytes a stored byte.
 MAX_RATIO = 20_000
+#: No program writes a JPEG of more scans (some ten are usual), and each is a pass over all pixels.
+MOST_PASSES = 100
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -43,7 +45,14 @@ _MAGIC = (
     (b"\x1f\x8b", "gzip archive"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"Lerc2 ", "LERC"),
+    (b"CntZImage ", "LERC"),
 )
+#: Width to height of a JPEG XL picture, by the number that stands for it.
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class Claim:
     complete: bool = True
     #: Bytes of a decoded pixel, at most.
     pixel_bytes: int = 3
+    #: How often a decoder goes over all of it.
+    passes: int = 1
 
 
 def kind(head: bytes) -> str:
@@ -67,7 +78,7 @@ def kind(head: bytes) -> str:
 
 
 def claim(data: bytes) -> Claim | None:
-    """Read the size of a PNG, JPEG, WebP, BMP or JPEG 2000 picture.
+    """Read the size of a PNG, JPEG, WebP, BMP, JPEG 2000, JPEG XL, JPEG XR or LERC picture.
 
     Returns
     -------
@@ -90,6 +101,12 @@ def claim(data: bytes) -> Claim | None:
                 return _webp(data)
             case "JPEG 2000":
                 return _jpeg2000(data)
+            case "JPEG XL":
+                return _jpegxl(data)
+            case "JPEG XR":
+                return _jpegxr(data)
+            case "LERC":
+                return _lerc(data)
     except (struct.error, IndexError):
         return None
     return None
@@ -167,6 +184,10 @@ def check_picture(path: Path, name: str, data: bytes) -> Claim:
         "save it as a tiled TIFF, which is read piece by piece",
         budget=PICTURE_BYTES,
     )
+    if found.passes > MOST_PASSES:
+        raise ImageError(
+            f"{path}: a {name} of {found.passes:,} scans, as no program writes; save the picture again"
+        )
     if not found.complete:
         raise ImageError(f"{path}: the {name} is cut short; copy or save the file again")
     return found
@@ -201,8 +222,11 @@ def _jpeg(data: bytes) -> Claim | None:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             size = struct.unpack_from(">HH", data, at + 5)
         if marker == 0xDA:
-            # Restart markers and stuffed zeros cannot be mistaken for the end of image.
-            return None if size is None else Claim(size[0], size[1], data.rfind(b"\xff\xd9") > at)
+            # Restart markers and stuffed zeros cannot be mistaken for the end of image, or another scan.
+            if size is None:
+                return None
+            scans = data.count(b"\xff\xda", at, max(at + 2, data.find(b"\xff\xd9", at)))
+            return Claim(size[0], size[1], data.rfind(b"\xff\xd9") > at, passes=scans)
         at += 2 + int(struct.unpack_from(">H", data, at + 2)[0])
     return None if size is None else Claim(size[0], size[1], complete=False)
 
@@ -228,4 +252,60 @@ def _jpeg2000(data: bytes) -> Claim | None:
     if at < 0:
         return None
     x1, y1, x0, y0 = struct.unpack_from(">IIII", data, at + 8)
-    return Claim(max(0, y1 - y0), max(0, x1 - x0))
+    (components,) = struct.unpack_from(">H", data, at + 40)
+    return Claim(max(0, y1 - y0), max(0, x1 - x0), pixel_bytes=max(3, components))
+
+
+def _jpegxl(data: bytes) -> Claim | None:
+    """Read the first numbers of the codestream, low bits first (ISO/IEC 18181-1, SizeHeader)."""
+    at = 0
+    if data[:2] != b"\xff\x0a":  # in boxes: whole, or in numbered parts
+        at = next(
+            (
+                found + len(mark) + skip
+                for mark, skip in ((b"jxlc", 0), (b"jxlp", 4))
+                if (found := data.find(mark)) >= 0
+            ),
+            -1,
+        )
+        if at < 0 or data[at : at + 2] != b"\xff\x0a":
+            return None
+    bits = int.from_bytes(data[at + 2 : at + 14], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value = bits & ((1 << count) - 1)
+        bits >>= count
+        return value
+
+    by_eight = take(1)
+
+    def size() -> int:
+        return 8 * (1 + take(5)) if by_eight else 1 + take((9, 13, 18, 30)[take(2)])
+
+    height = size()
+    ratio = take(3)
+    wide, tall = _RATIOS[ratio - 1] if ratio else (0, 1)
+    return Claim(height, height * wide // tall if ratio else size())
+
+
+def _jpegxr(data: bytes) -> Claim | None:
+    """Read the table of tags, which is that of a TIFF with tags of its own."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    found = {}
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, _, _, value = struct.unpack_from("<HHII", data, entry)
+        found[tag] = value
+    return Claim(found[0xBC81], found[0xBC80]) if {0xBC80, 0xBC81} <= set(found) else None
+
+
+def _lerc(data: bytes) -> Claim | None:
+    if data[:1] == b"C":
+        height, width = struct.unpack_from("<II", data, 18)
+        return Claim(height, width, pixel_bytes=4)
+    (version,) = struct.unpack_from("<i", data, 6)
+    at = 14 if version >= 3 else 10  # a checksum stands between
+    height, width = struct.unpack_from("<II", data, at)
+    depth = struct.unpack_from("<I", data, at + 8)[0] if version >= 4 else 1
+    return Claim(height, width, pixel_bytes=8 * depth)

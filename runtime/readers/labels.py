@@ -68,8 +68,11 @@ def _plain_array(path: Path) -> npt.NDArray[Any] | None:
     """Return the array of a Zarr folder without an OME record; ``None`` where there is one, or no array."""
     import zarr
 
+    from .chunks import bounded
+    from .stores import store_of
+
     try:
-        node: Any = zarr.open(path, mode="r")
+        node: Any = zarr.open(store_of(path), mode="r")
         if isinstance(node, zarr.Group):
             record = node.attrs.asdict()
             if "multiscales" in record or "ome" in record or "0" not in node:
@@ -78,7 +81,7 @@ def _plain_array(path: Path) -> npt.NDArray[Any] | None:
         check_piece(
             path, "its array", node.shape, node.dtype, "give it an OME-Zarr record", budget=PICTURE_BYTES
         )
-        values = np.asarray(node[...])
+        values = np.asarray(bounded(node)[...])
     except (KeyError, ValueError, OSError, TypeError) as error:
         raise ImageError(f"{path}: not a readable Zarr array: {reason(error)}") from None
     flat = values.reshape([edge for edge in values.shape if edge != 1] if values.ndim > 2 else values.shape)

@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.bounded import brief
 from ..errors import ImageError, UsageError
 from .scale import Scale, read_scale
 
 #: The axes of versions 0.1 and 0.2, which do not name them.
 OLD_AXES = ("t", "c", "z", "y", "x")
+#: Reduced copies of a picture, each half as large as the one before or so.
+MOST_LEVELS = 64
 _BY_TYPE = {"channel": "c", "time": "t"}
 
 
@@ -43,10 +46,10 @@ class Multiscale:
         axes = self.axes or (OLD_AXES[-dimensions:] if dimensions in (2, len(OLD_AXES)) else ())
         if len(axes) != dimensions:
             raise ImageError(
-                f"{path}: its axes {list(axes)} do not fit its arrays of {dimensions} dimensions"
+                f"{path}: its axes {brief(list(axes))} do not fit its arrays of {dimensions} dimensions"
             )
         if len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
-            raise ImageError(f"{path}: its axes are {list(axes)}; wanted one y and one x")
+            raise ImageError(f"{path}: its axes are {brief(list(axes))}; wanted one y and one x")
         return axes
 
     def channel_names(self, count: int) -> list[str]:
@@ -81,6 +84,8 @@ def read_multiscale(path: str, attributes: Mapping[str, Any]) -> Multiscale:
     levels = tuple(str(each["path"]) for each in datasets if each.get("path") is not None)
     if not levels:
         raise ImageError(f"{path}: not a readable OME-Zarr image: its record names no array")
+    if len(levels) > MOST_LEVELS:
+        raise ImageError(f"{path}: its record names {len(levels):,} levels; at most {MOST_LEVELS} are read")
     axes = [axis if isinstance(axis, str) else _record(axis) for axis in _items(entry.get("axes"))]
     names = tuple(
         axis if isinstance(axis, str) else _BY_TYPE.get(str(axis.get("type")), str(axis.get("name")))

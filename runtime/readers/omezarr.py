@@ -10,19 +10,25 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..common.bounded import brief
 from ..common.spelling import option
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region
 from .base import Level, Pixels, SlideReader, name_channels, readable, select
 from .blocks import reason, skipping
+from .chunks import ChunkError, bounded
 from .headers import check_piece
 from .multiscale import choose_number, fields_of, read_multiscale
+from .stores import store_of
 
 #: What pip must install before an address of a scheme can be read.
 PACKAGES = {
     "http": "'cellseg[remote]'", "https": "'cellseg[remote]'", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
     "az": "adlfs", "abfs": "adlfs",
 }  # fmt: skip
+
+#: Chunks of fewer pixels are refused where there are many: each costs a tenth of a millisecond and more.
+SMALLEST_CHUNK, MANY_CHUNKS = 256, 1 << 16
 
 
 class OmeZarrReader(SlideReader):
@@ -68,7 +74,7 @@ class OmeZarrReader(SlideReader):
         #: As given: a Path would make one slash of the two in a URL.
         self._name = str(path)
         try:
-            group = zarr.open_group(str(path), mode="r")
+            group = zarr.open_group(store_of(path), mode="r")
             attributes = _attributes(group)
             if "multiscales" not in attributes:
                 group = _descend(group, attributes, self._name, series)
@@ -93,7 +99,7 @@ class OmeZarrReader(SlideReader):
         arrays = [_level(path, group, name) for name in image.levels]
         axes = image.axes_of(path, arrays[0].ndim)
         if any(array.ndim != len(axes) for array in arrays):
-            raise ImageError(f"{path}: its axes {list(axes)} do not fit all of its levels")
+            raise ImageError(f"{path}: its axes {brief(list(axes))} do not fit all of its levels")
         at_y, at_x = axes.index("y"), axes.index("x")
         arrays.sort(key=lambda array: -int(array.shape[at_y]) * int(array.shape[at_x]))
         first = arrays[0]
@@ -114,6 +120,7 @@ class OmeZarrReader(SlideReader):
                 f"{path}: there is only one plane along {option(wrong[0])} (axes {''.join(axes)})"
             )
         for array in arrays:
+            _check_chunks(path, array, at_y, at_x)
             check_piece(path, f"a chunk of {array.name}", array.chunks, array.dtype, "rechunk the image")
         self._arrays = arrays
         self._axes = axes
@@ -242,11 +249,28 @@ def _name_a_field(group: Any, attributes: dict[str, Any], path: str) -> str:
     return f"{path}: this is a plate of {len(inner)} wells, and none of them holds a picture"
 
 
+def _check_chunks(path: str, array: Any, at_y: int, at_x: int) -> None:
+    """Refuse chunks of no or of so few pixels that a picture of them takes hours."""
+    (tall, wide), (height, width) = ((each[at_y], each[at_x]) for each in (array.chunks, array.shape))
+    if min(array.chunks) < 1:
+        raise ImageError(f"{path}: chunks of {tall}×{wide} pixels hold nothing: its record is damaged")
+    count = -(-height // tall) * -(-width // wide)
+    if tall * wide < SMALLEST_CHUNK and count > MANY_CHUNKS:
+        raise ImageError(
+            f"{path}: {height:,}×{width:,} pixels in {count:,} chunks of {tall}×{wide} would take hours; "
+            "rechunk the image"
+        )
+
+
 def _level(path: str, group: Any, name: str) -> Any:
     try:
-        return group[name]
+        return bounded(group[name])
+    except ChunkError as error:
+        raise ImageError(f"{path}: its level {brief(name)} is not read: {error}") from None
     except KeyError:
-        raise ImageError(f"{path}: not a readable OME-Zarr image: its level {name!r} is missing") from None
+        raise ImageError(
+            f"{path}: not a readable OME-Zarr image: its level {brief(name)} is missing"
+        ) from None
 
 
 def _values(block: Any) -> Any:

@@ -18,7 +18,7 @@ import tifffile
 from ..errors import ImageError
 from ..geometry.tiling import Region
 from .blocks import BlockCache, ByteSource, reason
-from .headers import check_claim, check_piece, claim
+from .headers import MOST_PASSES, check_claim, check_piece, claim
 
 #: TIFF tag values.
 _JPEG = (6, 7, 34892, 33007)
@@ -263,10 +263,15 @@ def _decode(page: Page, index: int, data: bytes) -> npt.NDArray[Any]:
     frame, path, span = page.keyframe, page.source.path, page.span(index)
     check_claim(path, page.describe(index) + " is far too short", page.block_bytes, len(data))
     coded = claim(data) if frame.compression != _UNCOMPRESSED else None
-    if coded is not None and coded.height * coded.width > 4 * page.block[0] * page.block[1]:
+    if coded is not None and (
+        coded.height * coded.width > 4 * page.block[0] * page.block[1]
+        or coded.height * coded.width * coded.pixel_bytes > 32 * page.block_bytes
+    ):
         raise ImageError(
             f"{path}: {page.describe(index)} claims {coded.height}×{coded.width} pixels: damaged"
         )
+    if coded is not None and coded.passes > MOST_PASSES:
+        raise ImageError(f"{path}: {page.describe(index)} has {coded.passes:,} scans: damaged")
     arguments: dict[str, Any] = {}
     if frame.compression in _JPEG:
         arguments = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}

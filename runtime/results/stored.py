@@ -23,6 +23,8 @@ from ..instances import Cells
 from ..instances.cells import Rings, column_types
 from ..intensity.classes import Classes
 from ..options.positive import PositiveRule
+from ..readers.chunks import bounded
+from ..readers.stores import store_of
 from ..writers.columns import Columns
 from ..writers.contents import RECORD
 from .record import RunRecord
@@ -96,8 +98,8 @@ def open_planes(folder: Path) -> list[Any] | None:
 
 def _levels(path: Path) -> list[Any]:
     with _reading(path):
-        group: Any = zarr.open_group(path, mode="r")
-        return [group[name] for name in sorted(group.array_keys(), key=int)]
+        group: Any = zarr.open_group(store_of(path), mode="r")
+        return [bounded(group[name]) for name in sorted(group.array_keys(), key=int)]
 
 
 def read_table(folder: Path) -> dict[str, NDArray[Any]]:

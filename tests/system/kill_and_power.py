@@ -186,10 +186,11 @@ class Bench:
             raise AssertionError(f"exit {process.returncode} in {out}: {error.decode()[-2000:]}")
         return 0
 
-    def disturbed(self, out: Path, options: list[str]) -> bool:
+    def disturbed(self, out: Path, options: list[str], attempt: int = 0) -> bool:
         """Run once, kill it somewhere, let the power fail or not; return whether it had ended well."""
-        # Half of the time goes into imports.
-        well = self.run(out, options, self.rng.uniform(0.3, 1.15) * self.seconds) == 0
+        # Half of the time goes into imports, and all takes longer when the machine has more to do.
+        patience = self.rng.uniform(0.3, 1.15) * self.seconds * (1 + attempt / 5)
+        well = self.run(out, options, patience) == 0
         self.kills += not well
         if self.rng.random() < 0.5 and out.exists():
             self.failures += 1
@@ -208,8 +209,9 @@ class Bench:
 
     def story(self, out: Path) -> None:
         """One folder, from nothing to whole results, and perhaps over again."""
-        while not self.disturbed(out, ["--resume"]):
-            pass
+        attempt = 0
+        while not self.disturbed(out, ["--resume"], attempt):
+            attempt += 1
         if self.rng.random() < 0.5:
             assert self.run(out, ["--resume"]) == 0
         self.check(out)

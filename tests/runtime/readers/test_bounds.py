@@ -4,14 +4,17 @@ import struct
 import tracemalloc
 import zlib
 
+import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 import zarr
 
 from cellseg.runtime.errors import ImageError
+from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
-from cellseg.runtime.readers.headers import BUDGET_BYTES
+from cellseg.runtime.readers.headers import BUDGET_BYTES, claim
 from cellseg.runtime.readers.labels import read_labels
 
 IMAGE = np.arange(96 * 112, dtype=np.uint16).reshape(96, 112)
@@ -108,3 +111,63 @@ def test_chunks_count_by_what_they_decode_to(tmp_path):
     axes = [{"name": name} for name in "yx"]
     group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
     refused(tmp_path / "a.zarr", r"a chunk of /0 holds 1\.1 GB and must be decoded whole; rechunk")
+
+
+def coded(name, shape):
+    """Return zeros in some format."""
+    pixels = np.zeros(shape, np.uint8)
+    match name:
+        case "jpegxl":
+            return imagecodecs.jpegxl_encode(pixels, effort=1)
+        case "jpegxl in boxes":
+            return imagecodecs.jpegxl_encode(pixels, effort=1, usecontainer=True)
+        case "jpegxr":
+            return imagecodecs.jpegxr_encode(pixels)
+        case "lerc 2":
+            return imagecodecs.lerc_encode(pixels, version=2)
+        case "lerc":
+            return imagecodecs.lerc_encode(pixels)
+        case _:
+            return imagecodecs.jpeg2k_encode(pixels, level=0)
+
+
+CODED = ("jpegxl", "jpegxl in boxes", "jpegxr", "lerc 2", "lerc", "jpeg2000")
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_sizes_are_known_without_decoding(name):
+    for shape in ((64, 64), (512, 256), (1601, 3000), (777, 19), (3000, 4000)):
+        found = claim(bytes(coded(name, shape)))
+        assert (found.height, found.width) == shape
+        for length in range(60):
+            claim(bytes(coded(name, (64, 64)))[:length])  # cut short: nothing is raised
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_a_tile_that_holds_more_than_a_tile(tmp_path, name):
+    """A few bytes of a constant picture decode to gigabytes, whatever the tags say."""
+    kind = name.split()[0]
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8), tile=(64, 64), compression=kind)
+    data = bytes(coded(name, (3000, 3000)))
+    with (tmp_path / "a.tif").open("ab") as file:
+        at = file.tell()
+        file.write(data)
+    tag(tmp_path / "a.tif", 324, 4, [struct.pack("<I", at)])
+    tag(tmp_path / "a.tif", 325, 4, [struct.pack("<I", len(data))])
+    with (
+        open_slide(tmp_path / "a.tif") as slide,
+        pytest.raises(ImageError, match="claims 3000×3000 pixels: damaged"),
+    ):
+        slide.read(Region(0, 0, 64, 64))
+
+
+def test_more_scans_than_any_program_writes(tmp_path):
+    """A progressive JPEG is gone over as often as it has scans: thousands of them are hours."""
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    whole = cv2.imencode(".jpg", IMAGE.astype(np.uint8), options)[1].tobytes()
+    last = whole.rindex(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(whole)
+    open_slide(tmp_path / "a.jpg").close()
+    (tmp_path / "a.jpg").write_bytes(whole[:-2] + whole[last:-2] * 1000 + b"\xff\xd9")
+    with pytest.raises(ImageError, match=r"a\.jpg: a JPEG of 1,0\d\d scans"):
+        open_slide(tmp_path / "a.jpg")
