@@ -9,9 +9,10 @@ import pytest
 
 from cellseg.runtime import segment
 from cellseg.runtime.errors import OutputError
+from cellseg.runtime.results import files
 from cellseg.runtime.results.record import RunRecord
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
-from cellseg.runtime.writers import OutputFolder, formats
+from cellseg.runtime.writers import formats
 from cellseg.runtime.writers.contents import difference, listed
 
 
@@ -72,7 +73,7 @@ def test_what_goes_missing_during_the_run_is_not_committed(
 ) -> None:
     """Somebody tidies up the hidden folder after a file was written, before all are flushed or converted."""
     path = tmp_path / ".out.partial" / name
-    owner, function = (OutputFolder, "seal") if labels == "zarr" else (formats, "check")
+    owner, function = (files, "seal") if labels == "zarr" else (formats, "check")
     original = getattr(owner, function)
 
     def late(*arguments: object) -> object:
@@ -91,6 +92,6 @@ def test_results_are_the_same_bytes_twice(image: np.ndarray, tmp_path: Path) -> 
     hashes = []
     for name in "ab":
         segment(image, engine(), output=tmp_path / name, csv=True)
-        files = json.loads((tmp_path / name / "run.json").read_text())["files"]
-        hashes.append({file["path"]: file["sha256"] for file in files if file["path"] != "report.html"})
+        listing = json.loads((tmp_path / name / "run.json").read_text())["files"]
+        hashes.append({file["path"]: file["sha256"] for file in listing if file["path"] != "report.html"})
     assert hashes[0] == hashes[1]
