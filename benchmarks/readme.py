@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "figures.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "figures.md", ROOT / "docs" / "look.md")
 RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -87,12 +87,29 @@ def finetune(figures: dict[str, Any]) -> str:
     return table(["", "pictures", "AP50", "AP75", "Dice", "count MAE"], rows)
 
 
+def view(figures: dict[str, Any]) -> str:
+    """Say how long the viewer computes."""
+    seconds = {
+        "from the start of the command to the first tile of cells": "first_tile_cpu_s",
+        "first look at the whole picture, without a pyramid": "whole_picture_cpu_s",
+    }
+    tiles = {
+        "a tile of cells": "cells_tile",
+        "the same in other colours, as a slider asks for": "restyled_tile",
+        "a tile of the picture": "picture_tile",
+    }
+    rows = [[title, f"{1000 * figures[name]:,.0f}"] for title, name in seconds.items()]
+    rows += [[title, f"{figures[name]['cpu_ms']:.0f}"] for title, name in tiles.items()]
+    return table(["", "processor time, ms"], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": quality,
     "peers": peers,
     "kernels": kernels,
     "ablation": ablation,
     "finetune": finetune,
+    "view": view,
 }
 
 

@@ -12,12 +12,16 @@ written as a tiled TIFF without a pyramid, the slowest kind. Then a server of it
   the picture;
 * ``first_picture_s``, ``whole_picture_s``: the first tile of the picture at full resolution, for which its
   contrast is measured, and the first of all of it: without a pyramid the whole file is read for that.
+
+Beside times on the wall stands the server's processor time (``cpu``), which other work on the machine hardly
+changes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -81,6 +85,19 @@ def places(edge: int, random_: random.Random) -> Iterator[str]:
         yield f"{zoom}/{random_.randrange(wide)}_{random_.randrange(wide)}"
 
 
+def processor_time(process: int) -> float:
+    """Return the seconds that a process has computed, all its threads together (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def tiles(server: int, addresses: list[str]) -> dict[str, float]:
+    """Ask for tiles, and return how long they took, and how long each had the server compute on average."""
+    before = processor_time(server)
+    found = figures([ask(address) for address in addresses])
+    return found | {"cpu_ms": 1000 * (processor_time(server) - before) / len(addresses)}
+
+
 def figures(milliseconds: list[float]) -> dict[str, float]:
     """Return median, 95th percentile and maximum."""
     low, high = np.percentile(milliseconds, (50, 95))
@@ -117,16 +134,20 @@ def measure(out: Path) -> dict[str, Any]:
                 "cells": record.counts.cells,
                 "listening_s": listening,
                 "first_tile_s": time.perf_counter() - started,
+                "first_tile_cpu_s": processor_time(server.pid),
             }
             wanted = [place for place, _ in zip(places(size, random_), range(TILES), strict=False)]
-            measured["cells_tile"] = figures([ask(f"{address}/cells/{place}.png") for place in wanted])
-            measured["restyled_tile"] = figures(
-                [ask(f"{address}/cells/{place}.png?min_score=0.5") for place in wanted]
+            cells, picture = (
+                [f"{address}/{kind}/{place}" for place in wanted] for kind in ("cells", "picture")
             )
+            measured["cells_tile"] = tiles(server.pid, [f"{place}.png" for place in cells])
+            measured["restyled_tile"] = tiles(server.pid, [f"{place}.png?min_score=0.5" for place in cells])
             last = zooms(size, size)
             measured["first_picture_s"] = ask(f"{address}/picture/{last}/9_9.jpg") / 1000
+            before = processor_time(server.pid)
             measured["whole_picture_s"] = ask(f"{address}/picture/{last - 6}/0_0.jpg") / 1000
-            measured["picture_tile"] = figures([ask(f"{address}/picture/{place}.jpg") for place in wanted])
+            measured["whole_picture_cpu_s"] = processor_time(server.pid) - before
+            measured["picture_tile"] = tiles(server.pid, [f"{place}.jpg" for place in picture])
         finally:
             server.terminate()
     return measured
