@@ -16,7 +16,7 @@ from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.view.scene import Scene
 from cellseg.runtime.view.server import _json, describe
 
-from .conftest import DISCS
+from ...conftest import DISCS
 
 
 @pytest.fixture
