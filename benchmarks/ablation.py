@@ -114,12 +114,12 @@ def measure(config: TrainConfig, folder: Path, trials: int, every: int) -> Recor
     from cellseg.runtime.tuning.trials import try_settings
     from cellseg.runtime.tuning.tune import TuneOptions, tune
     from cellseg.train import checkpoint
-    from cellseg.train.data import read_dataset
-    from cellseg.train.device import open_fabric
-    from cellseg.train.loop import train
+    from cellseg.train.data.samples import read_dataset
     from cellseg.train.models import build_model
     from cellseg.train.models.heads import ENCODINGS
-    from cellseg.train.validate import predict
+    from cellseg.train.running.device import open_fabric
+    from cellseg.train.running.loop import train
+    from cellseg.train.running.validate import predict
 
     train(config, folder)
     saved = checkpoint.load(folder / "last.pt")

@@ -67,9 +67,9 @@ def bare(config: TrainConfig, steps: int) -> Result:
     """Time forward, loss, backward and optimiser on tensors that are there."""
     import torch
 
-    from cellseg.train.loop import make_optimizer
     from cellseg.train.losses import JointLoss
     from cellseg.train.models import build_model
+    from cellseg.train.running.loop import make_optimizer
 
     device = torch.device("cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -104,7 +104,7 @@ def trainer(config: TrainConfig, steps: int, folder: Path) -> Result:
     """Time the training loop by its own meter; the first interval warms up."""
     import csv
 
-    from cellseg.train.loop import train
+    from cellseg.train.running.loop import train
 
     train(config, folder)
     with (folder / "metrics.csv").open(newline="") as file:

@@ -41,7 +41,7 @@ def mean_command(checkpoints: tuple[Path, ...], output: Path, shares: str | None
     if output.is_dir() or output.suffix != ".pt":
         raise UsageError(f"-o {output}: wanted a file that ends in .pt")
     from . import checkpoint
-    from .average import average
+    from .weights.average import average
 
     state = average(checkpoints, counts)
     checkpoint.save(output, state, "choose another place with -o")
@@ -89,7 +89,7 @@ def import_command(
     ANNOTATIONS is GeoJSON from QuPath or cellseg-view: cells, and rectangles in which every cell is marked.
     Several slides may go into one data set.
     """
-    from .annotations import import_annotations
+    from .data.annotations import import_annotations
 
     wanted = None if channels is None else [part.strip() for part in channels.split(",")]
     done = import_annotations(
@@ -156,10 +156,10 @@ def main(
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     _log_to_stderr()
     if preview:
-        from .crops import CropSource
-        from .data import read_dataset
-        from .pictures import preview as draw
-        from .pictures import write
+        from .data.crops import CropSource
+        from .data.samples import read_dataset
+        from .running.pictures import preview as draw
+        from .running.pictures import write
 
         picture = folder / "preview.png"
         write(picture, draw(CropSource(read_dataset(checked)[0], checked), preview))
@@ -167,7 +167,7 @@ def main(
         return
     import torch
 
-    from .loop import train
+    from .running.loop import train
 
     try:
         best = train(checked, folder, overwrite=overwrite)

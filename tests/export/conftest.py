@@ -12,8 +12,8 @@ from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.network import Trained, load
 from cellseg.export.tiles import generate
 from cellseg.train import checkpoint as checkpoints
-from cellseg.train import targets
 from cellseg.train.config import TrainConfig
+from cellseg.train.data import targets
 from cellseg.train.models import build_model
 from cellseg.train.models.heads import density, foreground_logit
 

@@ -8,10 +8,10 @@ import torch
 from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.network import Trained
 from cellseg.train import checkpoint as checkpoints
-from cellseg.train.average import average
 from cellseg.train.models import build_model
 from cellseg.train.models.heads import to_planes
-from cellseg.train.weights import adopt
+from cellseg.train.weights.average import average
+from cellseg.train.weights.start import adopt
 
 
 @pytest.mark.parametrize("precision", ["exported", "exported_half"])

@@ -9,9 +9,10 @@ import cv2
 import pytest
 import yaml
 
-from cellseg.train import checkpoint, report
+from cellseg.train import checkpoint
 from cellseg.train.cli import SHIPPED, main
 from cellseg.train.config import TrainConfig
+from cellseg.train.running import report
 
 Configure = Callable[..., TrainConfig]
 

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellseg.train.config import parse
+from cellseg.train.data.targets import boundary_band
 from cellseg.train.losses import JointLoss, boundary_loss, density_loss, edge_logits, mask_loss
 from cellseg.train.models.heads import DENSITY_UNIT
-from cellseg.train.targets import boundary_band
 
 TARGET = torch.tensor([[[0.0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 0]]])
 WEIGHT = torch.ones_like(TARGET)

@@ -1,0 +1,1 @@
+"""How a picture may look: light and colour, stains, and sections drawn around known nuclei."""

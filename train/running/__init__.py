@@ -1,0 +1,1 @@
+"""A training as it runs: the loop, its folder, its devices, and what it leaves for people."""

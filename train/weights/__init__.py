@@ -1,0 +1,1 @@
+"""What a network starts from, and the mean of several."""
