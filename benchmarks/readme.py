@@ -103,6 +103,46 @@ def view(figures: dict[str, Any]) -> str:
     return table(["", "processor time, ms"], rows)
 
 
+def scales(figures: dict[str, Any]) -> str:
+    """Show what becomes of cells of other sizes, as they are and with their size found."""
+    by_factor: dict[float, dict[str, Any]] = {}
+    for row in figures["rows"]:
+        by_factor.setdefault(row["factor"], {})[row["diameter"]] = row
+    rows = [
+        [
+            f"{factor:g}×",
+            str(ways["auto"]["images"]),
+            *(f"{ways[way][name]:.3f}" for name in ("ap50", "ap75") for way in ("none", "auto")),
+            str(ways["auto"]["reasons"].get("found", 0)),
+        ]
+        for factor, ways in sorted(by_factor.items())
+    ]
+    head = [
+        "size",
+        "pictures",
+        "AP50, none",
+        "AP50, auto",
+        "AP75, none",
+        "AP75, auto",
+        "read at another scale",
+    ]
+    return table(head, rows)
+
+
+def int8(figures: dict[str, Any]) -> str:
+    """Compare the twin in eight bits with the other ways to compute, by set of pictures."""
+    ways = ("fp32", "bf16", "int8")
+    rows = [
+        [
+            f"`{name}`",
+            str(found["int8"]["images"]),
+            *(f"{found[way]['ap50']:.3f} / {found[way]['ap75']:.3f}" if way in found else "" for way in ways),
+        ]
+        for name, found in figures["sets"].items()
+    ]
+    return table(["", "pictures", *ways], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": quality,
     "peers": peers,
@@ -110,6 +150,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "ablation": ablation,
     "finetune": finetune,
     "view": view,
+    "scales": scales,
+    "int8": int8,
 }
 
 

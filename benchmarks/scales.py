@@ -71,7 +71,7 @@ def measure(data: Path, backend: Backend, every: int, factor: float) -> list[dic
         surveyed, pixels = surveyed + sizing.pixels, pixels + seen.shape[0] * seen.shape[1]
     found = {way: summarise(each) for way, each in scores.items()}
     return [
-        {"factor": factor, "diameter": way, "cpu_s": round(seconds[way], 2)}
+        {"factor": factor, "every": every, "diameter": way, "cpu_s": round(seconds[way], 2)}
         | {name: found[way][name] for name in KEPT}
         | ({"reasons": reasons, "surveyed_part": surveyed / pixels} if way == "auto" else {})
         for way in WAYS
@@ -127,7 +127,6 @@ def main(
         "model": spec.name,
         "weights_sha256": spec.weights_sha256,
         "diameter": spec.diameter.model_dump(),
-        "every": every,
         "rows": sorted(kept + rows, key=lambda row: (row["factor"], WAYS.index(row["diameter"]))),
     }
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -78,7 +78,7 @@ def test_the_scale_is_found(diameter: int, reason: str, backend: Backend) -> Non
     else:
         assert sizing.factor == pytest.approx(16 / sizing.diameter)
         assert result.record.settings.scaled_to[0] == round(height * sizing.factor)
-        assert any("pixels were found" in note and "--diameter" in note for note in result.notes)
+        assert any("pixels were found" in note and "diameter" in note for note in result.notes)
     again = segment(picture(truth), backend, workers=1, tile=64)
     assert again.record.sizing == sizing
     assert (again.labels == result.labels).all()
@@ -164,7 +164,7 @@ def test_it_costs_little_of_a_large_slide(backend: Backend) -> None:
         (True, {}, ["diameter is True", "above 0"]),
         (301, {}, ["cells of diameter 301 are larger than the image of 300×300 pixels"]),
         (0.25, {}, ["would be read at 64 times its size", "check diameter"]),
-        (20, {"rescale": False}, ["diameter 20 changes the scale", "--no-rescale"]),
+        (20, {"rescale": False}, ["diameter 20 changes the scale", "rescale=False"]),
     ],
 )
 def test_what_cannot_be(

@@ -18,7 +18,7 @@ from cellseg.runtime.common.names import result_name
 from cellseg.runtime.errors import OutputError
 from cellseg.runtime.writers import OutputFolder, write_record
 from cellseg.runtime.writers import folder as folder_module
-from cellseg.runtime.writers.contents import File, difference, listed
+from cellseg.runtime.writers.contents import File, difference, listed, seal
 from cellseg.runtime.writers.folder import MARK, NAMES, recover
 from cellseg.runtime.writers.outputs import titles
 
@@ -30,7 +30,7 @@ def finish(folder, text="one", **more):
         path = folder.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         written[path] = path.write_bytes(content.encode())
-    files = folder.seal(written)
+    files = seal(folder.path, written)
     write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
     folder.commit()
 
@@ -203,7 +203,7 @@ def test_what_was_harmed_meanwhile_is_not_committed(tmp_path, harm, message):
             path = folder.path / "cells.csv"
             written = {path: path.write_bytes(b"a,b,c")}
             harm(path)
-            folder.seal(written)
+            seal(folder.path, written)
 
     with pytest.raises(OutputError, match=message):
         run()
@@ -214,7 +214,7 @@ def test_what_goes_after_it_was_listed_is_missed_too(tmp_path):
     def run():
         with OutputFolder(tmp_path / "slide") as folder:
             path = folder.path / "cells.csv"
-            files = folder.seal({path: path.write_bytes(b"a,b,c")})
+            files = seal(folder.path, {path: path.write_bytes(b"a,b,c")})
             write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
             path.unlink()
             folder.commit()
@@ -297,7 +297,7 @@ def test_an_overwrite_that_is_killed_loses_no_results(tmp_path, monkeypatch, swa
         folder.path / name: (folder.path / name).write_bytes(b"two")
         for name in ("cells.parquet", "cells.csv")
     }
-    files = folder.seal(written)
+    files = seal(folder.path, written)
     write_record(folder.path / "run.json", {"files": [file._asdict() for file in files]})
     with monkeypatch.context() as patched:
         for name in ("rename", "unlink", "rmdir"):
