@@ -22,6 +22,8 @@ from .page import PAGE, STYLE
 from .summary import Summary
 
 Record = Mapping[str, Any]
+#: Regions of interest that are listed; detections that were exported with the areas may be thousands.
+MOST_REGIONS = 200
 
 
 #: Parts of the record that the page lists.
@@ -208,7 +210,7 @@ def regions(record: Record) -> str:
     scale = record["image"].get("pixel_size_um")
     per, area = ("mm²", (scale / 1000) ** 2) if scale else ("megapixel", 1e-6)
     rows = []
-    for each in found:
+    for each in found[:MOST_REGIONS]:
         density = each["cells_per_mm2" if scale else "cells_per_megapixel"]
         pieces = f" <span class=hint>{each['polygons']:,} areas</span>" if each["polygons"] > 1 else ""
         rows.append(
@@ -223,7 +225,9 @@ def regions(record: Record) -> str:
     head = "".join(
         f"<th scope=col{' class=number' if number else ''}>{title}" for number, title in enumerate(titles)
     )
-    return f"<table><tr>{head}{''.join(rows)}</table>"
+    left = len(found) - len(rows)
+    more = f"<p class=hint>{left:,} more are in run.json.</p>" if left else ""
+    return f"<table><tr>{head}{''.join(rows)}</table>{more}"
 
 
 def _positive_in(region: Record) -> str:

@@ -176,6 +176,16 @@ def test_density_where_was_looked_beside_that_of_the_picture(tmp_path, focus, wa
     assert "<b>4,000</b><span>cells per mm²</span>" in whole
 
 
+def test_thousands_of_regions_do_not_fill_the_page(tmp_path):
+    region = {"polygons": 1, "pixels": 100, "cells": 3, "cells_per_mm2": 4.0, "cells_per_megapixel": 1.0}
+    focus = {"regions": 1500, "by_name": [region | {"name": f"region {n}"} for n in range(1500)]}
+    text = page(tmp_path, record(scene(100, 200, discs=1)) | {"focus": focus}, Summary(100, 200))
+    parsed(text)
+    assert "region 199<" in text
+    assert "region 200<" not in text
+    assert "1,300 more are in run.json" in text
+
+
 def test_the_threshold_stands_in_the_histogram_of_scores(tmp_path):
     drawn = scene(discs=20)
     summary = Summary(drawn.height, drawn.width)
