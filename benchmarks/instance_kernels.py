@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from rivals import Case
 from scene import Scene
 from scipy import ndimage
+from skimage.color import rgb2hed
 from skimage.feature import peak_local_max
 from skimage.measure import regionprops_table
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 
 from cellseg.runtime.instances import InstanceStream, Strip
+from cellseg.runtime.intensity.stains import Stains
+from cellseg.runtime.kernels.expand import expand
 from cellseg.runtime.kernels.measure import measure_labels
 from cellseg.runtime.kernels.paint import label_image
 from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings
@@ -61,6 +64,32 @@ def scikit_split(scene: Scene) -> NDArray[np.int32]:
     return labels
 
 
+def cell_cases(scene: Scene, labels: NDArray[np.int32], count: int, rows: NDArray[np.uintp]) -> list[Case]:
+    """Optical densities, and nuclei grown into cells."""
+    size = len(labels)
+    table, grown = Stains.known("hdab").table(np.dtype(np.uint8)), np.empty_like(labels)
+    return [
+        Case(
+            "the same with optical densities of 2 stains",
+            lambda: measure_labels(labels, count, rows, 1, 3, table, 2),
+            {
+                "without": lambda: measure_labels(labels, count, rows, 1, 3),
+                "scikit-image rgb2hed alone": lambda: rgb2hed(scene.image),
+            },
+        ),
+        Case(
+            "grow nuclei by 10 pixels",
+            lambda: expand(labels, 0, size, 0, size, 100, grown),
+            {
+                "scikit-image expand_labels": lambda: expand_labels(labels, 10),
+                "OpenCV distanceTransform, no labels": lambda: cv2.distanceTransform(
+                    (labels == 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+                ),
+            },
+        ),
+    ]
+
+
 def instance_cases(size: int) -> list[Case]:
     """Label, split, measure, and all of them together with outlines."""
     scene = Scene.make(size)
@@ -101,6 +130,7 @@ def instance_cases(size: int) -> list[Case]:
             lambda: measure_labels(labels, count, rows, 1, 3),
             {"scikit-image regionprops_table, no outlines": scikit_measure},
         ),
+        *cell_cases(scene, labels, count, rows),
         Case(
             "label + split + measure with outlines",
             lambda: stream(scene, image=False),
