@@ -40,3 +40,11 @@ class BackendError(CellsegError, RuntimeError):
 
 class OutputError(CellsegError, OSError):
     """A result cannot be written."""
+
+
+class ExistsError(OutputError):
+    """Results are there already, and were not to be replaced."""
+
+
+class InUseError(OutputError):
+    """Another run is writing them."""

@@ -17,6 +17,7 @@ from ..pipeline import open_reader
 from ..spans.course import Task, do
 from ..spans.plan import Plan, make_plan
 from ..streaming.progress import Progress
+from .attempt import Watch
 from .worker import NAME, EnginePlugin, Teller
 
 
@@ -60,11 +61,16 @@ def do_task(
     pixels = here.rows[-1] * here.settled.grid.width
     with _engine() as (worker, backend):
         told = Teller(worker, number)
+        # What follows the spans tells of no progress.
+        watched = worker if task.kind == "span" else None
+        watch = Watch(watched, worker.plugins[NAME].patience)
 
         def tell(progress: Progress) -> None:
+            watch.note(progress)
             told(replace(progress, total=pixels))
 
-        return do(replace(task, plan=here), backend, tell), str(worker.name)
+        with watch:
+            return do(replace(task, plan=here), backend, tell), str(worker.name)
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def _options(batch: BatchSystem) -> dict[str, Any]:
         "log_directory": batch.logs,
         "interface": batch.interface,
         "death_timeout": 120,
+        "scheduler_options": {"dashboard_address": ":0"},  # any free port: others have clusters here too
     }
     options |= {"queue": batch.queue} if batch.queue else {}
     options |= {"account": batch.account} if batch.account and batch.system in ("slurm", "pbs") else {}

@@ -16,10 +16,12 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..backends import Backend, Options, open_backend
 from ..backends.gpus import list_gpus
-from ..batch.jobs import Job, Outcome, run_job
+from ..batch.jobs import Job, Outcome
 from ..common.heap import steady_heap
 from ..common.spelling import Language, written_as
+from ..errors import CellsegError
 from ..streaming.progress import Progress
+from .attempt import STALL, Watch, attempt
 
 #: Name of the plugin at its worker, and of the events by which workers tell how far they are.
 NAME = "cellseg"
@@ -40,6 +42,8 @@ class Opening:
     sharers: int = 0
     #: How options are written in messages: as where the run was started.
     language: Language = "python"
+    #: Seconds after which a worker whose image does not move on is taken to hang.
+    patience: float = STALL
 
 
 class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
@@ -50,6 +54,7 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
         self.language = opening.language
+        self.patience = opening.patience
 
     def setup(self, worker: Any) -> None:
         """Note which of the sharers this is; the engine is opened with the first image."""
@@ -86,7 +91,7 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
             return self._backend
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_opening": self._opening, "language": self.language}
+        return {"_opening": self._opening, "language": self.language, "patience": self.patience}
 
 
 def share_of(processors: list[int], number: int, sharers: int) -> list[int]:
@@ -97,13 +102,23 @@ def share_of(processors: list[int], number: int, sharers: int) -> list[int]:
     return processors[begin:end]
 
 
-def work(job: Job, number: int) -> Outcome:
-    """Segment one image on the worker that calls this."""
+def work(job: Job, number: int, fresh: bool = False) -> Outcome:
+    """Segment one image on the worker that calls this; ``fresh`` as for :func:`~.attempt.attempt`."""
     worker = get_worker()
     plugin: EnginePlugin = worker.plugins[NAME]
     told = Teller(worker, number)
     with written_as(plugin.language):
-        return replace(run_job(job, plugin.backend(), told), worker=str(worker.name))
+        try:
+            backend = plugin.backend()
+        except CellsegError as error:
+            return Outcome(job, error=error, worker=str(worker.name))
+        with Watch(worker, plugin.patience) as watch:
+
+            def note(progress: Progress) -> None:
+                watch.note(progress)
+                told(progress)
+
+            return replace(attempt(job, backend, note, fresh=fresh), worker=str(worker.name))
 
 
 class Teller:

@@ -26,7 +26,7 @@ from typing import Self
 from ..common.disk import exchange, sync_all, sync_folder
 from ..common.files import writing
 from ..common.spelling import option
-from ..errors import OutputError
+from ..errors import ExistsError, InUseError, OutputError
 from .contents import RECORD, File, listed, remove_listed
 
 try:
@@ -102,7 +102,7 @@ class OutputFolder:
                 f"with {option('output')}"
             )
         if not self.overwrite:
-            raise OutputError(
+            raise ExistsError(
                 f"{self.final}: exists; replace it with {option('overwrite', True)} or choose another with "
                 f"{option('output')}"
             )
@@ -256,7 +256,7 @@ def _claim(path: Path, final: Path) -> int:
         except FileNotFoundError:
             continue  # another run has just finished it
         except BlockingIOError:
-            raise OutputError(
+            raise InUseError(
                 f"{final}: another run is writing it; wait for that or choose another with {option('output')}"
             ) from None
         if lock < 0 or (path.exists() and os.path.samestat(os.fstat(lock), path.stat())):

@@ -1,11 +1,9 @@
 """Images over real Dask workers: processes on this machine."""
 
-import hashlib
 import os
 import signal
 import threading
 
-import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -23,37 +21,7 @@ from cellseg.runtime.options import SegmentOptions
 pytestmark = pytest.mark.slow
 
 
-def hashes(folder):
-    """Return a digest of every file of a result but its record, its report and its pictures."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if (path.is_file() and path.suffix not in (".json", ".html", ".png")) or path.name == "zarr.json"
-    }
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for number in range(5):
-        picture = np.full((300, 340), 8, np.uint8)
-        for _ in range(25):
-            x, y = random.integers(10, 290, 2)
-            cv2.circle(picture, (int(x), int(y)), int(random.integers(4, 12)), 220, -1)
-        tifffile.imwrite(folder / f"image{number}.tif", picture)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def alone(images, bright_model, tmp_path_factory):
-    output = tmp_path_factory.mktemp("alone")
-    outcomes = list(segment_many([images], bright_model, output=output))
-    assert [outcome.error for outcome in outcomes] == [None] * 5
-    return {folder.name: hashes(folder) for folder in sorted(output.iterdir())}
-
-
-def test_the_same_bytes_as_one_process(images, alone, bright_model, tmp_path):
+def test_the_same_bytes_as_one_process(images, alone, hashes, bright_model, tmp_path):
     odd = np.zeros((5, 40, 50), np.uint8)
     tifffile.imwrite(images / "broken.tif", odd, photometric="minisblack", planarconfig="separate")
     try:
@@ -74,7 +42,9 @@ def test_the_same_bytes_as_one_process(images, alone, bright_model, tmp_path):
         (images / "broken.tif").unlink()
 
 
-def test_a_client_of_ones_own_stays_open_and_done_images_are_skipped(images, alone, bright_model, tmp_path):
+def test_a_client_of_ones_own_stays_open_and_done_images_are_skipped(
+    images, alone, hashes, bright_model, tmp_path
+):
     from distributed import Client, LocalCluster
 
     with (
@@ -91,7 +61,7 @@ def test_a_client_of_ones_own_stays_open_and_done_images_are_skipped(images, alo
     assert {name: hashes(tmp_path / name) for name in alone} == alone
 
 
-def test_a_killed_worker_loses_nothing(images, alone, bright_model, tmp_path):
+def test_a_killed_worker_loses_nothing(images, alone, hashes, bright_model, tmp_path):
     with connect("local:1") as connected:
         jobs = [Job(str(path), tmp_path / path.stem, SegmentOptions()) for path in sorted(images.iterdir())]
         killed = threading.Event()
@@ -113,18 +83,18 @@ def test_an_image_that_kills_workers_is_given_up_by_name(images, bright_model, t
         jobs = [
             Job(str(path), tmp_path / path.stem, SegmentOptions()) for path in sorted(images.iterdir())[:1]
         ]
-        monkeypatch.setattr("cellseg.runtime.cluster.run.work", _deadly)
+        monkeypatch.setattr("cellseg.runtime.cluster.handout.work", _deadly)
         outcomes = list(run_jobs(jobs, connected, str(bright_model)))
     assert "3 workers died on it" in str(outcomes[0].error)
     assert str(images / "image0.tif") in str(outcomes[0].error)
 
 
-def _deadly(job, number):
+def _deadly(job, number, fresh):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_worker_cannot_see_is_found_out_before(images, bright_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.runtime.cluster.run.look", _blind)
+    monkeypatch.setattr("cellseg.runtime.cluster.checks.look", _blind)
     with connect("local:1") as connected:
         job = Job(str(images / "image0.tif"), tmp_path / "a", SegmentOptions())
         with pytest.raises(UsageError, match=r"image0.tif: worker .* does not see it"):
