@@ -32,6 +32,7 @@ OPTIONAL = {
 LEAVES = {
     "cellseg.runtime.cluster.run", "cellseg.runtime.cluster.worker",
     "cellseg.runtime.cluster.slides", "cellseg.runtime.cluster.slide_tasks",
+    "cellseg.runtime.cluster.checks", "cellseg.runtime.cluster.handout",
     "cellseg.runtime.view.serve", "cellseg.runtime.view.server", "cellseg.runtime.plugin.widget",
 }
 #: What costs more than a blink to import; ``--help`` must do without.
