@@ -145,11 +145,24 @@ class Polygons(Focus):
                 f"{name}: none of its {len(made.polygons)} areas lies inside the image of {height}×{width} "
                 "pixels; are they in full-resolution pixels?"
             )
-        made._check_work(name, height, width)
+        made.check_work(name, height, width)
         return made
 
-    def _check_work(self, name: str, height: int, width: int) -> None:
-        """Refuse polygons that would take hours, long before they do."""
+    def check_work(self, name: str, height: int, width: int) -> None:
+        """Refuse polygons that would take hours, long before they do.
+
+        Parameters
+        ----------
+        name
+            What they come from, for the message.
+        height, width
+            Size of the image in pixels.
+
+        Raises
+        ------
+        UsageError
+            Their outlines are too long, or they lie over each other too often.
+        """
         rows = sum(
             float(np.abs(np.diff(np.clip(edges[:, 1::2], 0, height), axis=1)).sum()) for edges in self._edges
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -20,6 +20,8 @@ from .scene import Scene
 
 #: Edge of a field in pixels at most: larger ones are many fields.
 LARGEST_FIELD = 4096
+#: The number of a cell.
+Label = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class Corrections(BaseModel):
@@ -29,11 +31,11 @@ class Corrections(BaseModel):
 
     #: First column and row, and those behind the last.
     field: tuple[int, int, int, int]
-    deleted: list[int] = Field(default=[], max_length=100_000)
+    deleted: list[Label] = Field(default=[], max_length=100_000)
     #: Numbers of cells that are one.
-    merged: list[list[int]] = Field(default=[], max_length=10_000)
+    merged: list[list[Label]] = Field(default=[], max_length=2_000)
     #: Outlines of cells that were missing.
-    drawn: list[list[tuple[float, float]]] = Field(default=[], max_length=10_000)
+    drawn: list[list[tuple[float, float]]] = Field(default=[], max_length=2_000)
 
 
 def to_geojson(scene: Scene, corrections: Corrections) -> str:
@@ -68,16 +70,19 @@ def to_geojson(scene: Scene, corrections: Corrections) -> str:
 def corrected(labels: NDArray[np.int32], corrections: Corrections) -> NDArray[np.int32]:
     """Return the labels of the field after all corrections, numbered from 1 without gaps."""
     x0, y0, _, _ = corrections.field
-    out = labels.copy()
-    out[np.isin(out, corrections.deleted)] = 0
+    # On the table of cells, not on all pixels: groups may be thousands.
+    before, inverse = np.unique(labels, return_inverse=True)
+    after = np.where(np.isin(before, corrections.deleted), 0, before)
     for group in corrections.merged:
-        out[np.isin(out, group)] = min(group, default=0)
+        after[np.isin(after, group)] = min(group, default=0)
+    out = after.astype(np.int32)[inverse].reshape(labels.shape)
     number = int(out.max(initial=0))
     for ring in corrections.drawn:
         if len(ring) < 3:
             continue
         # Pixels whose centre lies inside count; OpenCV counts from centres, outlines from corners.
-        points = np.rint((np.array(ring) - (x0, y0) - 0.5) * 16).astype(np.int32)
+        far = np.clip(np.array(ring) - (x0, y0), -LARGEST_FIELD, 2 * LARGEST_FIELD)  # OpenCV's limits
+        points = np.rint((far - 0.5) * 16).astype(np.int32)
         number += 1
         cv2.fillPoly(out, [points], number, shift=4)
     return renumbered(out)

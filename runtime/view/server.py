@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -45,6 +46,8 @@ HEADERS = {
 KEEP = {"Cache-Control": "private, max-age=3600"}
 #: Bars of the histogram of scores.
 BARS = 50
+#: Characters of a message at most: addresses may be as long as their sender likes.
+LONGEST_ERROR = 250
 #: Bytes of corrections at most.
 LARGEST_BODY = 8 << 20
 
@@ -60,8 +63,9 @@ def application(scenes: Sequence[Scene], token: str) -> Starlette:
         The first part of every address; see :func:`new_token`.
     """
     viewer = _Viewer(scenes)
-    scene = f"/{token}/scene/{{number:int}}"
-    tile = "{zoom:int}/{column:int}_{row:int}"
+    register_url_convertor("short", _Short())
+    scene = f"/{token}/scene/{{number:short}}"
+    tile = "{zoom:short}/{column:short}_{row:short}"
     routes = [
         Route(f"/{token}/", viewer.page),
         Route(f"/{token}/page/{{name}}", viewer.page),
@@ -79,6 +83,18 @@ def application(scenes: Sequence[Scene], token: str) -> Starlette:
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False)],
         exception_handlers={CellsegError: _refuse, HTTPException: _http},
     )
+
+
+class _Short(Convertor[int]):
+    """Whole numbers of up to nine digits; Python refuses to read those of thousands."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
 
 
 def new_token() -> str:
@@ -239,7 +255,9 @@ def _plain(value: Any) -> Any:
 
 def _refuse(_: Request, error: Exception) -> Response:
     status = 400 if isinstance(error, UsageError) else 500
-    return JSONResponse({"error": readable(" ".join(str(error).split()))}, status, headers=HEADERS)
+    text = readable(" ".join(str(error).split()))
+    text = text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 1]}…"
+    return JSONResponse({"error": text}, status, headers=HEADERS)
 
 
 def _http(_: Request, error: Exception) -> Response:

@@ -33,6 +33,9 @@ FEW_CELLS = 30
 MUCH_OVERLAP = 0.2
 #: Pixels of one region at most, and on each edge at least.
 LARGEST, SMALLEST_EDGE = 1 << 26, 32
+#: Regions at most, and how often cells' rectangles may cover one: thousands of cells as large as their region
+#: would be drawn for hours, only to be told that they overlap.
+MOST_REGIONS, MOST_LAYERS = 10_000, 50
 
 
 @dataclass
@@ -110,6 +113,7 @@ def import_annotations(
     with open_slide(slide, **(reading or {})) as reader:
         areas, cells = _sort(features, regions, nuclei, annotations)
         _check_place(areas, cells, reader, annotations)
+        Polygons(cells).check_work(str(annotations), reader.height, reader.width)
         if not areas:
             areas = [_Area(_around(cells, reader), None, "")]
             done.notes.append(
@@ -141,8 +145,19 @@ def import_annotations(
 def _draw_all(areas: list[_Area], cells: list[Rings], path: Path, done: Imported) -> list[bytes]:
     """Return the label image of each region as PNG; count cells, and note what looks wrong."""
     drawn, claimed, twice = [], 0, 0
+    low, high = (np.array([fold(rings[0], axis=0) for rings in cells]) for fold in (np.min, np.max))
     for area in areas:
-        labels, count, overlap = draw(cells, area.box, area.outline)
+        first, last = (area.box.x, area.box.y), (area.box.x1, area.box.y1)
+        size = np.minimum(high, last) - np.maximum(low, first)
+        near = np.flatnonzero((size > -1).all(axis=1))
+        covered = float(np.prod(np.maximum(size[near], 1), axis=1).sum())
+        if covered > MOST_LAYERS * max(area.box.area, 1 << 16):
+            raise DataError(
+                f"{path}: the {len(near):,} cells of region {area.name or area.box} cover it "
+                f"{covered / area.box.area:,.0f} times; are regions among the cells (name them with "
+                "--regions)?"
+            )
+        labels, count, overlap = draw([cells[number] for number in near.tolist()], area.box, area.outline)
         claimed, twice, done.cells = claimed + int((labels > 0).sum()), twice + overlap, done.cells + count
         drawn.append(bytes(cv2.imencode(".png", labels)[1]))
         if not count:
@@ -260,6 +275,8 @@ def _is_rectangle(rings: Rings) -> bool:
 
 def _check_place(areas: list[_Area], cells: list[Rings], reader: SlideReader, path: Path) -> None:
     """Refuse annotations of another slide, and regions that cannot be cut."""
+    if len(areas) > MOST_REGIONS:
+        raise DataError(f"{path}: holds {len(areas):,} regions; at most {MOST_REGIONS:,} are cut out at once")
     for area in areas:
         if not (
             area.box.y >= 0

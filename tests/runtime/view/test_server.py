@@ -128,6 +128,29 @@ def test_one_line_for_what_is_wrong(client, path, said):
     assert answer.json() == {"error": said}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"scene/{'9' * 5000}/summary.json",
+        f"scene/0/picture/{'9' * 5000}/0_0.jpg",
+        f"scene/0/picture/0/{'9' * 5000}_0.jpg",
+        f"scene/0/cells/0/0_{'9' * 4000}.png",
+        f"scene/0/cell.json?label={'9' * 5000}",
+        f"scene/0/summary.json?colour={'9' * 5000}",
+        f"scene/0/summary.json?by={'a' * 5000}",
+        f"scene/0/plane/{'a' * 5000}/0/0_0.png",
+        "page/..%2f..%2fserver.py",
+        "page/%2e%2e/server.py",
+        "page/..%5cserver.py",
+        "page/%00",
+    ],
+)
+def test_addresses_that_nobody_has_are_refused_in_short(client, path):
+    answer = client.get(path)
+    assert answer.status in (400, 404)
+    assert len(answer.text) < 300
+
+
 def test_summary_follows_the_limits(client):
     whole = client.get("scene/0/summary.json?by=area").json()
     assert whole["shown"] == whole["count"] == sum(whole["scores"]) == 6
@@ -166,6 +189,9 @@ def test_corrections_come_back_as_a_file(client):
         ('{"field": [0, 0, 9, 9], "deleted": ["x"]}', 400, "deleted.0: Input should be a valid integer"),
         ('{"field": [0, 0, 99999, 9]}', 400, "does not lie in a picture"),
         ("x" * (LARGEST_BODY + 1), 413, ""),
+        ('{"field": [0, 0, 9, 9], "merged": [[99999999999999999999, 1]]}', 400, "merged.0.0: "),
+        ('{"field": [0, 0, 9, 9], "drawn": [[[1e300, 0], [0, 1e300], [5, 5]]]}', 200, "features"),
+        ("[" * 100_000, 400, "the corrections: "),
     ],
 )
 def test_corrections_that_are_none(client, body, status, said):

@@ -188,3 +188,18 @@ def test_the_command(slide, tmp_path):
     again = CliRunner().invoke(main, ["import", str(slide), str(path), "-o", str(tmp_path / "set")])
     assert again.exit_code == 2
     assert again.stderr.count("\n") == 1
+
+
+def test_thousands_of_cells_as_large_as_their_region(slide, tmp_path):
+    """They would be drawn one over the other for hours."""
+    many = [feature(box(0, 0, 95 - n % 7, 95 - n % 5)) for n in range(6000)]
+    path = write(tmp_path / "a.geojson", [*many, feature(box(0, 0, 96, 96), "annotation")])
+    with pytest.raises(DataError, match=r"the 6,000 cells of region .* cover it 5,\d\d\d times; are regions"):
+        import_annotations(slide, path, tmp_path / "set", val=0)
+    assert not (tmp_path / "set").exists()
+
+
+def test_more_regions_than_anybody_draws(slide, tmp_path):
+    path = write(tmp_path / "a.geojson", [*cells(), *[feature(box(0, 0, 40, 40), "annotation")] * 10_001])
+    with pytest.raises(DataError, match="holds 10,001 regions; at most 10,000"):
+        import_annotations(slide, path, tmp_path / "set")
