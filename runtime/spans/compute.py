@@ -53,8 +53,8 @@ class Part:
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
     bad_blocks: tuple[str, ...] = ()
     seconds: float = 0.0
-    #: Whether an earlier run had left it.
-    earlier: bool = False
+    #: What computed it.
+    engine: str = ""
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Part:
@@ -64,7 +64,7 @@ class Part:
         plain["reach"] = plain["reach"] and Reach(**plain["reach"])
         plain["stages"] = {name: tuple(clock) for name, clock in plain["stages"].items()}
         plain["bad_blocks"] = tuple(plain["bad_blocks"])
-        return cls(**{**plain, "earlier": True})
+        return cls(**plain)
 
 
 def compute_span(
@@ -135,6 +135,7 @@ def compute_span(
             last.stages,
             setup.slide.bad_blocks,
             time.perf_counter() - started,
+            f"{backend.name} {backend.precision}",
         )
         cells.commit(part)
     return part

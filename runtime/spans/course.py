@@ -97,6 +97,7 @@ class SlideCourse:
         self._folder = OutputFolder(plan.folder, overwrite=options.overwrite, resume=options.resume)
         try:
             self.plan = _begin(plan)
+            self._earlier = frozenset(path.name for path in self.plan.parts.glob("span-*"))
         except BaseException as error:
             self._folder.__exit__(type(error), error, None)
             raise
@@ -174,9 +175,16 @@ class SlideCourse:
     def _last(self) -> list[Task]:
         if self._rows_written < len(self.plan.label_rows) - 1:
             return []
-        workers = f" by {self.n_workers} workers" if self.n_workers > 1 else ""
-        note = f"the image was computed in {self.plan.spans} spans{workers}"
-        course = Course(time.perf_counter() - self._started, self._labels, note)
+        by = f" by {self.n_workers} workers" if self.n_workers > 1 else ""
+        notes = [f"the image was computed in {self.plan.spans} spans{by}"]
+        engines = sorted({part.engine for part in self._spans.values()})
+        if len(engines) > 1:
+            notes.append(
+                f"spans were computed by different engines ({', '.join(engines)}): one of them alone may find "
+                "other cells"
+            )
+        seconds = time.perf_counter() - self._started
+        course = Course(seconds, self._labels, self._earlier, tuple(notes))
         return [Task(self.plan, "finish", given=(self._parts(), course))]
 
     def _commit(self, result: Result) -> None:

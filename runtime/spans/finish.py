@@ -53,8 +53,10 @@ class Course:
     seconds: float
     #: Files of the label image and their sizes in bytes.
     labels: Mapping[str, int]
-    #: One line about the spans and who computed them.
-    note: str
+    #: Spans that a run before had left, by name.
+    earlier: frozenset[str]
+    #: Lines about the spans and who computed them.
+    notes: tuple[str, ...]
 
 
 def finish_slide(plan: Plan, parts: Sequence[Part], course: Course, backend: Backend) -> Result:
@@ -94,7 +96,7 @@ def finish_slide(plan: Plan, parts: Sequence[Part], course: Course, backend: Bac
             known=backend.spec.diameter,
         )
         seconds = {"open": plan.seconds, "run": course.seconds, "finish": time.perf_counter() - started}
-        notes = (*notes_of(setup, last, stats, plan.options, regions), course.note)
+        notes = (*notes_of(setup, last, stats, plan.options, regions), *course.notes)
         report = Report(
             setup, plan.source, plan.options, last, stats, seconds, notes, unsure, regions, classes
         )
@@ -128,7 +130,7 @@ def _progress(plan: Plan, parts: Sequence[Part], stats: Stats, course: Course) -
             before = stages.get(name, (0.0, 0.0))
             stages[name] = before[0] + busy, before[1] + wait
     width = plan.settled.grid.width
-    earlier = sum(part.y1 - part.y for part in parts if part.earlier and part.reach is not None)
+    earlier = sum(part.y1 - part.y for part in parts if part.name in course.earlier)
     pixels = plan.rows[-1] * width
     return Progress(pixels, pixels, stats.cells, course.seconds, stages, earlier * width)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -56,19 +55,28 @@ class MergedParts(Closing):
 
     def __init__(self, plan: Plan, parts: Sequence[Part]) -> None:
         self._plan = plan
-        self._stack = contextlib.ExitStack()
-        with contextlib.ExitStack() as stack:
-            numbers = stack.enter_context(BlockReader(plan.parts / NUMBERS))
-            self._parts = [
-                _OnePart(plan.parts / part.name / CELLS, stack, numbers, number)
-                for number, part in enumerate(parts)
-                if part.stats.cells
-            ]
-            self._stack = stack.pop_all()
+        self._numbers = BlockReader(plan.parts / NUMBERS)
+        self._parts = [
+            _OnePart(plan.parts / part.name / CELLS, (part.y, part.y1), self._numbers, number)
+            for number, part in enumerate(parts)
+            if part.stats.cells
+        ]
 
     def close(self) -> None:
         """Close the files."""
-        self._stack.close()
+        for part in self._parts:
+            part.close()
+        self._numbers.close()
+
+    def _here(self, y: int, y1: int) -> list[_OnePart]:
+        """Return the parts that have these rows; the others hold no file and no memory from now on."""
+        here = []
+        for part in self._parts:
+            if part.rows[0] < y1 and y < part.rows[1]:
+                here.append(part)
+            else:
+                part.close()
+        return here
 
     def cells(self) -> Iterator[Cells]:
         """Yield all cells in the order of their numbers."""
@@ -78,7 +86,7 @@ class MergedParts(Closing):
 
     def cells_of(self, y: int, y1: int) -> Cells | None:
         """Return the cells that begin in some rows, in the order of their numbers; ``None`` for none."""
-        found = [cells for part in self._parts if len(cells := part.cells(y, y1))]
+        found = [cells for part in self._here(y, y1) if len(cells := part.cells(y, y1))]
         if len(found) < 2:
             return found[0] if found else None
         table = Cells.concatenate(found)
@@ -87,22 +95,38 @@ class MergedParts(Closing):
     def labels(self, y: int, y1: int) -> NDArray[np.int32]:
         """Return the label image of some rows, shape (y1 - y, W)."""
         labels = np.empty((y1 - y, self._plan.settled.grid.width), np.int32)
-        batches = [batch for part in self._parts for batch in part.runs(y, y1)]
+        batches = [batch for part in self._here(y, y1) for batch in part.runs(y, y1)]
         Painter(batches).paint(labels, y)
         return labels
 
 
 class _OnePart:
-    """The fragments of a part; those that were asked for last are kept."""
+    """The fragments of a part, opened when they are asked for; those of last time are kept."""
 
-    def __init__(self, path: Path, stack: contextlib.ExitStack, numbers: BlockReader, number: int) -> None:
-        self._file = stack.enter_context(BlockReader(path))
+    def __init__(self, path: Path, rows: tuple[int, int], numbers: BlockReader, number: int) -> None:
+        self._path, self.rows = path, rows
         self._numbers_file, self._number = numbers, number
+        self._opened: BlockReader | None = None
         self._numbers: NDArray[np.int32] | None = None
-        told = [self._file.told(block) for block in range(len(self._file))]
-        self._places = [(about["y"], about["y1"]) for about in told]
-        self._first = list(itertools.accumulate((about["cells"] for about in told), initial=0))
+        self._places: list[tuple[int, int]] = []
+        self._first: list[int] = []
         self._kept: OrderedDict[tuple[int, bool], Any] = OrderedDict()
+
+    @property
+    def _file(self) -> BlockReader:
+        if self._opened is None:
+            self._opened = BlockReader(self._path)
+            told = [self._opened.told(block) for block in range(len(self._opened))]
+            self._places = [(about["y"], about["y1"]) for about in told]
+            self._first = list(itertools.accumulate((about["cells"] for about in told), initial=0))
+        return self._opened
+
+    def close(self) -> None:
+        """Let go of the file, and of what was read of it."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = self._numbers = None
+            self._kept.clear()
 
     @property
     def numbers(self) -> NDArray[np.int32]:
@@ -130,6 +154,8 @@ class _OnePart:
                 yield here, self.numbers
 
     def _blocks(self, y: int, y1: int) -> list[int]:
+        if not len(self._file):
+            return []
         return [n for n, (start, end) in enumerate(self._places) if start < y1 and y < end]
 
     def _load(self, block: int, *, whole: bool) -> Any:
