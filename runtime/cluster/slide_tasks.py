@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -36,17 +36,15 @@ def plan_slide(job: Job, workers: int, wanted: float | None) -> Plan:
         return make_plan(job.image, job.folder, job.options, backend, workers, wanted)
 
 
-def do_task(
-    plan: Plan, cut: tuple[tuple[int, ...], tuple[int, ...]], task: Task, number: int
-) -> tuple[Any, str]:
+def do_task(plan: Plan, changed: Mapping[str, Any], task: Task, number: int) -> tuple[Any, str]:
     """Do a task of a slide.
 
     Parameters
     ----------
     plan
         As its worker made it.
-    cut
-        Bands and rows of the spans, where an earlier run had others.
+    changed
+        What the course has changed of it.
     task
         Without its plan.
     number
@@ -57,7 +55,7 @@ def do_task(
     value, worker
         What :func:`~cellseg.runtime.spans.course.do` returned, and the name of this worker.
     """
-    here = replace(plan, bands=cut[0], rows=cut[1])
+    here = replace(plan, **changed)
     pixels = here.rows[-1] * here.settled.grid.width
     with _engine() as (worker, backend):
         told = Teller(worker, number)

@@ -175,7 +175,12 @@ class _Slides:
 
     def _hand_out(self, slide: _Slide, plan: Plan, task: Task) -> None:
         """Submit a task; the plan comes from the worker that has it, or is made again."""
-        given = (slide.plan, (plan.bands, plan.rows), replace(task, plan=None), slide.number)
+        given = (
+            slide.plan,
+            {"bands": plan.bands, "rows": plan.rows, "run": plan.run},
+            replace(task, plan=None),
+            slide.number,
+        )
         # What others wait for goes first.
         future = self._submit(slide, do_task, *given, priority=0 if task.kind == "span" else 1)
         slide.waiting[future] = task

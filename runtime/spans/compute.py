@@ -53,8 +53,9 @@ class Part:
     stages: dict[str, tuple[float, float]] = field(default_factory=dict)
     bad_blocks: tuple[str, ...] = ()
     seconds: float = 0.0
-    #: What computed it.
+    #: What computed it, and in which run.
     engine: str = ""
+    run: str = ""
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> Part:
@@ -136,6 +137,7 @@ def compute_span(
             setup.slide.bad_blocks,
             time.perf_counter() - started,
             f"{backend.name} {backend.precision}",
+            plan.run,
         )
         cells.commit(part)
     return part

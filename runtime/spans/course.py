@@ -16,6 +16,7 @@ import contextlib
 import json
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -96,8 +97,7 @@ class SlideCourse:
         options = plan.options
         self._folder = OutputFolder(plan.folder, overwrite=options.overwrite, resume=options.resume)
         try:
-            self.plan = _begin(plan)
-            self._earlier = frozenset(path.name for path in self.plan.parts.glob("span-*"))
+            self.plan = _begin(replace(plan, run=uuid.uuid4().hex))
         except BaseException as error:
             self._folder.__exit__(type(error), error, None)
             raise
@@ -180,11 +180,11 @@ class SlideCourse:
         engines = sorted({part.engine for part in self._spans.values()})
         if len(engines) > 1:
             notes.append(
-                f"spans were computed by different engines ({', '.join(engines)}): one of them alone may find "
-                "other cells"
+                f"spans were computed by different engines ({', '.join(engines)}): any of these alone may "
+                "find other cells"
             )
         seconds = time.perf_counter() - self._started
-        course = Course(seconds, self._labels, self._earlier, tuple(notes))
+        course = Course(seconds, self._labels, tuple(notes))
         return [Task(self.plan, "finish", given=(self._parts(), course))]
 
     def _commit(self, result: Result) -> None:

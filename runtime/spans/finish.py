@@ -53,8 +53,6 @@ class Course:
     seconds: float
     #: Files of the label image and their sizes in bytes.
     labels: Mapping[str, int]
-    #: Spans that a run before had left, by name.
-    earlier: frozenset[str]
     #: Lines about the spans and who computed them.
     notes: tuple[str, ...]
 
@@ -130,7 +128,7 @@ def _progress(plan: Plan, parts: Sequence[Part], stats: Stats, course: Course) -
             before = stages.get(name, (0.0, 0.0))
             stages[name] = before[0] + busy, before[1] + wait
     width = plan.settled.grid.width
-    earlier = sum(part.y1 - part.y for part in parts if part.name in course.earlier)
+    earlier = sum(part.y1 - part.y for part in parts if part.reach is not None and part.run != plan.run)
     pixels = plan.rows[-1] * width
     return Progress(pixels, pixels, stats.cells, course.seconds, stages, earlier * width)
 

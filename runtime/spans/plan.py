@@ -58,6 +58,8 @@ class Plan:
     identity: dict[str, Any]
     #: Seconds that it took.
     seconds: float = 0.0
+    #: Tells this run from others that have left parts.
+    run: str = ""
 
     @property
     def spans(self) -> int:
