@@ -266,7 +266,7 @@ def test_no_module_is_named_after_a_dependency() -> None:
         for module, owners in installed.items()
         if wanted & {owner.lower().replace("-", "_") for owner in owners}
     }
-    names -= {"testing"}  # what anndata's wheel carries beside itself
+    names -= {"testing"}  # what anndata's wheel carries besides itself
     stems = {path.parent.name if path.stem == "__init__" else path.stem for path in sources(*ARROWS)}
     stems |= {path.stem for path in (ROOT / "csrc").glob("*.pyx")}
     assert not stems & names

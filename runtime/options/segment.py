@@ -210,7 +210,7 @@ class SegmentOptions:
             group="Cells",
             column=True,
             metavar="UM",
-            text="Grow nuclei into cells, by so many micrometres or until they meet, and measure these too.",
+            text="Grow nuclei into cells, by UM micrometres or until they meet, and measure these too.",
         ),
     ] = None
     positive: Annotated[

@@ -24,7 +24,7 @@ from ..writers.folder import JOURNAL, unfinished
 from ..writers.outputs import check_outputs
 from ..writers.pyramid import SHARD_HEIGHT, pyramid_shapes
 
-#: A span has at least so many pixels, and at most so many unless the user says otherwise.
+#: Fewest pixels of a span, and most unless the user says otherwise.
 LEAST_PIXELS, MOST_PIXELS = 32_000_000, 512_000_000
 #: Spans for each worker: the last ones shall not keep most of them waiting.
 SPANS_A_WORKER = 3
@@ -196,7 +196,7 @@ def span_target(pixels: int, workers: int, wanted: float | None) -> float:
 
 
 def cut_bands(grid: TileGrid, blend: Blend, pixels: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Cut a grid into spans of about so many pixels.
+    """Cut a grid into spans of about a number of pixels.
 
     Returns
     -------

@@ -100,8 +100,8 @@ class _Converted(Writer):
     ) -> None:
         self.path = path
         self._pixel_size = pixel_size
-        beside = path.with_name(f"{path.name.partition('.')[0]}.ome.zarr")
-        self._zarr = LabelsZarr(beside, height, width, pixel_size=pixel_size, name=name, field=field)
+        store = path.with_name(f"{path.name.partition('.')[0]}.ome.zarr")
+        self._zarr = LabelsZarr(store, height, width, pixel_size=pixel_size, name=name, field=field)
 
     def write(self, strip: Strip) -> None:
         """Take the next strip."""

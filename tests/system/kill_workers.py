@@ -122,7 +122,7 @@ def one_round(connected: Any, paths: list[Path], output: Path, rng: random.Rando
 
 
 def main(rounds: int, seed: int) -> None:
-    """Kill workers in so many rounds."""
+    """Kill workers in a number of rounds."""
     rng = random.Random(seed)
     kills = 0
     with tempfile.TemporaryDirectory() as temporary, connect(f"local:{PROCESSES}") as connected:

@@ -170,7 +170,7 @@ def test_no_command_of_a_models_whole_life_does(tmp_path: Path) -> None:
     for number, (part, line) in enumerate(
         (
             ("train.cli", "tiny.yml"),
-            ("export.cli", "work_dirs/tiny/best.pt -o m.onnx --int8 --force --no-plan"),
+            ("export.cli", "work_dirs/tiny/best.pt -o m.onnx --int8 --force --halo 8 --no-plan"),
             ("runtime.cli.tune", "cells/val --engine m.onnx -o t.onnx --trials 4"),
             ("runtime.cli.eval", "cells/val --engine t.onnx"),
             ("runtime.cli.infer", "--devices"),
