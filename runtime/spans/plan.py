@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..backends import Backend
+from ..common.spelling import option
 from ..common.threads import cores
+from ..errors import BackendError
 from ..geometry.tiling import TileGrid
 from ..options import Blend, SegmentOptions
 from ..pipeline import decide, open_reader
@@ -56,6 +58,8 @@ class Plan:
     label_levels: int
     #: What the parts depend on.
     identity: dict[str, Any]
+    #: Engine and arithmetic that decided; all parts are computed in them.
+    computing: str
     #: Seconds that it took.
     seconds: float = 0.0
     #: Tells this run from others that have left parts.
@@ -81,7 +85,17 @@ class Plan:
             The open model.
         prepared
             Make it ready for the tiles.
+
+        Raises
+        ------
+        BackendError
+            The model runs otherwise here than where the plan was made, so that seams would show.
         """
+        if prepared and (here := _computing(backend)) != self.computing:
+            raise BackendError(
+                f"{self.image}: the model computes with {here} on one worker and with {self.computing} on "
+                f"another, whose processors differ; say {option('precision', 'fp32')}, the same on all"
+            )
         with contextlib.ExitStack() as stack:
             slide: SlideReader = stack.enter_context(open_reader(self.image, self.options))
             reader = slide
@@ -120,6 +134,10 @@ class Plan:
             "stains": self.settled.measures.stains,
             "workers": self.options.workers or cores(),
         }
+
+
+def _computing(backend: Backend) -> str:
+    return f"{backend.name} in {backend.precision}"
 
 
 def parts_folder(folder: Path) -> Path:
@@ -183,6 +201,7 @@ def make_plan(
             label_rows,
             label_levels,
             identity,
+            _computing(backend),
             time.perf_counter() - started,
         )
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cellseg.runtime import segment
 from cellseg.runtime.backends import open_backend
-from cellseg.runtime.errors import OutputError, UsageError
+from cellseg.runtime.errors import BackendError, OutputError, UsageError
 from cellseg.runtime.geometry.tiling import TileGrid
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.spans import course as courses
@@ -228,3 +228,13 @@ def test_spans_are_whole_bands(height, core, halo, blend, pixels):
     assert (rows[0], rows[-1]) == (0, height)
     assert all(a < b for a, b in itertools.pairwise(bands))
     assert all(a < b for a, b in itertools.pairwise(rows))
+
+
+def test_workers_that_compute_otherwise_do_not_share_a_slide(slide, backend, tmp_path, monkeypatch):
+    """Where one processor has other arithmetic than the next, cells at seams would depend on who did what."""
+    plan = make_plan(str(slide), tmp_path / "out", SegmentOptions(), backend, 2, 0.2)
+    monkeypatch.setattr(type(backend), "precision", property(lambda self: "int8+bf16"))
+    found = r"in int8\+bf16 on one worker .* precision='fp32'"
+    with SlideCourse(plan), pytest.raises(BackendError, match=found):
+        compute_span(plan, 0, backend)
+    assert not (plan.parts / "span-000000").exists()
