@@ -84,10 +84,13 @@ def to_anndata(result: Result) -> Any:
     matrix = np.empty((result.count, len(names)), np.float64)
     for at, name in enumerate(names):
         matrix[:, at] = table[name]
-    cells = pandas.DataFrame(
-        {name: values for name, values in table.items() if name not in names},
-        index=table["label"].astype(str),
-    )
+    # Words as categories: a cell in no region has none, which a column of text cannot say in a file.
+    said = {
+        name: pandas.Categorical(values) if values.dtype == object else values
+        for name, values in table.items()
+        if name not in names
+    }
+    cells = pandas.DataFrame(said, index=table["label"].astype(str))
     measures = pandas.DataFrame({"unit": [UNITS.get(name, "") for name in names]}, index=names)
     return anndata.AnnData(matrix, cells, measures, _about(result), obsm=_centroids(result))
 

@@ -104,6 +104,23 @@ def test_anndata(result, tmp_path):
     assert again.uns["cellseg"]["model"] == result.record.model.name
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_words_are_categories_and_a_cell_may_have_none(beside, tmp_path):
+    """The centre of a bent strip lies beside it, in no region."""
+    anndata = pytest.importorskip("anndata")
+    hook = [[10, 10], [30, 10], [30, 30], [28, 30], [28, 12], [10, 12]]
+    square = [[35, 35], [60, 35], [60, 60], [35, 60]]
+    drawn = [np.array(hook), *([] if beside else [np.array(square)])]
+    with LocalEngine(local_spec(1), 1) as engine:
+        result = segment(np.full((64, 64), 250, np.uint8), engine, roi=drawn, levels=(0, 255))
+    data = result.to_anndata()
+    assert data.obs["roi"].dtype == "category"
+    data.write_h5ad(tmp_path / "cells.h5ad")
+    found = anndata.read_h5ad(tmp_path / "cells.h5ad").obs["roi"]
+    assert found.isna().tolist() == [name is None for name in result.table["roi"]]
+    assert found.dropna().tolist() == ([] if beside else ["region 2"])
+
+
 def test_no_cells():
     pytest.importorskip("geopandas")
     pytest.importorskip("anndata")
