@@ -25,6 +25,8 @@ PLACES = ("centroid_y", "centroid_x", "centroid_y_um", "centroid_x_um")
 def layers(result: Result, *, outlines: bool = True) -> list[Layer]:
     """Return layers: ``labels``, the centres of cells as ``points``, and their outlines as ``shapes``.
 
+    Where nuclei were grown into cells, the labels of whole cells come first.
+
     Parameters
     ----------
     result
@@ -39,20 +41,11 @@ def layers(result: Result, *, outlines: bool = True) -> list[Layer]:
     features = result.table
     centres = np.stack([features["centroid_y"], features["centroid_x"]], axis=1).astype(np.float64)
     shown = {key: values for key, values in features.items() if key not in PLACES}
-    # A list of one is no pyramid to napari.
-    labels: Any = (levels, {"multiscale": True}) if len(levels) > 1 else (levels[0], {})
+    images = [("labels", levels)]
+    if result.cell_levels is not None:
+        images.insert(0, ("whole cells", result.cell_levels))  # below those of nuclei
     found: list[Layer] = [
-        # napari finds the row of a label by the column `index`.
-        (
-            labels[0],
-            {
-                "name": f"{name} labels",
-                "features": {"index": features["label"], **shown},
-                **common,
-                **labels[1],
-            },
-            "labels",
-        ),
+        *(_labels(f"{name} {what}", image, features["label"], shown, common) for what, image in images),
         (centres, {"name": f"{name} cells", "features": shown, "size": 4, **common}, "points"),
     ]
     if outlines:
@@ -61,6 +54,15 @@ def layers(result: Result, *, outlines: bool = True) -> list[Layer]:
         rings = [_corners(cells.ring(at)) for at in range(len(cells))]
         found.append((rings, {"name": f"{name} outlines", "features": shown, **look, **common}, "shapes"))
     return found
+
+
+def _labels(
+    name: str, levels: list[Any], numbers: NDArray[Any], shown: dict[str, Any], common: dict[str, Any]
+) -> Layer:
+    """Return a layer of labels."""
+    # A list of one is no pyramid to napari, which finds the row of a label by the column `index`.
+    data, more = (levels, {"multiscale": True}) if len(levels) > 1 else (levels[0], {})
+    return data, {"name": name, "features": {"index": numbers, **shown}, **common, **more}, "labels"
 
 
 def _corners(ring: NDArray[Any]) -> NDArray[np.float64]:

@@ -112,11 +112,19 @@ class Result:
     @functools.cached_property
     def cell_labels(self) -> NDArray[np.int32] | None:
         """As :attr:`labels`, of whole cells, same numbers; ``None`` unless nuclei were grown into cells."""
-        if self.folder is None or self.record.expand_um is None:
-            return self._whole
+        levels = self.cell_levels
+        return None if levels is None else np.asarray(levels[0][:], np.int32)
+
+    @functools.cached_property
+    def cell_levels(self) -> list[Any] | None:
+        """As :attr:`levels`, of whole cells; ``None`` unless nuclei were grown into cells."""
+        if self.record.expand_um is None:
+            return None
+        if self.folder is None:
+            return [self._whole]
         from .stored import open_levels
 
-        return np.asarray(open_levels(self.folder, "cells")[0][:], np.int32)
+        return open_levels(self.folder, "cells")
 
     @functools.cached_property
     def table(self) -> dict[str, NDArray[Any]]:

@@ -54,6 +54,19 @@ def test_layers_lie_on_each_other(image, tmp_path, where, monkeypatch):
     assert len(result.to_napari(outlines=False)) == 2
 
 
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_whole_cells_are_a_layer_below(image, tmp_path, where):
+    with LocalEngine(local_spec(1), 1) as engine:
+        output = None if where == "memory" else tmp_path / "out"
+        result = segment(image, engine, output=output, pixel_size=0.5, expand=2)
+    whole, labels, *_ = result.to_napari()
+    assert [given["name"].split(" ", 1)[1] for _, given, _ in (whole, labels)] == ["whole cells", "labels"]
+    np.testing.assert_array_equal(np.asarray(whole[0]), result.cell_labels)
+    np.testing.assert_array_equal(np.asarray(labels[0]), result.labels)
+    assert (np.asarray(whole[0]) > 0).sum() > (result.labels > 0).sum()
+    assert whole[1]["features"]["cell_area"].tolist() == labels[1]["features"]["cell_area"].tolist()
+
+
 def test_without_cells_and_without_scale():
     with LocalEngine(local_spec(1), 1) as engine:
         labels, points, shapes = segment(np.zeros((20, 30), np.uint8), engine).to_napari()
