@@ -38,6 +38,7 @@ def in_eight_bits(checkpoint: Path, pictures: Path, output: Path, said: list[str
         precision="int8",
         calibration=pictures,
         parity=pictures,
+        halo=24,  # said, for it is measured in tests of its own
         force=True,  # whether so little a network keeps its cells to a hair is not what is tested
     )
     return export(request, said.append)
