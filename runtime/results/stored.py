@@ -18,6 +18,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from ..common.memory import machine_memory
 from ..errors import OutputError
 from ..instances import Cells
 from ..instances.cells import Rings, column_types
@@ -107,8 +108,33 @@ def read_table(folder: Path) -> dict[str, NDArray[Any]]:
     path = folder / "cells.parquet"
     with _reading(path):
         with path.open("rb") as file:  # Arrow opens no path with a name that is no UTF-8
+            check_table(path, pyarrow.parquet.read_metadata(file))
+            file.seek(0)
             table = pyarrow.parquet.read_table(file)
         return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def check_table(path: Path, footer: Any) -> None:
+    """Refuse a table that unpacks to more than this machine has: a few bytes may stand for a billion rows.
+
+    Parameters
+    ----------
+    path
+        For the message.
+    footer
+        ``pyarrow.parquet.FileMetaData``.
+
+    Raises
+    ------
+    OutputError
+        It would.
+    """
+    size, memory = footer.num_rows * footer.num_columns * 8, machine_memory()
+    if memory is not None and size > memory / 2:
+        raise OutputError(
+            f"{path}: {footer.num_rows:,} rows of {footer.num_columns} columns take {size / 1e9:,.1f} GB, "
+            "more than half of this machine's memory; is the file damaged?"
+        )
 
 
 def columns_of(record: RunRecord) -> Columns:

@@ -24,6 +24,7 @@ from ..intensity.display import Display
 from ..readers import SlideReader
 from ..results.original import is_gone, open_original
 from ..results.result import Result
+from ..results.stored import check_table
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels, and how
 #: much it may be enlarged before the file is read again: blur that nobody sees, for a tenth of the time.
@@ -81,6 +82,12 @@ class Scene(Closing):
         self._lock, self._overview_lock = threading.Lock(), threading.Lock()
         self._tiles: OrderedDict[tuple[int, int, int, int, int], NDArray[np.int32]] = OrderedDict()
         try:
+            check_table(folder / "cells.parquet", self._table.metadata)
+            if self.count != self.record.counts.cells:
+                raise DataError(
+                    f"{folder}: its table has {self.count:,} rows, its record names "
+                    f"{self.record.counts.cells:,} cells; is it two results mixed?"
+                )
             self.picture, self.missing = self._open_picture(image)
         except BaseException:
             self._table.close(force=True)

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tifffile
 
 from cellseg.runtime import segment
 from cellseg.runtime.errors import CellsegError, DataError, OutputError
 from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.results import stored
 from cellseg.runtime.results.result import Result
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.view.scene import Scene
@@ -146,3 +149,20 @@ def test_no_result(tmp_path):
 def test_unknown_column(scene):
     with pytest.raises(CellsegError, match="has no column 'size'"):
         scene.column("size")
+
+
+def test_tables_that_stand_for_far_more_than_they_hold(finished, tmp_path, monkeypatch):
+    """A few bytes of Parquet may unpack to a billion rows."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    zeros = pyarrow.table({name: np.zeros(1_000_000) for name in ("label", "area")})
+    with pyarrow.parquet.ParquetWriter(folder / "cells.parquet", zeros.schema) as writer:
+        for _ in range(4):
+            writer.write_table(zeros)
+    with pytest.raises(DataError, match=r"its table has 4,000,000 rows, its record names 6 cells"):
+        Scene(folder)
+    monkeypatch.setattr(stored, "machine_memory", lambda: 100_000_000)
+    with pytest.raises(OutputError, match=r"4,000,000 rows of 2 columns take 0\.1 GB, more than half"):
+        Scene(folder)
+    with pytest.raises(OutputError, match="more than half"):
+        Result.open(folder).table  # noqa: B018
