@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Feature:
     name: str = ""
     #: Name of the class; of a derived class as QuPath writes it, ``Tumor: Positive``.
     classification: str = ""
+    #: What else is said of it, as QuPath keeps it: texts by name.
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def read_features(path: Path) -> list[Feature]:
@@ -80,6 +82,7 @@ def _features(record: Any) -> Iterator[Feature]:
             _text(said.get("objectType")),
             _text(said.get("name")),
             _class(said.get("classification")),
+            _texts(said.get("metadata")),
         )
     else:
         yield Feature(list(_polygons(record)), [])
@@ -87,6 +90,11 @@ def _features(record: Any) -> Iterator[Feature]:
 
 def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> dict[str, str]:
+    found = value if isinstance(value, dict) else {}
+    return {name: _text(each) for name, each in found.items() if _text(each)}
 
 
 def _class(value: Any) -> str:

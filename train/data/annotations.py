@@ -2,12 +2,11 @@
 
 What is annotated as a region is where *every* cell was marked: only there does a pixel without a cell mean
 that there is none. Each region becomes one picture and its label image; of what lies in its rectangle but
-outside of its outline nothing is known (:data:`IGNORED`), and no loss counts it.
+outside of its outline nothing is known (:data:`.drawing.IGNORED`), and no loss counts it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,8 @@ from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import SlideReader, open_slide
 from cellseg.runtime.readers.open import SlideOptions
 
-#: Label of pixels of which nothing is known: ``ignore_label`` of a training's configuration.
-IGNORED = 65535
+from .drawing import draw, shared_box
+
 #: With fewer cells than this in all, there is little to learn.
 FEW_CELLS = 30
 #: More than this part of the cells' pixels claimed twice is no slip of the hand.
@@ -107,13 +106,17 @@ def import_annotations(
     if not 0 <= val < 1:
         raise UsageError(f"--val {val:g}: wanted a share from 0 up to, but not including, 1")
     features = read_features(annotations)
+    said = _said(features)
     if not features:
         raise UsageError(f"{annotations}: holds no polygon; annotate cells and export them as GeoJSON")
     done = Imported()
     with open_slide(slide, **(reading or {})) as reader:
-        areas, cells = _sort(features, regions, nuclei, annotations)
+        _check_slide(said, reader, annotations, done)
+        areas, cells = _sort(features, regions, nuclei, annotations, empty="cells" in said)
         _check_place(areas, cells, reader, annotations)
-        Polygons(cells).check_work(str(annotations), reader.height, reader.width)
+        if cells:
+            Polygons(cells).check_work(str(annotations), reader.height, reader.width)
+        done.notes += _shared(areas)
         if not areas:
             areas = [_Area(_around(cells, reader), None, "")]
             done.notes.append(
@@ -145,7 +148,9 @@ def import_annotations(
 def _draw_all(areas: list[_Area], cells: list[Rings], path: Path, done: Imported) -> list[bytes]:
     """Return the label image of each region as PNG; count cells, and note what looks wrong."""
     drawn, claimed, twice = [], 0, 0
-    low, high = (np.array([fold(rings[0], axis=0) for rings in cells]) for fold in (np.min, np.max))
+    low, high = (
+        np.array([fold(rings[0], axis=0) for rings in cells]).reshape(-1, 2) for fold in (np.min, np.max)
+    )
     for area in areas:
         first, last = (area.box.x, area.box.y), (area.box.x1, area.box.y1)
         size = np.minimum(high, last) - np.maximum(low, first)
@@ -174,59 +179,8 @@ def _draw_all(areas: list[_Area], cells: list[Rings], path: Path, done: Imported
     return drawn
 
 
-def draw(
-    cells: Sequence[Rings], box: Region, outline: Rings | None = None
-) -> tuple[NDArray[np.uint16], int, int]:
-    """Draw the label image of a region.
-
-    Parameters
-    ----------
-    cells
-        Polygons in pixels of the slide; pixels whose centre lies inside count.
-    box
-        The rectangle to draw.
-    outline
-        Of the region in it; pixels outside become :data:`IGNORED`.
-
-    Returns
-    -------
-    labels : ndarray of uint16, shape (box.height, box.width)
-    count : int
-        Number of cells in it.
-    overlap : int
-        Pixels that several cells claim.
-    """
-    labels = np.zeros((box.height, box.width), np.uint16)
-    times = np.zeros(labels.shape, np.uint8)
-    # The smallest come last, and keep what they share: a nucleus drawn over its own clump stays whole.
-    order = sorted(range(len(cells)), key=lambda number: -_extent(cells[number]))
-    count = 0
-    for number in order:
-        part = _bounds(cells[number], box)
-        if part is None:
-            continue
-        inside = Polygons([cells[number]]).inside(part)
-        mask = np.ones((part.height, part.width), np.bool_) if inside is None else inside
-        if not mask.any():
-            continue
-        count += 1
-        if count >= IGNORED:
-            raise DataError(
-                f"a region of {box.height}×{box.width} pixels holds over {IGNORED - 1:,} cells; cut it up"
-            )
-        at = slice(part.y - box.y, part.y1 - box.y), slice(part.x - box.x, part.x1 - box.x)
-        labels[at][mask] = count
-        times[at] += mask & (times[at] < 255)
-    if outline is not None:
-        inside = Polygons([outline]).inside(box)
-        if inside is not None:
-            labels[~inside], times[~inside] = IGNORED, 0
-    found = np.unique(labels[(labels > 0) & (labels < IGNORED)])
-    return labels, len(found), int((times > 1).sum())
-
-
 def _sort(
-    features: list[Feature], regions: str | None, nuclei: bool, path: Path
+    features: list[Feature], regions: str | None, nuclei: bool, path: Path, *, empty: bool
 ) -> tuple[list[_Area], list[Rings]]:
     """Return the regions and the cells among the features."""
     areas: list[_Area] = []
@@ -249,7 +203,7 @@ def _sort(
         raise UsageError(
             f"{path}: no annotation is named '{regions}'; names there: {', '.join(said[:12]) or 'none'}"
         )
-    if not cells:
+    if not cells and not (areas and empty):
         raise UsageError(f"{path}: holds {len(areas)} regions and no cell; export the cells with them")
     return areas, cells
 
@@ -273,6 +227,38 @@ def _is_rectangle(rings: Rings) -> bool:
     )
 
 
+def _said(features: list[Feature]) -> dict[str, str]:
+    """Return what ``cellseg-view`` says of a field that it saved: image, size, number of cells."""
+    return next((each.metadata for each in features if each.kind == "annotation" and each.metadata), {})
+
+
+def _check_slide(said: dict[str, str], reader: SlideReader, path: Path, done: Imported) -> None:
+    """Refuse a field of a slide of another size; note another name, which may be the same slide."""
+    size = f"{reader.width}×{reader.height}"
+    if said.get("size", size) != size:
+        raise DataError(
+            f"{path}: was saved from {said.get('image', 'a slide')} of {said['size']} pixels, and "
+            f"{reader.path.name} has {size}: it is another slide"
+        )
+    if said.get("image", reader.path.name) != reader.path.name:
+        done.notes.append(f"the annotations say that they are of {said['image']}, not {reader.path.name}")
+
+
+def _shared(areas: list[_Area]) -> list[str]:
+    """Return a note where two regions share pixels: one may train, and the other validate."""
+    boxes = np.array([(area.box.y, area.box.x, area.box.y1, area.box.x1) for area in areas]).reshape(-1, 4)
+    found = []
+    for number, (y, x, y1, x1) in enumerate(boxes):
+        before = boxes[:number]
+        meet = (before[:, 0] < y1) & (y < before[:, 2]) & (before[:, 1] < x1) & (x < before[:, 3])
+        found += [(areas[at], areas[number]) for at in np.flatnonzero(meet)[:1]]
+    if not found:
+        return []
+    one, other = (area.name or area.box for area in found[0])
+    more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+    return [f"regions {one} and {other} overlap{more}: what they share counts twice"]
+
+
 def _check_place(areas: list[_Area], cells: list[Rings], reader: SlideReader, path: Path) -> None:
     """Refuse annotations of another slide, and regions that cannot be cut."""
     if len(areas) > MOST_REGIONS:
@@ -294,6 +280,8 @@ def _check_place(areas: list[_Area], cells: list[Rings], reader: SlideReader, pa
                 f"{path}: region {area.name or area.box} has {area.box.height}×{area.box.width} pixels; "
                 f"wanted edges of {SMALLEST_EDGE} at least, and {LARGEST:,} pixels at most"
             )
+    if not cells:
+        return
     outer = np.concatenate([rings[0] for rings in cells])
     outside = (outer < 0).any(axis=1) | (outer[:, 0] > reader.width) | (outer[:, 1] > reader.height)
     if outside.mean() > 0.01:
@@ -302,7 +290,7 @@ def _check_place(areas: list[_Area], cells: list[Rings], reader: SlideReader, pa
             f"({reader.height}×{reader.width} pixels); are they annotations of another slide?"
         )
     for area in areas:
-        if all(_bounds(rings, area.box) is None for rings in cells) and len(areas) == 1:
+        if all(shared_box(rings, area.box) is None for rings in cells) and len(areas) == 1:
             raise DataError(f"{path}: the only region holds no cell; are they annotations of one slide?")
 
 
@@ -316,19 +304,6 @@ def _around(cells: list[Rings], reader: SlideReader) -> Region:
             "every cell is marked"
         )
     return Region(int(y0), int(x0), int(y1 - y0), int(x1 - x0))
-
-
-def _bounds(rings: Rings, box: Region) -> Region | None:
-    """Return the part of a rectangle that a polygon's own rectangle covers; None where they do not meet."""
-    x0, y0 = np.maximum(np.floor(rings[0].min(axis=0)).astype(int), (box.x, box.y))
-    x1, y1 = np.minimum(np.ceil(rings[0].max(axis=0)).astype(int), (box.x1, box.y1))
-    return Region(int(y0), int(x0), int(y1 - y0), int(x1 - x0)) if y0 < y1 and x0 < x1 else None
-
-
-def _extent(rings: Rings) -> float:
-    """Return the area of a polygon's outer ring (shoelace formula)."""
-    x, y = rings[0].T
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 
 
 def _halved(area: _Area, val: float) -> list[_Area]:

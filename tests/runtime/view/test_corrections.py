@@ -32,7 +32,11 @@ def detections(text):
 def test_an_untouched_field(scene):
     text = to_geojson(scene, Corrections(field=(0, 0, 600, 300)))
     features = json.loads(text)["features"]
-    assert features[0]["properties"] == {"objectType": "annotation", "name": "field"}
+    assert features[0]["properties"] == {
+        "objectType": "annotation",
+        "name": "field",
+        "metadata": {"image": "discs.tif", "size": "1200×900", "cells": "2"},
+    }
     assert Polygon(features[0]["geometry"]["coordinates"][0]).bounds == (0, 0, 600, 300)
     found = detections(text)
     assert sorted(round(cell.area) for cell in found) == sorted(
@@ -65,6 +69,35 @@ def test_fields_that_are_none(scene, field):
         to_geojson(scene, Corrections(field=field))
 
 
+def test_fields_that_are_no_picture(scene):
+    with pytest.raises(UsageError, match="the field is 31×200 pixels; mark one of 32 at least"):
+        to_geojson(scene, Corrections(field=(0, 0, 31, 200)))
+
+
+def test_every_cell_is_in_one_piece():
+    labels = np.zeros((40, 60), np.int32)
+    labels[5:15, 5:15], labels[5:15, 20:30] = 3, 4  # two pieces of one cell, and a gap
+    labels[20:30, 5:45] = 7  # a third is drawn across this one
+    labels[34:36, 34:36] = 9
+    cross = [(20.0, 18.0), (30.0, 18.0), (30.0, 32.0), (20.0, 32.0)]
+    found = corrected(labels, Corrections(field=(0, 0, 60, 40), merged=[[3, 4]], drawn=[cross]))
+    assert found.max() == 5  # the merged one, the drawn one, two parts beside it, and the small one
+    assert (found[5:15, 5:30] == found[5, 5]).all()
+    for number in range(1, 6):
+        assert cv2.connectedComponents((found == number).astype(np.uint8), connectivity=4)[0] == 2
+
+
+def test_no_crumbs_are_left_of_what_is_drawn_upon():
+    labels = np.zeros((40, 40), np.int32)
+    labels[5:15, 5:15], labels[5:15, 20:30] = 1, 2
+    field = Corrections(field=(0, 0, 40, 40), drawn=[[(5.0, 5.0), (16.0, 5.0), (16.0, 12.9), (5.0, 12.9)]])
+    labels[13:15, 8:15] = 0  # what would be left of the first: a few pixels of its last rows
+    found = corrected(labels, field)
+    assert found.max() == 2
+    assert not found[14, 5:8].any()
+    assert (found[5:15, 20:30] == found[5, 20]).all()
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"field": [0, 0, 9]}', '{"field": [0, 0, 9, 9], "more": 1}', "[]", '{"field": [0, 0, 9, 1e400]}'],
@@ -95,3 +128,12 @@ def test_outlines_hold_what_the_labels_hold(seed):
             -1,
         )
         assert Polygon(ring).area == drawn.sum()  # the ring is the outer one: holes are filled
+
+
+def test_what_lies_too_far_apart_is_no_cell():
+    labels = np.zeros((40, 1200), np.int32)
+    labels[5:15, 5:15], labels[5:15, 1100:1110] = 1, 2
+    with pytest.raises(
+        UsageError, match="merged into cell 1 lie on 1105×10 pixels; one cell has 1024 at most"
+    ):
+        corrected(labels, Corrections(field=(0, 0, 1200, 40), merged=[[1, 2]]))

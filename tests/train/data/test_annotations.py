@@ -13,7 +13,8 @@ from cellseg.runtime.errors import DataError, UsageError
 from cellseg.runtime.evaluation.folders import LabelFolder
 from cellseg.runtime.geometry.tiling import Region
 from cellseg.train.cli import main
-from cellseg.train.data.annotations import IGNORED, draw, import_annotations
+from cellseg.train.data.annotations import import_annotations
+from cellseg.train.data.drawing import IGNORED, draw
 
 
 def box(x0, y0, x1, y1):
@@ -203,3 +204,38 @@ def test_more_regions_than_anybody_draws(slide, tmp_path):
     path = write(tmp_path / "a.geojson", [*cells(), *[feature(box(0, 0, 40, 40), "annotation")] * 10_001])
     with pytest.raises(DataError, match="holds 10,001 regions; at most 10,000"):
         import_annotations(slide, path, tmp_path / "set")
+
+
+def saved(image="my slide.ome.tif", size="400×300", count=20):
+    """Return a field as cellseg-view saves it."""
+    made = feature(box(20, 20, 120, 120), "annotation", name="field")
+    made["properties"]["metadata"] = {"image": image, "size": size, "cells": str(count)}
+    return made
+
+
+def test_a_field_of_the_viewer_knows_its_slide(slide, tmp_path):
+    path = write(tmp_path / "a.geojson", [saved(), *cells()])
+    assert not import_annotations(slide, path, tmp_path / "set").notes[1:]
+    path = write(tmp_path / "b.geojson", [saved(size="900×300"), *cells()])
+    with pytest.raises(DataError, match=r"saved from my slide.ome.tif of 900×300 pixels, and .* has 400×300"):
+        import_annotations(slide, path, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    path = write(tmp_path / "c.geojson", [saved(image="b.tif"), *cells()])
+    done = import_annotations(slide, path, tmp_path / "third")
+    assert any("say that they are of b.tif" in note for note in done.notes)
+
+
+def test_a_corrected_field_may_be_empty(slide, tmp_path):
+    path = write(tmp_path / "a.geojson", [saved(count=0)])
+    done = import_annotations(slide, path, tmp_path / "set", val=0)
+    assert done.cells == 0
+    assert "holds no cell" in done.notes[0]
+    path = write(tmp_path / "b.geojson", [feature(box(20, 20, 120, 120), "annotation")])
+    with pytest.raises(UsageError, match="and no cell; export the cells"):
+        import_annotations(slide, path, tmp_path / "other")
+
+
+def test_regions_that_overlap_are_told(slide, tmp_path):
+    fields = [feature(box(20, 20, 120, 120), "annotation"), feature(box(80, 20, 200, 120), "annotation")]
+    done = import_annotations(slide, write(tmp_path / "a.geojson", [*fields, *cells()]), tmp_path / "set")
+    assert any("overlap: what they share counts twice" in note for note in done.notes)
