@@ -155,6 +155,8 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python benchmarks/end_to_end.py --size 40000x10000 --size 40000x20000 --size 40000 --null-engine \
 	  --json benchmarks/results/sweep.json
 	$(BIN)/python benchmarks/peers.py --json benchmarks/results/peers.json
+	$(BIN)/python benchmarks/cluster.py --real --simulate 114 --json benchmarks/results/cluster.json \
+	  --plot docs/_static/cluster.svg
 	$(BIN)/python benchmarks/readme.py
 
 clean:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "figures.md", ROOT / "docs" / "look.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("figures.md", "look.md", "machines.md")))
 RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -87,6 +87,23 @@ def finetune(figures: dict[str, Any]) -> str:
     return table(["", "pictures", "AP50", "AP75", "Dice", "count MAE"], rows)
 
 
+def cluster(figures: dict[str, Any]) -> str:
+    """Show what handing images out costs, by number of workers."""
+    rows = [
+        [
+            str(run["workers"]),
+            f"{run['slides']:,}",
+            f"{run['efficiency']:.3f}",
+            f"{run['ideal']:.3f}",
+            f"{run['bytes_a_slide'] / 1e3:.0f}",
+            f"{100 * run['share']:.4f} %",
+        ]
+        for run in figures["simulated"]["runs"]
+    ]
+    head = ["workers", "slides", "efficiency", "at no cost", "kB a slide", "of its pixels"]
+    return table(head, rows)
+
+
 def view(figures: dict[str, Any]) -> str:
     """Say how long the viewer computes."""
     seconds = {
@@ -148,6 +165,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "kernels": kernels,
     "ablation": ablation,
+    "cluster": cluster,
     "finetune": finetune,
     "view": view,
     "scales": scales,

@@ -10,6 +10,8 @@ from typing import Any
 from ..backends import Options
 from ..batch.jobs import Job, Outcome
 from ..common.spelling import language
+from ..writers.contents import RECORD
+from ..writers.folder import taken
 from .attempt import STALL
 from .checks import check_workers
 from .connect import Connected
@@ -68,7 +70,12 @@ def run_jobs(
     """
     if not jobs:
         return
-    client = cluster.client
+    client, tasks = cluster.client, dict(enumerate(jobs))
+    for number, job in enumerate(jobs):
+        if not (job.options.overwrite or job.options.resume) and (job.folder / RECORD).is_file():
+            yield Outcome(tasks.pop(number), error=taken(job.folder))
+    if not tasks:
+        return
     check_workers(cluster, [job.image for job in jobs], {job.folder.parent for job in jobs}, model)
     first = jobs[0].options
     # What an engine reports by calling back cannot cross to another machine.
@@ -84,8 +91,8 @@ def run_jobs(
     client.register_plugin(EnginePlugin(opening))
     if tell is not None:
         client.subscribe_topic(NAME, lambda event: tell(event[1]))
-    large = large_jobs(dict(enumerate(jobs)), cluster, span)
-    handed = Handout(cluster, {number: job for number, job in enumerate(jobs) if number not in large})
+    large = large_jobs(tasks, cluster, span)
+    handed = Handout(cluster, {number: job for number, job in tasks.items() if number not in large})
     try:
         yield from side_by_side(iter(handed), run_slides(large, cluster, span, tell))
     finally:

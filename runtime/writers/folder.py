@@ -102,10 +102,7 @@ class OutputFolder:
                 f"with {option('output')}"
             )
         if not self.overwrite:
-            raise ExistsError(
-                f"{self.final}: exists; replace it with {option('overwrite', True)} or choose another with "
-                f"{option('output')}"
-            )
+            raise taken(self.final)
         listed(self.final)
 
     def commit(self) -> None:
@@ -151,6 +148,14 @@ class OutputFolder:
             with contextlib.suppress(OSError):
                 _discard(self.path, keep=JOURNAL if self.resume else None)
         self._release()
+
+
+def taken(final: Path) -> ExistsError:
+    """Return the error for results that are there and were not to be replaced."""
+    return ExistsError(
+        f"{final}: exists; replace it with {option('overwrite', True)} or choose another with "
+        f"{option('output')}"
+    )
 
 
 def unfinished(final: Path) -> Path:

@@ -20,6 +20,7 @@ from cellseg.runtime.cluster import attempt, handout
 from cellseg.runtime.cluster.connect import connect
 from cellseg.runtime.cluster.run import run_jobs
 from cellseg.runtime.common.threads import cores
+from cellseg.runtime.errors import ExistsError
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.writers.folder import OutputFolder
 
@@ -118,13 +119,16 @@ def test_a_worker_that_dies_between_its_results_and_telling_of_them(
     assert {outcome.earlier for outcome in outcomes} == {False}
 
 
-def test_results_of_an_earlier_run_are_not_taken_for_our_own(images, bright_model, tmp_path):
+def test_results_of_an_earlier_run_are_not_taken_for_our_own(images, bright_model, tmp_path, monkeypatch):
+    """It ends before any worker is asked, and the others are done."""
+    first, second = jobs_of(images, tmp_path)[:2]
     with connect("local:1") as connected:
-        for _ in range(2):
-            outcomes = list(run_jobs(jobs_of(images, tmp_path)[:1], connected, str(bright_model)))
-    assert "exists; replace it with --overwrite" in str(outcomes[0].error).replace(
-        "overwrite=True", "--overwrite"
-    )
+        assert [outcome.error for outcome in run_jobs([first], connected, str(bright_model))] == [None]
+        outcomes = list(run_jobs([first, second], connected, str(bright_model)))
+        assert [type(outcome.error) for outcome in outcomes] == [ExistsError, type(None)]
+        monkeypatch.setattr("cellseg.runtime.cluster.run.check_workers", None)
+        (outcome,) = run_jobs([first], connected, str(bright_model))
+    assert f"{first.folder}: exists; replace it with overwrite=True" in str(outcome.error)
 
 
 def fill_disk():
