@@ -73,7 +73,6 @@ def connect(cluster: Cluster) -> Iterator[Connected]:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
-        "distributed.comm.timeouts.connect": f"{PATIENCE:g}s",
         "distributed.admin.log-format": "%(message)s",
         # By this more jobs are asked for at once: an image takes minutes, not the half second of a guess.
         "distributed.scheduler.default-task-durations": {TASKS: "10 minutes"},
