@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,13 +14,22 @@ from ..errors import OutputError, UsageError
 from .disk import sync, sync_folder
 from .spelling import option
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: In the names of temporary files, between their file's and what makes them unique.
+_OURS = ".cellseg-"
+
 
 @contextlib.contextmanager
 def replacing(path: Path, by: str = "output") -> Iterator[Path]:
     """Give a temporary file in the folder of `path` that takes its place when the block ends well.
 
     A reader sees the old file or the new one. On any exception, Ctrl-C included, the temporary file
-    goes and the old file stays as it was. The place is tried at once, before work is spent on it.
+    goes and the old file stays as it was. The place is tried at once, before work is spent on it. What a
+    process that was killed has left of the same kind goes, too.
 
     Parameters
     ----------
@@ -39,14 +49,12 @@ def replacing(path: Path, by: str = "output") -> Iterator[Path]:
         raise UsageError(f"{path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays: engines recognise an ONNX file by it.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        _sweep(path)
+        handle, partial = _claim(path)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written there ({error.strerror}); choose another place with {option(by)}"
         ) from None
-    os.close(handle)
-    partial = Path(name)
     try:
         yield partial
         partial.chmod(0o666 & ~_umask())
@@ -58,7 +66,47 @@ def replacing(path: Path, by: str = "output") -> Iterator[Path]:
         except OSError as error:
             raise OutputError(f"{path}: cannot be replaced ({error.strerror})") from None
     finally:
+        if handle >= 0:
+            os.close(handle)
         partial.unlink(missing_ok=True)
+
+
+def _claim(path: Path) -> tuple[int, Path]:
+    """Make a temporary file for `path`, locked as long as its handle is open; -1 where there are no locks."""
+    while True:
+        # The suffix stays: engines recognise an ONNX file by it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{_OURS}", suffix=path.suffix)
+        partial = Path(name)
+        if fcntl is None:  # and a file that is open cannot be renamed
+            os.close(handle)
+            return -1, partial
+        _lock(handle)
+        if partial.exists():  # no other process swept it away before it was locked
+            return handle, partial
+        os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Remove temporary files for `path` whose process is no more."""
+    for left in path.parent.glob(f".{glob.escape(path.stem)}{_OURS}*{glob.escape(path.suffix)}"):
+        with contextlib.suppress(OSError):  # another one was quicker, or it is not ours to delete
+            handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                if _lock(handle):
+                    left.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file for this process; whether that could be done."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def refuse_existing(path: Path, by: str = "output", *, overwrite: bool) -> None:

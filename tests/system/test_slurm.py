@@ -77,7 +77,7 @@ def test_jobs_make_the_same_bytes_as_one_process(slurm, images, bright_model, tm
     alone = run(slurm, images, "-o", tmp_path / "alone", "--engine", bright_model)
     assert alone.returncode == 0, alone.stderr
     file = describe(tmp_path)
-    found = run(slurm, images, "-o", tmp_path / "jobs", "--engine", bright_model, "--cluster", file)
+    found = run(slurm, images, "-o", tmp_path / "jobs", "--engine", bright_model, "--cluster", file, "-v")
     assert found.returncode == 0, found.stderr
     assert "4 images on slurm, up to 2 jobs" in found.stderr
     assert len(hashes(tmp_path / "alone")) > 12

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,26 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(OutputError, match=r"/dev: 0\.0 MB cannot be written \(No space left on device\)"):
         files.write(Path("/dev/full"), b"x")
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path: Path) -> None:
+    """And neither what a process that is alive is writing, nor a file that looks alike."""
+    path = tmp_path / "summary.csv"
+    script = (
+        "import os, sys; from pathlib import Path; from cellseg.runtime.common.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as partial:\n"
+        "    partial.write_text('half'); print('ready', flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".summary.cellseg-")
+    other = tmp_path / ".summary-mine.csv"
+    other.write_text("kept")
+    with files.replacing(path) as outer:
+        assert not left.exists()
+        with files.replacing(path) as inner:
+            assert outer.exists()
+            inner.write_text("inner")
+        outer.write_text("outer")
+    assert path.read_text() == "outer"
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".summary-mine.csv", "summary.csv"]
