@@ -17,6 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+#: Whether files and folders can be locked here at all.
+HAS_LOCKS = fcntl is not None
 #: Files that are flushed or read at once: flushing waits for the disk, which joins what waits together.
 THREADS = 8
 #: ``renameat2`` of Linux (``linux/fs.h``) and ``renamex_np`` of macOS (``sys/stdio.h``): swap two names.
@@ -43,8 +50,6 @@ def sync(handle: int) -> None:
         The disk failed; what was written may be lost.
     """
     if sys.platform == "darwin":  # there, fsync leaves the data in the disk's own cache
-        import fcntl
-
         try:
             fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
         except OSError as error:
@@ -53,6 +58,25 @@ def sync(handle: int) -> None:
         else:
             return
     os.fsync(handle)
+
+
+def lock(handle: int) -> bool:
+    """Lock an open file or folder for as long as its handle is open; tell whether there are locks there.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process has it, or another handle of this one.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network folders have none
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,13 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import OutputError, UsageError
-from .disk import sync, sync_folder
+from .disk import HAS_LOCKS, lock, sync, sync_folder
 from .spelling import option
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 #: In the names of temporary files, between their file's and what makes them unique.
 _OURS = ".cellseg-"
@@ -77,36 +72,26 @@ def _claim(path: Path) -> tuple[int, Path]:
         # The suffix stays: engines recognise an ONNX file by it.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{_OURS}", suffix=path.suffix)
         partial = Path(name)
-        if fcntl is None:  # and a file that is open cannot be renamed
+        if not HAS_LOCKS:  # and a file that is open cannot be renamed
             os.close(handle)
             return -1, partial
-        _lock(handle)
-        if partial.exists():  # no other process swept it away before it was locked
-            return handle, partial
+        with contextlib.suppress(BlockingIOError):  # another process is about to sweep it away
+            lock(handle)
+            if partial.exists():  # none has, before it was locked
+                return handle, partial
         os.close(handle)
 
 
 def _sweep(path: Path) -> None:
     """Remove temporary files for `path` whose process is no more."""
     for left in path.parent.glob(f".{glob.escape(path.stem)}{_OURS}*{glob.escape(path.suffix)}"):
-        with contextlib.suppress(OSError):  # another one was quicker, or it is not ours to delete
+        with contextlib.suppress(OSError):  # it is being written, has gone, or is not ours
             handle = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
             try:
-                if _lock(handle):
+                if lock(handle):
                     left.unlink()
             finally:
                 os.close(handle)
-
-
-def _lock(handle: int) -> bool:
-    """Lock an open file for this process; whether that could be done."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def refuse_existing(path: Path, by: str = "output", *, overwrite: bool) -> None:

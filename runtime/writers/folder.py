@@ -23,16 +23,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..common.disk import exchange, sync_all, sync_folder
+from ..common.disk import HAS_LOCKS, exchange, lock, sync_all, sync_folder
 from ..common.files import writing
 from ..common.spelling import option
 from ..errors import ExistsError, InUseError, OutputError
 from .contents import RECORD, File, listed, remove_listed
-
-try:
-    import fcntl
-except ImportError:  # Windows has other locks; two runs into one folder are not told apart there
-    fcntl = None  # type: ignore[assignment]
 
 #: The part of an unfinished folder that another run can go on from.
 JOURNAL = "journal"
@@ -144,7 +139,7 @@ class OutputFolder:
         traceback: TracebackType | None,
     ) -> None:
         # After a commit there is nothing of ours at the temporary path any more.
-        if self._lock >= 0 or fcntl is None:
+        if self._lock >= 0 or not HAS_LOCKS:
             with contextlib.suppress(OSError):
                 _discard(self.path, keep=JOURNAL if self.resume else None)
         self._release()
@@ -257,24 +252,24 @@ def _claim(path: Path, final: Path) -> int:
             (path / MARK).touch()
             sync_folder(path)  # before anything else is in it: what is left of it must be known as ours
         try:
-            lock = _lock(path)
+            held = _lock(path)
         except FileNotFoundError:
             continue  # another run has just finished it
         except BlockingIOError:
             raise InUseError(
                 f"{final}: another run is writing it; wait for that or choose another with {option('output')}"
             ) from None
-        if lock < 0 or (path.exists() and os.path.samestat(os.fstat(lock), path.stat())):
+        if held < 0 or (path.exists() and os.path.samestat(os.fstat(held), path.stat())):
             break
-        os.close(lock)
+        os.close(held)
     if not _ours(path) and any(path.iterdir()):
-        if lock >= 0:
-            os.close(lock)
+        if held >= 0:
+            os.close(held)
         raise OutputError(
             f"{path}: stands where results are gathered and was not made by cellseg; move it away, or choose "
             f"another folder with {option('output')}"
         )
-    return lock
+    return held
 
 
 def _lock(path: Path) -> int:
@@ -285,17 +280,15 @@ def _lock(path: Path) -> int:
     BlockingIOError
         Another run has it.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         return -1
-    lock = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except BlockingIOError:
-        os.close(lock)
+        os.close(handle)
         raise
-    except OSError:
-        pass  # some network folders have no locks
-    return lock
+    return handle
 
 
 def _clear(path: Path, keep: str | None = None) -> None:
