@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-import tifffile
+
+from ..runtime.cluster.conftest import draw_images
 
 SCRIPT = runpy.run_path(str(Path(__file__).with_name("one_node_slurm.py")))
 COMMAND = [sys.executable, "-c", "from cellseg.runtime.cli.infer import main; main()"]
@@ -33,15 +32,7 @@ def slurm():
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for number in range(4):
-        picture = np.full((300, 340), 8, np.uint8)
-        for _ in range(25):
-            x, y = random.integers(10, 290, 2)
-            cv2.circle(picture, (int(x), int(y)), int(random.integers(4, 12)), 220, -1)
-        tifffile.imwrite(folder / f"image{number}.tif", picture)
-    return folder
+    return draw_images(tmp_path_factory.mktemp("images"), 4)
 
 
 def describe(folder, **more):

@@ -24,17 +24,21 @@ def hashes():
     return digest
 
 
-@pytest.fixture(scope="session")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
+def draw_images(folder, count):
+    """Write pictures of discs; return the folder."""
     random = np.random.default_rng(0)
-    for number in range(5):
+    for number in range(count):
         picture = np.full((300, 340), 8, np.uint8)
         for _ in range(25):
             x, y = random.integers(10, 290, 2)
             cv2.circle(picture, (int(x), int(y)), int(random.integers(4, 12)), 220, -1)
         tifffile.imwrite(folder / f"image{number}.tif", picture)
     return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    return draw_images(tmp_path_factory.mktemp("images"), 5)
 
 
 @pytest.fixture(scope="session")

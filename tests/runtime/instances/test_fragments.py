@@ -10,25 +10,8 @@ from hypothesis import strategies as st
 from cellseg.runtime.instances import Cells, InstanceStream
 from cellseg.runtime.instances.fragments import FragmentStream, number_parts, place_keys, seam_groups
 from cellseg.runtime.kernels.paint import Painter
-from cellseg.runtime.model.spec import Head, JoinRule, ScoreRule, SplitSettings
 
-HEADS = (Head(name="mask"), Head(name="boundary"))
-RULES = SplitSettings(min_area=4, max_hole_area=10)
-LEARNED = RULES.model_copy(
-    update={
-        "persistence": 2,
-        "min_seed_area": 1,
-        "join": JoinRule(
-            constant=1.0,
-            contact={"mask": 4.0, "boundary": -9.0},
-            inside={"mask": -1.0},
-            smaller=-0.3,
-            larger=0.0,
-            length=0.2,
-        ),
-        "score": ScoreRule(constant=-7.0, inside={"mask": 8.0, "boundary": -1.0}, area=0.3, minimum=0.4),
-    }
-)
+from .test_stream import HEADS, LEARNED, RULES
 
 
 def alone(planes, image, rules, **options):
