@@ -22,7 +22,7 @@ from .backends import Backend, Options, open_backend
 from .common.names import readable
 from .common.spelling import option
 from .common.threads import cores
-from .errors import ImageError, UsageError
+from .errors import CellsegError, ImageError, UsageError
 from .geometry.coverage import Coverage
 from .geometry.focus import Focus, Intersection
 from .geometry.named import NamedRegions
@@ -40,7 +40,7 @@ from .results.notes import notes_of
 from .results.report import Report
 from .results.result import Result
 from .results.target import Memory, Target
-from .sizing import Scaling, choose_scale
+from .sizing import Scaling, choose_scale, must_look, sheet_edge
 from .streaming.measures import Measures
 from .streaming.progress import Progress
 from .streaming.setup import Setup
@@ -151,6 +151,7 @@ def segment(
 
             if (found := finished(image, output, backend, chosen)) is not None:
                 return found
+        _anticipate(slide, backend, chosen)
         source = Source(path=readable(slide.location)) if output is None else Source.of(image)
         target = stack.enter_context(_target(output, chosen, source, slide))
         setup = decide(slide, backend, chosen)
@@ -316,6 +317,19 @@ def _batch(grid: TileGrid, backend: Backend, options: SegmentOptions) -> int:
     if wanted is not None:
         return wanted
     return max(1, min(backend.spec.batch, backend.largest_batch, len(grid) // FEWEST_BATCHES))
+
+
+def _anticipate(slide: SlideReader, backend: Backend, options: SegmentOptions) -> None:
+    """Let the engine get ready for both sizes of tile where the size of the cells must be found first.
+
+    Most slides are then read as they are. To compile takes as long as a slide of some megapixels.
+    """
+    pixel_size = options.pixel_size or slide.pixel_size
+    if must_look(backend.spec, options.diameter, pixel_size=pixel_size, rescale=options.rescale):
+        with contextlib.suppress(CellsegError):  # what is wrong is said when it is known that it matters
+            grid = _tiling(slide, backend, options)
+            shapes = [(sheet_edge(slide, backend), 1), (grid.tile, _batch(grid, backend, options))]
+            backend.anticipate(shapes)
 
 
 def _regions(slide: SlideReader, options: SegmentOptions) -> Polygons | None:

@@ -10,6 +10,9 @@ import cellseg.runtime  # noqa: F401  # first of all: it keeps the engines from 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# Compiled models are kept between runs only where a test is about that.
+os.environ["CELLSEG_CACHE"] = "off"
+
 # A shell starts background jobs with SIGINT ignored, and all that they start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..common.closing import Closing
-from ..common.threads import cores
+from ..common.threads import bound_cores, cores
 from ..errors import BackendError, ModelError, UsageError
 from ..model.spec import INPUT_NAME, OUTPUT_NAME, ModelSpec
 from .turns import Turns
@@ -82,8 +82,7 @@ def thread_limit(wanted: int | None) -> int | None:
     """
     if wanted is not None:
         return wanted
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores() if cores() < seen else None
+    return cores() if cores() < bound_cores() else None
 
 
 class Pending(Protocol):
@@ -169,6 +168,12 @@ class Backend(Closing):
             return
         if self._turns.blocks((tile, batch)):
             raise BackendError(f"{self.name} is in use for another size of batch; share it with prepared()")
+        self._check_size(tile, batch)
+        self._prepare(tile, batch)
+        self.tile, self.batch = tile, batch
+
+    def _check_size(self, tile: int, batch: int) -> None:
+        """Refuse a shape that the model or the engine does not take."""
         low, high = self.tiles
         if tile % self.spec.multiple or not low <= tile <= high:
             raise UsageError(
@@ -180,8 +185,23 @@ class Backend(Closing):
                 f"{self.name} cannot run batches of {batch} with model '{self.spec.name}'; "
                 f"choose 1 to {self.largest_batch}"
             )
-        self._prepare(tile, batch)
-        self.tile, self.batch = tile, batch
+
+    def anticipate(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Hear which shapes are likely to be prepared next, and begin beside what the caller goes on with.
+
+        It is a hint, in place of earlier ones: nothing fails here, and any shape may be prepared afterwards.
+
+        Parameters
+        ----------
+        shapes
+            Tile and batch of each, as for :meth:`prepare`.
+        """
+        # A run that is on its way needs the processor and the memory.
+        if not self._closed and not self._turns.held:
+            with contextlib.suppress(UsageError):  # it is said where such a shape is prepared
+                for shape in shapes:
+                    self._check_size(*shape)
+                self._anticipate(shapes)
 
     def new_batch(self) -> NDArray[np.uint8]:
         """Return an uninitialised batch, uint8 (N, T, T, C), in the memory the engine reads fastest."""
@@ -252,6 +272,10 @@ class Backend(Closing):
     @abstractmethod
     def _prepare(self, tile: int, batch: int) -> None:
         """Get ready; the sizes have been checked."""
+
+    def _anticipate(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Begin to get ready for shapes that the engine takes, which must not raise."""
+        return
 
     @abstractmethod
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:

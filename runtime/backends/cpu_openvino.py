@@ -8,8 +8,12 @@ Only this module and :mod:`.sizes` import ``openvino``.
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
 import queue
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,13 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from ..common.memory import machine_memory
+from ..common.processor import processor
 from ..common.spelling import option
-from ..errors import BackendError, UsageError
+from ..common.threads import bound_cores
+from ..errors import BackendError, CellsegError, UsageError
 from ..model.spec import ModelSpec
+from . import kept
 from .base import FORKED, Backend, Mode, Pending, Precision, check_graph, thread_limit
 from .sizes import read_graph, reason, settle
 
@@ -32,8 +40,14 @@ CORE = openvino.Core()
 #: The process that has used it.
 _process: int | None = None
 
-#: Largest batch in pixels that stays compiled when it is not in use, and how many shapes do.
+#: Largest batch in pixels that counts as small, and how many small shapes stay compiled when they are not in
+#: use. Of the others the last one stays.
 SMALL, MOST_SMALL = 1 << 18, 2
+
+#: What OpenVINO says of the processor.
+DEVICE = "FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES"
+#: A model for batches of one shape, and what computes them.
+Compiled = tuple[Any, list[Any]]
 
 
 class OpenVino(Backend):
@@ -72,7 +86,7 @@ class OpenVino(Backend):
     ) -> None:
         super().__init__(spec)
         _check_process()
-        self._model = read_graph(path)
+        self._sha256, self._model = _read(path)
         check_graph(path, spec, _shapes(self._model.inputs), _shapes(self._model.outputs))
         self._precision = _arithmetic(spec, precision)
         if self._precision == "fp32" and precision == "auto" and _has_bf16():
@@ -89,7 +103,9 @@ class OpenVino(Backend):
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: set[_Running] = set()
         self._compiled: Any = None
-        self._kept: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
+        self._kept: dict[tuple[int, int], Compiled] = {}
+        self._coming: dict[tuple[int, int], Future[Compiled]] = {}
+        self._helpers = ThreadPoolExecutor(2, "cellseg-prepare")
 
     @property
     def precision(self) -> str:
@@ -105,29 +121,69 @@ class OpenVino(Backend):
         threads = self._compiled.get_property("INFERENCE_NUM_THREADS")
         return f"openvino on cpu ({self._precision}, {threads} threads in {streams} streams)"
 
+    def _anticipate(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Begin to compile for these shapes, beside what the caller goes on with."""
+        self._coming = {}
+        for shape in dict.fromkeys(shapes):
+            if shape not in self._kept:
+                work = functools.partial(self._compile, self._model.clone(), *shape)
+                self._coming[shape] = self._helpers.submit(work)
+
     def _prepare(self, tile: int, batch: int) -> None:
         shape = tile, batch
-        self._compiled, requests = made = self._kept.pop(shape, None) or self._compile(tile, batch)
+        made = self._kept.pop(shape, None)
+        if not _small(shape):  # no other large one is needed now, and they take memory
+            self._compiled = None
+            self._kept = {each: self._kept[each] for each in self._kept if _small(each)}
+        coming = self._coming.pop(shape, None)
+        if not _small(shape):
+            self._coming = {}
+        if made is None:
+            made = self._compile(self._model, tile, batch) if coming is None else coming.result()
         # Small ones stay, the last used at the end: pictures of a few sizes come in turns.
-        small = [each for each in self._kept if each[1] * each[0] ** 2 <= SMALL]
-        self._kept = {each: self._kept[each] for each in small[-MOST_SMALL:]} | {shape: made}
+        small = [each for each in self._kept if _small(each)][-MOST_SMALL:]
+        stay = [each for each in self._kept if each in small or not _small(each)]
+        self._kept = {each: self._kept[each] for each in stay} | {shape: made}
+        self._compiled, requests = made
         self.in_flight = len(requests)
         self._free = queue.SimpleQueue()
         for request in requests:
             self._free.put(request)
 
-    def _compile(self, tile: int, batch: int) -> tuple[Any, list[Any]]:
+    def _compile(self, model: Any, tile: int, batch: int) -> Compiled:
         """Return the model for batches of one shape, and what computes them."""
-        settle(self._model, self.spec, tile, batch)
+        identity = None if self._sha256 is None else self._identity(tile, batch)
         try:
-            compiled = CORE.compile_model(self._model, "CPU", self._options)
+            compiled = None if identity is None else _kept(identity, self._options)
+            if compiled is None:
+                settle(model, self.spec, tile, batch)
+                compiled = CORE.compile_model(model, "CPU", self._options)
+                if identity is not None:
+                    _keep(identity, compiled)
             count = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
             # One batch computes per stream; one more is ready when a stream falls free.
             return compiled, [compiled.create_infer_request() for _ in range(count + 1)]
+        except CellsegError:
+            raise
         except Exception as error:
             raise BackendError(
                 f"OpenVINO cannot run model '{self.spec.name}' on {batch} tiles of {tile}: {reason(error)}"
             ) from None
+
+    def _identity(self, tile: int, batch: int) -> kept.Identity:
+        """Return all that a compiled model depends on."""
+        return {
+            "engine": f"OpenVINO {openvino.get_version()}",
+            "device": [CORE.get_property("CPU", name) for name in DEVICE],
+            "processor": processor(),
+            "cores": bound_cores(),
+            # A size that is too much for a machine is refused before it is compiled.
+            "memory": machine_memory(),
+            "options": self._options,
+            "model": self._sha256,
+            "tile": tile,
+            "batch": batch,
+        }
 
     def _submit(self, batch: NDArray[np.uint8], planes: NDArray[np.uint8]) -> Pending:
         request = self._free.get()
@@ -147,8 +203,9 @@ class OpenVino(Backend):
             with contextlib.suppress(BackendError):  # nobody asked for this batch any more
                 running.result()
         self._free = queue.SimpleQueue()
+        self._helpers.shutdown(cancel_futures=True)
         self._compiled = self._model = None
-        self._kept = {}
+        self._kept, self._coming = {}, {}
 
     def _finished(self, running: _Running) -> None:
         self._running.discard(running)
@@ -176,6 +233,39 @@ class _Running:
         finally:
             self._owner._finished(self)
         return self._planes
+
+
+def _small(shape: tuple[int, int]) -> bool:
+    tile, batch = shape
+    return batch * tile**2 <= SMALL
+
+
+def _read(path: Path) -> tuple[str | None, Any]:
+    """Return the SHA-256 of a model file and its graph; none where the file changes meanwhile."""
+    try:
+        before = path.stat()
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None, read_graph(path)  # which says what is wrong
+    model, after = read_graph(path), path.stat()
+    same = (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    return (sha256 if same else None), model
+
+
+def _kept(identity: kept.Identity, options: dict[str, Any]) -> Any:
+    """Return a compiled model of an earlier run, or ``None``."""
+    data = kept.load(identity)
+    if data is None:
+        return None
+    with contextlib.suppress(Exception):  # whatever OpenVINO does not like of it
+        return CORE.import_model(data, "CPU", options)
+    return None
+
+
+def _keep(identity: kept.Identity, compiled: Any) -> None:
+    """Let a later run do without compiling."""
+    with contextlib.suppress(Exception):  # then it compiles, too
+        kept.save(identity, compiled.export_model().getvalue())
 
 
 def _check_process() -> None:

@@ -25,6 +25,11 @@ class Turns:
         self._holders: list[int] = []
         self._waiting: deque[object] = deque()
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds a shape."""
+        return bool(self._holders)
+
     def blocks(self, shape: Hashable) -> bool:
         """Tell whether somebody holds another shape."""
         return bool(self._holders) and shape != self._shape

@@ -43,13 +43,17 @@ def cores(root: Path = Path("/")) -> int:
     UsageError
         ``CELLSEG_CORES`` is no whole number above 0.
     """
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits = [math.ceil(quota) for quota in _quotas(root)]
     if share := os.environ.get(SHARE):
         if not share.isascii() or not share.isdigit() or int(share) < 1:
             raise UsageError(f"{SHARE} is {share!r}; wanted the number of cores to use, for example 4")
         limits.append(int(share))
-    return max(1, min([found, *limits]))
+    return max(1, min([bound_cores(), *limits]))
+
+
+def bound_cores() -> int:
+    """Return how many cores this process is bound to: those of the machine, where it is not."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from cellseg.runtime.backends import cpu_openvino, open_backend
 from cellseg.runtime.backends.cpu_openvino import CORE
+from cellseg.runtime.errors import UsageError
 
 #: Engines that overlap in time and go in the order they came, or in another thread; then a signal.
 PROGRAM = """
@@ -60,11 +62,48 @@ def test_small_shapes_stay_compiled(model_path: Path, monkeypatch: pytest.Monkey
 
         first = [run(tile) for tile in (32, 40, 36, 64)]
         assert len(compiled) == 4
-        again = [run(tile) for tile in (40, 36)]
-        assert len(compiled) == 4
+        again = [run(tile) for tile in (40, 36, 64)]
+        assert len(compiled) == 4, "the last large one stays, too: each picture looks at a small one before"
+        run(56)
         run(64)
-        assert len(compiled) == 5, "large ones go"
+        assert len(compiled) == 6, "of large ones only the last stays"
         run(32)
-        assert len(compiled) == 6, "small ones go where there are too many"
-        assert (again[0] == first[1]).all()
-        assert (again[1] == first[2]).all()
+        assert len(compiled) == 7, "small ones go where there are too many"
+        assert all(
+            (one == other).all() for one, other in zip(again, (first[1], first[2], first[3]), strict=True)
+        )
+
+
+def test_what_is_announced_is_compiled_beside(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In other threads, each once, and with the same planes; what turns out otherwise costs nothing more."""
+    threads = []
+    compile_model = CORE.compile_model
+
+    def compiling(*given: object) -> object:
+        threads.append(threading.current_thread().name)
+        return compile_model(*given)
+
+    monkeypatch.setattr(CORE, "compile_model", compiling)
+    batch = np.random.default_rng(0).integers(0, 255, (1, 64, 64, 3)).astype(np.uint8)
+    with open_backend(model_path, "cpu", engine="openvino") as backend:
+        backend.prepare(64, 1)
+        plain = backend.submit(batch).result().copy()
+    threads.clear()
+    with open_backend(model_path, "cpu", engine="openvino") as backend:
+        backend.anticipate([(32, 1), (64, 1), (64, 1)])
+        backend.prepare(32, 1)
+        backend.prepare(64, 1)
+        assert (backend.submit(batch).result() == plain).all()
+        assert len(threads) == 2
+        assert all(name.startswith("cellseg-prepare") for name in threads)
+        backend.anticipate([(32, 1), (64, 1)])
+        backend.prepare(40, 1)
+        assert threads[2:] == ["MainThread"], "those are there already, and this one was not announced"
+        backend.anticipate([(33, 1)])  # no multiple of the model's: said where it is wanted
+        with pytest.raises(UsageError, match="multiple of"):
+            backend.prepare(33, 1)
+        with backend.prepared(40, 1):
+            before = len(threads)
+            backend.anticipate([(48, 1)])
+        backend.prepare(48, 1)
+        assert threads[before:] == ["MainThread"], "a run that is on its way is not disturbed"

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,12 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 """
 #: What keeps the engines quiet where it is set, and must not be what keeps them quiet here.
-HUSHED = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME", ONNX_RUNTIME)
+HUSHED = (
+    "CI", "GITHUB_ACTIONS", "TF_BUILD", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME", "CELLSEG_CACHE",
+    ONNX_RUNTIME,
+)  # fmt: skip
+#: What our own commands keep there, as the documentation says, and nothing else.
+KEPT = re.compile(r"\.cache/cellseg/[0-9a-f]{32}\.compiled")
 #: Matplotlib's list of the fonts here, which is nobody's business but belongs there.
 FONTS = ".cache/matplotlib/"
 
@@ -78,6 +84,7 @@ def watched(
     )
     assert done.returncode == 0, done.stderr
     left = sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file())
+    left = [name for name in left if not KEPT.fullmatch(name)]
     calls = seen.read_text().splitlines()
     calls += [line for line in traced.read_text().splitlines() if "AF_INET" in line]
     return left, calls, done.stderr
