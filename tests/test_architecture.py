@@ -279,7 +279,7 @@ def test_commands() -> None:
 
 @pytest.mark.parametrize(("command", "target"), PROJECT["scripts"].items())
 def test_help_is_light(command: str, target: str) -> None:
-    module, _, attribute = target.partition(":")
+    module, _, attribute = target.removesuffix(".run").partition(":")
     assert find_spec(module), f"{command} is declared but {module} does not exist"
     code = f"""
 import sys
@@ -299,7 +299,7 @@ print("imported:", *sorted({{name.partition(".")[0] for name in sys.modules}}))
 @pytest.mark.parametrize("target", PROJECT["scripts"].values(), ids=PROJECT["scripts"])
 def test_help_ends_with_examples(target: str) -> None:
     """Three lines that can be typed as they are: every option in them is one that the command has."""
-    module, _, attribute = target.partition(":")
+    module, _, attribute = target.removesuffix(".run").partition(":")
     main = getattr(import_module(module), attribute)
     for command in (main, *main.subcommands.values()):
         assert len(command.examples) == 3, command.name

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..backends import Backend
 from ..options import SegmentOptions
 from ..pipeline import segment
-from ..results.finished import finished
 from ..results.result import Result
 from ..streaming.progress import Progress
 
@@ -55,9 +54,11 @@ def run_job(job: Job, backend: Backend, progress: Callable[[Progress], None] | N
     """
     options = job.options
     try:
-        resumes = options.resume and not options.overwrite
-        if resumes and (found := finished(job.image, job.folder, backend, options)):
-            return Outcome(job, found, earlier=True)
+        if options.resume and not options.overwrite:
+            from ..results.finished import finished  # it takes long to import
+
+            if found := finished(job.image, job.folder, backend, options):
+                return Outcome(job, found, earlier=True)
         made = segment(job.image, backend, output=job.folder, progress=progress, options=options)
     # Whatever is raised inside of one image is that image's error, and the others go on.
     except Exception as error:

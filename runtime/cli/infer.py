@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -103,18 +105,19 @@ def main(
 
         print_devices(common.chosen_model(engine, model), measure)
         return
-    from ..cluster.span import parse_span
-
+    # The few products of small matrices here need no threads, which numpy would start and let spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with common.starting():
+        from ..backends import Options
+        from ..batch.inputs import expand, result_names
+        from ..batch.jobs import Job
+        from ..cluster.span import parse_span
     shared = parse_span(span)
     if cluster is None and shared != "auto":
         raise UsageError(f"--span {span} goes with --cluster: one process needs no parts")
     if not images:
         raise UsageError(f"no image was given; see {PROGRAM} --help")
     chosen_model = common.chosen_model(engine, model)
-    from ..backends import Options
-    from ..batch.inputs import expand, result_names
-    from ..batch.jobs import Job
-
     inputs = expand(images)
     names = result_names(inputs)
     options = chosen(choices)
@@ -141,12 +144,17 @@ def _here(jobs: list[Job], model: str | Path | None, running: Options, quiet: bo
     from ..backends import open_backend
     from ..batch.jobs import run_job
     from ..common.heap import steady_heap
-    from .progress import ProgressBar
 
     steady_heap()
-    console = common.console(stderr=True)
     first = jobs[0].options
-    with open_backend(model, first.device, engine=first.engine, options=running) as backend:
+    with contextlib.ExitStack() as stack:
+        with common.starting():
+            from .progress import ProgressBar
+
+            console = common.console(stderr=True)
+            backend = open_backend(model, first.device, engine=first.engine, options=running)
+        if not main.ends_process:
+            stack.enter_context(backend)
         for job in jobs:
             if quiet or not console.is_terminal:
                 yield run_job(job, backend)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +52,9 @@ class Display:
             return np.ascontiguousarray(pixels)
         if len(self.mappings) == 1:
             stretched = self.mappings[0].apply(pixels)
-            return np.ascontiguousarray(np.broadcast_to(stretched, (*pixels.shape[:2], 3)))
+            if pixels.shape[2] == 3:
+                return np.ascontiguousarray(stretched)
+            return np.asarray(cv2.cvtColor(stretched, cv2.COLOR_GRAY2RGB), np.uint8)
         mixed = np.zeros((*pixels.shape[:2], 3), np.float32)
         for channel, mapping in enumerate(self.mappings):
             colour = np.array(CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)], np.float32)

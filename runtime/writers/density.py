@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..instances import Strip
 from .base import Writer, write_whole
+from .png import encode_png
 
 #: Squares along the longer edge, at most.
 MAX_SQUARES = 160
@@ -84,9 +85,7 @@ class DensityMap(Writer):
 
     def commit(self) -> None:
         """Draw the map and write it."""
-        found, data = cv2.imencode(".png", draw(self.density, self._size, self.unit)[:, :, ::-1])
-        assert found
-        self.png = data.tobytes()
+        self.png = encode_png(draw(self.density, self._size, self.unit))
         write_whole(self.path, self.png)
 
 

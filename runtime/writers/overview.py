@@ -16,6 +16,7 @@ from ..instances import Cells, Strip
 from ..intensity.display import Display
 from ..kernels.draw import draw_rings, lay_over
 from .base import Writer, write_whole
+from .png import encode_png
 
 #: The longer edge of the picture in pixels.
 MAX_EDGE = 2000
@@ -156,7 +157,5 @@ class Overview(Writer):
             scaled = [np.clip(ring, -_FURTHEST, _FURTHEST).astype(np.int32) for ring in scaled]
             for colour, width in REGION_LINES:
                 cv2.polylines(drawn, scaled, True, colour, width, cv2.LINE_AA, _SHIFT)
-        found, data = cv2.imencode(".png", drawn)
-        assert found
         self.jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-        write_whole(self.path, data.data)
+        write_whole(self.path, encode_png(np.asarray(cv2.cvtColor(drawn, cv2.COLOR_BGR2RGB), np.uint8)))

@@ -71,7 +71,7 @@ def test_shown_options_exist(page: str, name: str, words: list[str]) -> None:
 
 
 def load(name: str) -> click.Command:
-    module, _, attribute = SCRIPTS[name].partition(":")
+    module, _, attribute = SCRIPTS[name].removesuffix(".run").partition(":")
     command = getattr(importlib.import_module(module), attribute)
     assert isinstance(command, click.Command)
     return command

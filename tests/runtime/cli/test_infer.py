@@ -696,3 +696,36 @@ def test_the_diameter_is_an_option(slide: Path, bright_model: Path, tmp_path: Pa
     result = run(slide, "--engine", sized, "-o", tmp_path / "out", "--diameter", "12")
     assert result.exit_code == 0, result.output
     assert "note     for cells of 12 pixels the image was read at 0.667 times its size" in result.stdout
+
+
+@pytest.mark.parametrize(("name", "code"), [("slide.tif", 0), ("nothing.tif", 1)])
+def test_as_the_whole_of_a_process(name: str, code: int, bright_model: Path, tmp_path: Path) -> None:
+    """It ends at once, but not before all that was said is out and what was registered has been done."""
+    tifffile.imwrite(tmp_path / "slide.tif", picture())
+    script = (
+        "import atexit\n"
+        "from cellseg.runtime.cli.infer import main\n"
+        "class Held:\n"
+        "    def __del__(self): print('taken down', flush=True)\n"
+        "held = Held()\n"
+        "atexit.register(print, 'registered')\n"
+        "main.run()\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        tmp_path / name,
+        "--engine",
+        bright_model,
+        "-o",
+        tmp_path / "out",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "registered"
+    assert "taken down" not in lines
+    assert ("cells" in lines[0]) == (code == 0)
+    assert ("cellseg-infer: error:" in done.stderr) == (code == 1)
+    assert (tmp_path / "out" / "slide" / "run.json").is_file() == (code == 0)
