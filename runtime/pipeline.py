@@ -13,12 +13,12 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_type_hints
 
 from numpy.typing import NDArray
 
 from .backends import Backend, Options, open_backend
+from .common.addresses import Address, place_of
 from .common.names import readable
 from .common.spelling import option
 from .common.threads import cores
@@ -63,7 +63,7 @@ class Call(SegmentOptions):
 
     image: Image
     model: Model = None
-    output: str | os.PathLike[str] | None = field(default=None, kw_only=True)
+    output: str | os.PathLike[str] | Address | None = field(default=None, kw_only=True)
     progress: Callable[[Progress], None] | None = field(default=None, kw_only=True)
     options: SegmentOptions | None = field(default=None, kw_only=True)
 
@@ -91,7 +91,7 @@ def segment(
     image: Image,
     model: Model = None,
     *,
-    output: str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | Address | None = None,
     progress: Callable[[Progress], None] | None = None,
     options: SegmentOptions | None = None,
     **keywords: Any,
@@ -101,13 +101,15 @@ def segment(
     Parameters
     ----------
     image
-        A path, an array of shape (height, width) or (height, width, channels), or an open reader. Arrays of
-        Dask, Zarr and the like are read region by region; pictures of PIL will do.
+        A path or an address such as ``s3://bucket/a.svs``, an array of shape (height, width) or
+        (height, width, channels), or an open reader. Arrays of Dask, Zarr and the like are read region by
+        region; pictures of PIL will do.
     model
         A file, the name of a packaged model, or an open backend, which then stays open; by default
         the packaged default model.
     output
-        Folder to make for the results. It appears only when complete. Without it, labels and table
+        Folder to make for the results, a path or an address. It appears only when complete; in a store,
+        ``run.json`` comes last. Without it, labels and table
         are in memory, and nothing is written. With ``resume``, finished results of the same image, model
         and options are returned as they are.
     progress
@@ -203,7 +205,7 @@ def decide(slide: SlideReader, backend: Backend, options: SegmentOptions) -> Set
         As from :func:`segment`.
     """
     pixel_size = options.pixel_size or slide.pixel_size
-    choice = choose(slide.channel_names, backend.spec.channels, slide.path)
+    choice = choose(slide.channel_names, backend.spec.channels, slide.location)
     regions = _regions(slide, options)
     measures = Measures.choose(slide, options, pixel_size)
     mapping = functools.cache(lambda: _mapping(slide, choice, backend, options))
@@ -265,14 +267,23 @@ def _open_model(model: Model, options: SegmentOptions) -> contextlib.AbstractCon
 
 
 def _target(
-    output: str | os.PathLike[str] | None, options: SegmentOptions, source: Source, slide: SlideReader
+    output: str | os.PathLike[str] | Address | None,
+    options: SegmentOptions,
+    source: Source,
+    slide: SlideReader,
 ) -> Target:
     """Return where results go."""
     if output is None:
         return Memory()
-    from .results.folder import ResultFolder  # its writers take longer to import than a picture to segment
+    place = place_of(output)
+    # The writers take longer to import than a picture to segment.
+    if isinstance(place, Address):
+        from .results.store import StoredFolder
 
-    return ResultFolder(Path(output), options, source, slide.height, slide.width)
+        return StoredFolder(place, options, source, slide.height, slide.width)
+    from .results.folder import ResultFolder
+
+    return ResultFolder(place, options, source, slide.height, slide.width)
 
 
 def _scaling(
@@ -364,7 +375,7 @@ def _mapping(
         try:
             return Normalization(float(levels[0]), float(levels[1]), reader.dtype.name)
         except ImageError as error:
-            raise UsageError(f"{reader.path}: {option('levels', levels)}: {error}") from None
+            raise UsageError(f"{reader.location}: {option('levels', levels)}: {error}") from None
     if backend.spec.normalization == "none":
         return Normalization.full_scale(reader.dtype)
     sample = choice.apply(reader.sample())
@@ -372,6 +383,6 @@ def _mapping(
         return measure(sample)
     except ImageError as error:
         raise ImageError(
-            f"{reader.path}: {error}; save it with numbers, or say what is black and white with "
+            f"{reader.location}: {error}; save it with numbers, or say what is black and white with "
             f"{option('levels')}"
         ) from None

@@ -25,7 +25,7 @@ OPTIONAL = {
     "torch", "onnx", "onnxscript", "lightning", "lightning_fabric", "kornia", "nncf", "tensorboard",
     "matplotlib", "scipy", "skimage", "shapely", "sklearn", "PIL", "onnxruntime",
     "tensorrt", "tensorrt_rtx", "openslide", "Cython", "setuptools",
-    "dask", "dask_jobqueue", "distributed", "starlette", "uvicorn",
+    "dask", "dask_jobqueue", "distributed", "starlette", "uvicorn", "s3fs", "botocore",
     "pandas", "geopandas", "anndata", "spatialdata", "xarray", "napari", "npe2", "magicgui", "qtpy", "PyQt6",
 }
 #: Modules that are nothing without an extra; others import them when they are asked for.
@@ -38,6 +38,7 @@ LEAVES = {
 #: What costs more than a blink to import; ``--help`` must do without.
 HEAVY = OPTIONAL | {
     "numpy", "cv2", "yaml", "imagecodecs", "openvino", "pyarrow", "pydantic", "tifffile", "zarr", "rich",
+    "fsspec",
 }
 # fmt: on
 #: The wings of the runtime, from the ground up; each may import those below it, none of its own layer.

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..common.addresses import UNLISTED, Address, is_address
 from ..common.bounded import brief, read_table
 from ..common.names import result_name
 from ..common.spelling import option
 from ..errors import UsageError
 from ..options import OPTIONS, flag
-from ..readers.formats import is_picture, is_zarr
+from ..readers.formats import SUFFIXES, ZARR_FILES, is_picture, is_zarr
 from ..readers.refused import refusal
 
 #: The file that makes a folder one of results.
@@ -31,6 +32,8 @@ RECORD = "run.json"
 MOST_LOOKED_AT = 5000
 #: Endings of manifests, with the character between columns.
 MANIFESTS = {".csv": ",", ".tsv": "\t"}
+#: Endings that images at addresses are known by.
+_NAMED = (*SUFFIXES, ".zarr")
 #: Characters of one place in a manifest: no path is longer.
 LONGEST = 4096
 
@@ -63,7 +66,7 @@ def expand(arguments: Sequence[str | Path]) -> list[Input]:
         * a ``.csv`` or ``.tsv`` file: a manifest with a column ``image``, and optionally ``name`` and
           those of :data:`COLUMNS`, which stand for the options of the same names; paths are relative to the
           manifest, and an empty place leaves the option as it is;
-        * a URL: itself.
+        * an address such as ``s3://bucket/slides``: the same of what is there; of ``https://`` itself.
 
     Raises
     ------
@@ -74,15 +77,15 @@ def expand(arguments: Sequence[str | Path]) -> list[Input]:
     for argument in arguments:
         for item in _expand_one(str(argument)):
             # The same image twice, as by a folder and a file of it, is segmented once.
-            key = item.image if "://" in item.image else os.path.realpath(item.image)
+            key = item.image if is_address(item.image) else os.path.realpath(item.image)
             also = f"\0{item.name}\0{sorted(item.options.items())}" if item.name or item.options else ""
             found.setdefault(key + also, item)
     return list(found.values())
 
 
 def _expand_one(argument: str) -> list[Input]:
-    if "://" in argument:
-        return [Input(argument)]
+    if is_address(argument):
+        return _expand_address(Address(argument))
     path = Path(argument)
     if os.path.isdir(argument):  # noqa: PTH112  (Path.is_dir raises where a name is too long)
         if is_zarr(path):
@@ -111,6 +114,46 @@ def _expand_one(argument: str) -> list[Input]:
     if path.suffix.lower() in MANIFESTS and os.path.isfile(argument):  # noqa: PTH113
         return _manifest(path)
     return [Input(argument)]
+
+
+def _expand_address(address: Address) -> list[Input]:
+    """Return the images at an address: one, those that a pattern matches, or those directly in a folder."""
+    ending = address.suffix
+    if ending in MANIFESTS:
+        raise UsageError(
+            f"{address}: a table is read from the disk: download it; its images may be addresses"
+        )
+    if address.scheme in UNLISTED:
+        return [Input(str(address))]
+    if glob.has_magic(address.text):
+        found = [text for text in address.matches() if _is_named(Address(text).name)]
+        folders = {Address(text).parent for text in found}
+        taken = {*found, *(str(folder) for folder in folders if (folder / RECORD).is_file())}
+        inside = [text for text in found if not any(text.startswith(f"{other}/") for other in taken)]
+        if not inside:
+            what = "only files of results" if found else "no image"
+            raise UsageError(f"{address}: this pattern matches {what}")
+        return [Input(text) for text in inside]
+    if ending in _NAMED or ".zarr/" in address.text:
+        return [Input(str(address))]
+    items = address.items()
+    names = {name for name, _ in items}
+    if RECORD in names:
+        raise UsageError(f"{address}: holds results (it has a {RECORD}); name the image they were made from")
+    if not names.isdisjoint(ZARR_FILES) or address.is_file():
+        return [Input(str(address))]
+    images = [name for name, _ in items if _is_named(name)]
+    if not images:
+        raise UsageError(
+            f"{address}: {'this folder holds no image' if items else 'there is nothing of this name'}; for "
+            f"those in folders below one give '{address}/**/*.svs'"
+        )
+    return [Input(str(address / name)) for name in images]
+
+
+def _is_named(name: str) -> bool:
+    """Whether a name in a store is one of an image; hidden ones are not."""
+    return Path(name).suffix.lower() in _NAMED and not name.startswith(".")
 
 
 def _is_result(path: Path) -> bool:
@@ -180,7 +223,7 @@ def _row(path: Path, number: int, row: dict[str, str]) -> Input:
         options["stains"] = str(path.parent / options["stains"])
     if "roi" in options:
         options["roi"] = str(path.parent / options["roi"])
-    place = image if "://" in image else str(path.parent / image)
+    place = image if is_address(image) else str(path.parent / image)
     return Input(place, options, (row.get("name") or "").strip())
 
 
@@ -195,7 +238,7 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
     UsageError
         The names cannot be told apart.
     """
-    names = [result_name(item.name or item.image) for item in inputs]
+    names = [result_name(item.name or _bare(item.image)) for item in inputs]
     deepest = max((len(Path(item.image).parts) for item in inputs), default=0)
     more = [partial(_with_folder, depth=depth) for depth in range(2, deepest)]
     steps: list[Callable[[str, Path], str]] = [_with_folder, _with_suffix, *more, _with_digest]
@@ -214,6 +257,11 @@ def result_names(inputs: Sequence[Input]) -> list[str]:
                 f"with its own {option('output')}, or name them in a manifest"
             )
     return names
+
+
+def _bare(image: str) -> str:
+    """Return an image's name, without what a web address has behind it."""
+    return Address(image).name if is_address(image) else image
 
 
 def _key(name: str) -> str:

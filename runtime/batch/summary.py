@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..common.addresses import Address
 from ..common.bounded import check_file
 from ..common.files import replacing
 from ..common.names import readable
 from ..results.record import ClassesRecord
-from ..results.stored import read_table
-from .jobs import Outcome
+from .jobs import Outcome, median_area
 
 #: Names of the files, in the folder that holds the folders of results.
 TABLE, PAGE = "summary.csv", "index.html"
@@ -74,12 +74,12 @@ small.doubt {{ color: var(--warm); }}
 """
 
 
-def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
+def write_summary(outcomes: Sequence[Outcome], output: Path | Address) -> list[Path | Address]:
     """Write both files next to the folders of results; earlier ones are replaced.
 
     Returns
     -------
-    list of Path
+    list of Path or Address
         Those that were written: a file of this name that is not ours is kept.
 
     Raises
@@ -97,25 +97,36 @@ def write_summary(outcomes: Sequence[Outcome], output: Path) -> list[Path]:
     table.writeheader()
     for row, below in zip(rows, parts, strict=True):
         table.writerows({name: _safe(value) for name, value in each.items()} for each in (row, *below))
-    written = []
+    written: list[Path | Address] = []
     for name, content in ((TABLE, text.getvalue()), (PAGE, page(rows))):
         path = output / name
-        if os.path.lexists(path) and not _is_ours(path):
+        if not _is_free(path):
             continue
-        with replacing(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        if isinstance(path, Address):
+            path.write(content.encode())
+        else:
+            with replacing(path) as temporary:
+                temporary.write_text(content, encoding="utf-8")
         written.append(path)
     return written
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a file was written by :func:`write_summary`, by how it begins."""
+def _is_free(path: Path | Address) -> bool:
+    """Whether there is no file, or one that :func:`write_summary` has written, by how it begins."""
+    if isinstance(path, Address):
+        return not path.is_file() or _is_ours(path.read()[:1000])
+    if not os.path.lexists(path):
+        return True
     try:
         check_file(path)
         with path.open("rb") as file:
             head = file.read(1000)
     except (OSError, ValueError):
         return False
+    return _is_ours(head)
+
+
+def _is_ours(head: bytes) -> bool:
     # A failure of power may have left nothing of it.
     return (
         not head.strip(b"\0")
@@ -124,10 +135,13 @@ def _is_ours(path: Path) -> bool:
     )
 
 
-def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
+def row_of(outcome: Outcome, output: Path | Address) -> dict[str, Any]:
     """Return the values of a row by :data:`COLUMNS`; empty text where there is none."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-    folder = os.path.relpath(outcome.job.folder, output)
+    if isinstance(output, Address):
+        folder = str(outcome.job.folder).removeprefix(f"{output}/")
+    else:
+        folder = os.path.relpath(str(outcome.job.folder), output)
     row |= {"image": readable(outcome.job.image), "folder": folder, "worker": outcome.worker}
     if outcome.result is None:
         return row | {
@@ -141,10 +155,8 @@ def row_of(outcome: Outcome, output: Path) -> dict[str, Any]:
         record.image.pixel_size_um,
         record.counts.cells,
     )
-    # Read apart from the result, which would keep the table of every image of the run.
-    made = outcome.result.folder
-    areas = read_table(made)["area"] if made and made.is_dir() else ()
-    median = float(sorted(areas)[len(areas) // 2]) if len(areas) else None
+    stored = outcome.result.address is not None
+    median = outcome.median_area if stored else median_area(outcome.result)
     row |= {
         "state": "done earlier" if outcome.earlier else "done",
         "cells": cells,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
+from ..common.addresses import Address, place_of
 from ..common.names import readable
 from ..errors import CellsegError, UsageError
 from . import common
@@ -44,10 +45,10 @@ PROGRAM = "cellseg-infer"
     "-o",
     "--output",
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=Path("cellseg_out"),
+    type=click.Path(),  # text, because some are URLs
+    default="cellseg_out",
     show_default=True,
-    help="Results go into DIR/<image name>/.",
+    help="Results go into DIR/<image name>/; DIR may be s3://bucket/results and the like.",
 )
 @segment_options
 @common.grouped("Advanced")(
@@ -79,7 +80,7 @@ def main(
     images: tuple[str, ...],
     engine: Path | None,
     model: str | None,
-    output: Path,
+    output: str,
     fallback: Literal["auto", "none"],
     trust_plan: bool,
     devices: bool,
@@ -92,11 +93,11 @@ def main(
 ) -> None:
     """Segment the cells of images and whole slides of any size.
 
-    An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, the URL of
-    an OME-Zarr image, or a CSV table with a column 'image' and any of mpp, diameter, channels, levels,
-    series, page, z, t, roi, tissue, stains, expand, positive, min_score and name. Each gets a folder with
-    labels.ome.zarr, cells.parquet, cells.geojson.gz for QuPath, report.html, overview.png, density.png
-    and run.json. An image that fails does not stop the others.
+    An IMAGE is a file (TIFF, SVS, PNG, JPEG, OME-Zarr and more), a folder or pattern of them, the same at
+    an address such as s3://bucket/slides, or a CSV table with a column 'image' and any of mpp, diameter,
+    channels, levels, series, page, z, t, roi, tissue, stains, expand, positive, min_score and name. Each gets
+    a folder with labels.ome.zarr, cells.parquet, cells.geojson.gz for QuPath, report.html, overview.png,
+    density.png and run.json. An image that fails does not stop the others.
     """
     if devices or measure:
         if not devices:
@@ -121,8 +122,9 @@ def main(
     inputs = expand(images)
     names = result_names(inputs)
     options = chosen(choices)
+    place = place_of(output)
     jobs = [
-        Job(item.image, output / name, options.but(**item.options))
+        Job(item.image, place / name, options.but(**item.options))
         for item, name in zip(inputs, names, strict=True)
     ]
     running = Options(
@@ -136,7 +138,7 @@ def main(
         if cluster is None
         else _over(cluster, jobs, chosen_model, running, quiet, shared)
     )
-    finish(told(outcomes, quiet, verbose, alone=len(jobs) == 1), output, quiet)
+    finish(told(outcomes, quiet, verbose, alone=len(jobs) == 1), place, quiet)
 
 
 def _here(jobs: list[Job], model: str | Path | None, running: Options, quiet: bool) -> Iterator[Outcome]:
@@ -205,7 +207,7 @@ def told(outcomes: Iterable[Outcome], quiet: bool, verbose: bool, *, alone: bool
     return done
 
 
-def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
+def finish(outcomes: list[Outcome], output: Path | Address, quiet: bool) -> None:
     """Write the files about all images, and end the command where some failed."""
     if len(outcomes) > 1:
         from ..batch.summary import PAGE, TABLE, write_summary
@@ -218,8 +220,9 @@ def finish(outcomes: list[Outcome], output: Path, quiet: bool) -> None:
             click.echo(f"all of them: {', '.join(map(str, reversed(written)))}")
     if failed := [outcome.error for outcome in outcomes if outcome.error is not None]:
         raise_for(failed, len(outcomes))
-    if not quiet:
-        common.say_next("cellseg-view", output if len(outcomes) > 1 else outcomes[0].job.folder)
+    shown = output if len(outcomes) > 1 else outcomes[0].job.folder
+    if not quiet and isinstance(shown, Path):
+        common.say_next("cellseg-view", shown)
 
 
 def report_error(outcome: Outcome, verbose: bool) -> None:
@@ -267,11 +270,11 @@ def summary(result: Result, verbose: bool, said: set[str]) -> str:
     said.update(new)
     as_above = f" ({again} note{'s' * (again > 1)} as above)" if again else ""
     lines = [
-        f"{record.image.path}: {result.count:,} cells{_density(result)} in {result.folder}, "
-        f"{seconds.total:.1f} s{as_above}"
+        f"{record.image.path}: {result.count:,} cells{_density(result)} in "
+        f"{result.address or result.folder}, {seconds.total:.1f} s{as_above}"
     ]
     if verbose:
-        files = "  ".join(sorted(path.name for path in result.folder.iterdir())) if result.folder else ""
+        files = "  ".join(sorted({file.path.partition("/")[0] for file in record.files} | {"run.json"}))
         stages = "  ".join(f"{name} {stage.busy:.1f}" for name, stage in record.stages.items())
         lines += [
             f"  files    {files}",

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from ..common.addresses import Address, is_address
 from ..common.spelling import option
 from ..errors import BackendError, OutputError, UsageError
+from ..readers.fetched import is_fetched
 from .connect import Connected, version
-from .worker import look, release
+from .sight import Sight, unreached
+from .worker import release
 
 #: Seconds between two looks at whether a worker can still come.
 LOOK = 2.0
@@ -20,15 +24,17 @@ LOOK = 2.0
 PROTOCOL = ("dask", "distributed", "msgpack", "cloudpickle")
 
 
-def check_workers(cluster: Connected, images: list[str], outputs: set[Path], model: str | None) -> None:
+def check_workers(
+    cluster: Connected, images: list[str], outputs: set[Path | Address], model: str | None
+) -> None:
     """Ask every worker that is there whether it could do the work.
 
     Raises
     ------
     UsageError
         It has other releases, or does not see an image, the model or the output.
-    OutputError
-        The output cannot be written here.
+    ImageError, OutputError
+        A store cannot be reached from here or from a worker, or the output not be written.
     BackendError
         No worker came.
     """
@@ -36,23 +42,41 @@ def check_workers(cluster: Connected, images: list[str], outputs: set[Path], mod
     wait_for_worker(cluster)
     check_protocol(client.get_versions())
     _check_release(client)
-    paths = [str(Path(image).absolute()) if "://" not in image else image for image in images]
-    if model is not None and Path(model).exists():
+    with watching(images, outputs, model) as sight:
+        for worker, missing in client.run(sight.missing).items():
+            if missing is not None:
+                raise UsageError(f"{missing[0]}: worker {worker} {missing[1]}")
+
+
+@contextlib.contextmanager
+def watching(
+    images: Sequence[str], outputs: Collection[Path | Address], model: str | None
+) -> Iterator[Sight]:
+    """Give what workers must see, as far as it is seen here: a file is written for them in each output.
+
+    Raises
+    ------
+    OutputError
+        An output cannot be written, or its store not be used.
+    """
+    paths = [str(Path(image).absolute()) for image in images if not is_address(image)]
+    if model is not None:
         paths.append(str(Path(model).absolute()))
-    for output in outputs:
-        with _token(output) as token:
-            for worker, (unseen, seen) in client.run(look, paths, str(token)).items():
-                if not seen:
-                    raise UsageError(
-                        f"{output}: worker {worker} does not see it; results must go where all workers "
-                        "write, such as a shared file system"
-                    )
-                there = [path for path in unseen if Path(path).exists()]
-                if there:
-                    raise UsageError(
-                        f"{there[0]}: worker {worker} does not see it; images must lie where all workers "
-                        "read, under the same name"
-                    )
+    # One image of each store stands for all.
+    stores = {urlsplit(image)[:2]: image for image in reversed(images) if is_fetched(image)}
+    with contextlib.ExitStack() as stack:
+        tokens = {}
+        for output in outputs:
+            if isinstance(output, Address):
+                output.items(OutputError)
+            else:
+                tokens[str(output)] = str(stack.enter_context(_token(output)))
+        yield Sight(
+            tuple(path for path in paths if Path(path).exists()),
+            tokens,
+            tuple(image for image in stores.values() if unreached(image) is None),
+            tuple(str(output) for output in outputs if isinstance(output, Address)),
+        )
 
 
 def wait_for_worker(cluster: Connected) -> None:

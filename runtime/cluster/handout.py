@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -46,15 +46,17 @@ class Handout:
         As from :func:`~.connect.connect`.
     jobs
         The images by number.
+    fresh
+        Numbers of those that have no results yet.
     """
 
-    def __init__(self, cluster: Connected, jobs: Mapping[int, Job]) -> None:
+    def __init__(self, cluster: Connected, jobs: Mapping[int, Job], fresh: Collection[int]) -> None:
         self._cluster, self._client = cluster, cluster.client
         self._name = f"{TASKS}-{uuid.uuid4().hex}"
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._out: dict[Any, Task] = {}
         for number, job in jobs.items():
-            self._give(Task(job, number, fresh=job.options.overwrite or not job.folder.exists()))
+            self._give(Task(job, number, fresh=job.options.overwrite or number in fresh))
 
     def __iter__(self) -> Iterator[Outcome]:
         missed: float | None = None

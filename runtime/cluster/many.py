@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import Backend, Options, open_backend
 from ..batch.inputs import expand, result_names
 from ..batch.jobs import Job, Outcome, run_job
+from ..common.addresses import Address, place_of
 from ..errors import UsageError
 from ..options import SegmentOptions
 from ..pipeline import Model
@@ -27,7 +27,7 @@ def segment_many(
     images: Iterable[str | os.PathLike[str]],
     model: Model = None,
     *,
-    output: str | os.PathLike[str],
+    output: str | os.PathLike[str] | Address,
     cluster: Cluster | None = None,
     span: Span = "auto",
     options: SegmentOptions | None = None,
@@ -42,7 +42,7 @@ def segment_many(
     model
         As for :func:`~cellseg.runtime.segment`; on a cluster a file or a name, which each worker opens once.
     output
-        Each image gets a folder of its name in this one.
+        Each image gets a folder of its name in this one, a path or an address such as ``s3://bucket/results``.
     cluster
         ``None``: one after the other, here. Text as of ``cellseg-infer --cluster``: ``local``, ``local:4``,
         ``tcp://head:8786``, ``slurm.yml``. Or a ``dask.distributed.Client`` of your own, which stays open.
@@ -67,7 +67,7 @@ def segment_many(
     check_span(span)
     inputs = expand([os.fspath(image) for image in images])
     jobs = [
-        Job(item.image, Path(output) / name, chosen.but(**item.options))
+        Job(item.image, place_of(output) / name, chosen.but(**item.options))
         for item, name in zip(inputs, result_names(inputs), strict=True)
     ]
     running = Options(precision=chosen.precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from .slides import large_jobs, run_slides, side_by_side
 from .span import Span
 from .worker import NAME, EnginePlugin, Opening
 
+#: Folders that are looked at side by side.
+ASKED = 16
 #: Told what a worker says of the image that it is at: ``job``, ``worker``, ``done``, ``total``, ``cells``.
 Tell = Callable[[dict[str, Any]], None]
 
@@ -71,12 +74,15 @@ def run_jobs(
     if not jobs:
         return
     client, tasks = cluster.client, dict(enumerate(jobs))
+    with ThreadPoolExecutor(ASKED) as pool:  # a store takes its time to answer
+        done = list(pool.map(lambda job: (job.folder / RECORD).is_file(), jobs))
+    fresh = {number for number in tasks if not done[number]}
     for number, job in enumerate(jobs):
-        if not (job.options.overwrite or job.options.resume) and (job.folder / RECORD).is_file():
+        if done[number] and not (job.options.overwrite or job.options.resume):
             yield Outcome(tasks.pop(number), error=taken(job.folder))
     if not tasks:
         return
-    check_workers(cluster, [job.image for job in jobs], {job.folder.parent for job in jobs}, model)
+    check_workers(cluster, [job.image for job in tasks.values()], {job.folder.parent for job in jobs}, model)
     first = jobs[0].options
     # What an engine reports by calling back cannot cross to another machine.
     opening = Opening(
@@ -92,7 +98,7 @@ def run_jobs(
     if tell is not None:
         client.subscribe_topic(NAME, lambda event: tell(event[1]))
     large = large_jobs(tasks, cluster, span)
-    handed = Handout(cluster, {number: job for number, job in tasks.items() if number not in large})
+    handed = Handout(cluster, {number: job for number, job in tasks.items() if number not in large}, fresh)
     try:
         yield from side_by_side(iter(handed), run_slides(large, cluster, span, tell))
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from distributed import get_worker
@@ -32,6 +33,7 @@ def measure_slide(job: Job) -> int:
 
 def plan_slide(job: Job, workers: int, wanted: float | None) -> Plan:
     """Decide what concerns the whole of a slide: see :func:`~cellseg.runtime.spans.plan.make_plan`."""
+    assert isinstance(job.folder, Path)
     with _engine() as (_, backend):
         return make_plan(job.image, job.folder, job.options, backend, workers, wanted)
 

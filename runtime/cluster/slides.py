@@ -13,10 +13,12 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ..batch.jobs import Job, Outcome
 from ..errors import BackendError, CellsegError
+from ..readers.fetched import is_fetched
 from ..results.finished import has_results
 from ..spans.course import SlideCourse, Task
 from ..spans.plan import Plan, span_target
@@ -39,8 +41,13 @@ def large_jobs(jobs: Mapping[int, Job], cluster: Connected, span: Span) -> dict[
     workers = len(client.nthreads())
     if span == "none" or (span == "auto" and len(jobs) >= workers):
         return {}
-    # What is there already is compared or refused as a whole.
-    asked = {number: job for number, job in jobs.items() if not has_results(job.folder)}
+    # What is there already is compared or refused as a whole. Parts need a file system, and an image that is
+    # fetched would be so by each worker.
+    asked = {
+        number: job
+        for number, job in jobs.items()
+        if isinstance(job.folder, Path) and not is_fetched(job.image) and not has_results(job.folder)
+    }
     futures = [_submit(client, measure_slide, job) for job in asked.values()]
     sizes = client.gather(futures, errors="skip") if futures else []
     if len(sizes) < len(asked):

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from distributed import get_worker
@@ -137,12 +136,6 @@ class Teller:
             self._log(
                 NAME, {**self._about, "done": progress.done, "total": progress.total, "cells": progress.cells}
             )
-
-
-def look(paths: list[str], token: str) -> tuple[list[str], bool]:
-    """Return which paths this worker does not see, and whether it sees what the client just wrote."""
-    unseen = [path for path in paths if "://" not in path and not Path(path).exists()]
-    return unseen, Path(token).exists()
 
 
 def release() -> str:

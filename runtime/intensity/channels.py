@@ -65,7 +65,7 @@ def are_unnamed(names: Sequence[str]) -> bool:
     return all(_UNNAMED.fullmatch(name.strip()) for name in names)
 
 
-def choose(names: Sequence[str], wanted: int, path: Path) -> ChannelChoice:
+def choose(names: Sequence[str], wanted: int, path: Path | str) -> ChannelChoice:
     """Match the channels that a reader hands out with a model.
 
     Parameters

@@ -86,7 +86,7 @@ def h_score(counts: Sequence[int]) -> float | None:
 
 
 def choose_classes(
-    rule: PositiveRule | None, names: Sequence[str], stains: Stains | None, path: Path
+    rule: PositiveRule | None, names: Sequence[str], stains: Stains | None, path: Path | str
 ) -> Classes | None:
     """Find what a rule compares.
 

@@ -45,7 +45,11 @@ Kind = Literal["he", "hdab", "dark", "none"]
 
 
 def choose_stains(
-    asked: str, names: Sequence[str], dtype: np.dtype[Any], path: Path, sample: Callable[[int], NDArray[Any]]
+    asked: str,
+    names: Sequence[str],
+    dtype: np.dtype[Any],
+    path: Path | str,
+    sample: Callable[[int], NDArray[Any]],
 ) -> tuple[Stains | None, str | None]:
     """Return the stains of a slide, as asked for.
 

@@ -266,7 +266,7 @@ class DirectReader(SlideReader):
 
 
 def select(
-    names: Sequence[str], wanted: Sequence[int | str] | None, path: Path
+    names: Sequence[str], wanted: Sequence[int | str] | None, path: Path | str
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the channels to read, and what they are called.
 
@@ -285,7 +285,9 @@ def select(
     return chosen, called
 
 
-def choose_channels(names: Sequence[str], wanted: Sequence[int | str] | None, path: Path) -> tuple[int, ...]:
+def choose_channels(
+    names: Sequence[str], wanted: Sequence[int | str] | None, path: Path | str
+) -> tuple[int, ...]:
     """Turn the user's channel names or numbers into indices.
 
     Parameters

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from ..common.addresses import explain, is_address, is_of_store
 from ..common.bounded import brief
 from ..common.spelling import option
 from ..errors import ImageError, UsageError
@@ -20,12 +21,6 @@ from .chunks import ChunkError, bounded
 from .headers import check_piece
 from .multiscale import choose_number, fields_of, read_multiscale
 from .stores import store_of
-
-#: What pip must install before an address of a scheme can be read.
-PACKAGES = {
-    "http": "'cellseg[remote]'", "https": "'cellseg[remote]'", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
-    "az": "adlfs", "abfs": "adlfs",
-}  # fmt: skip
 
 #: Chunks of fewer pixels are refused where there are many: each costs a tenth of a millisecond and more.
 SMALLEST_CHUNK, MANY_CHUNKS = 256, 1 << 16
@@ -130,7 +125,7 @@ class OmeZarrReader(SlideReader):
         ]
         count = first.shape[axes.index("c")] if "c" in axes else 1
         names = name_channels(image.channel_names(count), count, colour=False)
-        self._selection, called = select(names, channels, Path(path))
+        self._selection, called = select(names, channels, path)
         height, width = first.shape[at_y], first.shape[at_x]
         sizes = [(a.shape[at_y], a.shape[at_x]) for a in arrays]
         super().__init__(
@@ -196,20 +191,14 @@ class OmeZarrReader(SlideReader):
 
 def _explain(name: str, error: Exception) -> str:
     """Return why an image could not be opened, and what can be done."""
-    scheme, remote, _ = name.partition("://")
-    if isinstance(error, ImportError) and remote:
-        package = PACKAGES.get(scheme)
-        advice = f"pip install {package}" if package else "install what fsspec asks for"
-        return f"{name}: reading {scheme}:// needs another package ({reason(error)}): {advice}"
-    if remote and "protocol not known" in str(error).lower():
-        return f"{name}: {scheme}:// is no address that can be read; use https://, s3:// or a path"
-    if remote and isinstance(error, FileNotFoundError):
-        return (
-            f"{name}: there is no OME-Zarr image; check the address (other formats are not read from URLs: "
-            "download them first)"
-        )
-    if remote and isinstance(error, OSError):
-        return f"{name}: cannot be reached: {reason(error)}; check address and connection"
+    if is_address(name):
+        if isinstance(error, FileNotFoundError) and "bucket" not in str(error):
+            return (
+                f"{name}: there is no OME-Zarr image; check the address (files of other formats are known by "
+                "the ending of their names)"
+            )
+        if is_of_store(error):
+            return f"{name}: {explain(name, error)}"
     return f"{name}: not a readable OME-Zarr image: {type(error).__name__}: {reason(error)}"
 
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Unpack
 
+from ..common.addresses import is_address
 from ..errors import ImageError
 from .base import SlideReader
 from .blocks import reason
+from .fetched import FetchedReader, is_fetched
 from .formats import FORMATS, KNOWN, SlideOptions, open_zarr
 from .headers import kind
 from .refused import refusal
@@ -23,7 +25,8 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
     Parameters
     ----------
     path
-        A file, an OME-Zarr folder, or the URL of one.
+        A file, an OME-Zarr folder, or the address of one, such as ``s3://bucket/a.svs``. OME-Zarr is read
+        where it is; other formats are copied to the temporary folder for as long as they are open.
     **options
         See :class:`SlideOptions`.
 
@@ -39,8 +42,10 @@ def open_slide(path: str | Path, **options: Unpack[SlideOptions]) -> SlideReader
     UsageError
         An option names something that the picture does not have.
     """
-    if "://" in str(path):
-        return open_zarr(str(path), options)
+    if is_address(path):
+        if not is_fetched(path):
+            return open_zarr(str(path), options)
+        return FetchedReader(str(path), lambda copy: open_slide(copy, **options))
     path = Path(path)
     head = first_bytes(path)
     if head is not None and (refused := refusal(path)):

@@ -121,6 +121,11 @@ class ScaledReader(DirectReader):
         )
 
     @property
+    def location(self) -> str:
+        """Where the slide is."""
+        return self.full.location
+
+    @property
     def bad_blocks(self) -> tuple[str, ...]:
         """Damaged tiles of the slide that were read as zero."""
         return self.full.bad_blocks

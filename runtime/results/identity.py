@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
+from ..common.addresses import Address, is_address
 from ..common.names import readable
 from ..model.spec import CellDiameter, Record, SplitSettings
 from ..options import OPTIONS, SegmentOptions
 from ..readers.array import is_array
+from ..readers.fetched import COMPANIONS, is_fetched
 
-#: Formats whose file comes with a folder of the same name that holds the pixels.
-COMPANIONS = (".mrxs", ".vms", ".vmu")
 #: Bytes of a file that are read at once.
 CHUNK = 1 << 20
 
@@ -52,8 +52,9 @@ class Source(Record):
         if is_array(image):  # read as it is needed, or not to be known by its values: never the same twice
             return cls(path="array", sha256=secrets.token_hex(32))
         name = os.fspath(getattr(image, "location", image))
-        if "://" in name:
-            return cls(path=readable(name))
+        if is_address(name):
+            size, changed = Address(name).state() if is_fetched(name) else (None, None)
+            return cls(path=readable(name), bytes=size, changed=changed)
         path = Path(name)
         try:
             states = [path.stat(), *_inside(path)]
@@ -68,6 +69,8 @@ class Source(Record):
     @property
     def state(self) -> str:
         """One phrase about size and time, for messages."""
+        if self.changed is None and self.bytes is not None:
+            return f"{self.bytes:,} bytes"
         if self.changed is None:
             return f"values {(self.sha256 or '')[:12]}" if self.sha256 else "of unknown age"
         when = datetime.datetime.fromtimestamp(self.changed / 1e9).astimezone()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import tempfile
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.addresses import Address, is_address
 from ..instances import Cells
 from .record import RunRecord
 
@@ -39,11 +42,13 @@ class Result:
 
     #: All of ``run.json``.
     record: RunRecord = field(repr=False)
-    #: Folder of results, where there is one.
+    #: Folder of results on the disk; of results in a store a copy, for as long as this lives.
     folder: Path | None = None
     _labels: NDArray[np.int32] | None = field(default=None, repr=False)
     _cells: Cells | None = field(default=None, repr=False)
     _whole: NDArray[np.int32] | None = field(default=None, repr=False)
+    #: Where the results are in a store, such as ``s3://bucket/results/a``.
+    address: str | None = None
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Result:
@@ -52,7 +57,8 @@ class Result:
         Parameters
         ----------
         folder
-            As written by ``cellseg-infer`` or ``segment(…, output=…)``: the one that holds ``run.json``.
+            As written by ``cellseg-infer`` or ``segment(…, output=…)``: the one that holds ``run.json``. Or
+            the address of one, whose files are fetched when they are first asked for.
 
         Raises
         ------
@@ -61,6 +67,10 @@ class Result:
         """
         from .stored import read_record
 
+        if is_address(folder):
+            from .store import open_stored
+
+            return open_stored(Address(str(folder)))
         path = Path(folder)
         return cls(read_record(path), path)
 
@@ -90,6 +100,23 @@ class Result:
         return self.record.notes
 
     @functools.cached_property
+    def _at(self) -> Path | None:
+        """The folder, or a copy of what is in a store."""
+        if self.folder is not None or self.address is None:
+            return self.folder
+        from .store import fetch_results
+
+        copy = tempfile.TemporaryDirectory(prefix="cellseg-", ignore_cleanup_errors=True)
+        weakref.finalize(self, copy.cleanup)
+        fetch_results(Address(self.address), Path(copy.name))
+        return Path(copy.name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the copy, which is of use only here."""
+        kept = {name: value for name, value in self.__dict__.items() if name != "_at"}
+        return kept if self.address is None else kept | {"folder": None}
+
+    @functools.cached_property
     def labels(self) -> NDArray[np.int32]:
         """int32 (height, width): 0 is background, then one number a cell."""
         if self._labels is not None:
@@ -103,11 +130,11 @@ class Result:
         They are Zarr arrays for ``labels.ome.zarr`` and ``labels.ome.tif``; a PNG, and labels in memory,
         are one NumPy array.
         """
-        if self.folder is None:
+        if self._at is None:
             return [self.labels]
         from .stored import open_levels
 
-        return open_levels(self.folder)
+        return open_levels(self._at)
 
     @functools.cached_property
     def cell_labels(self) -> NDArray[np.int32] | None:
@@ -120,11 +147,11 @@ class Result:
         """As :attr:`levels`, of whole cells; ``None`` unless nuclei were grown into cells."""
         if self.record.expand_um is None:
             return None
-        if self.folder is None:
+        if self._at is None:
             return [self._whole]
         from .stored import open_levels
 
-        return open_levels(self.folder, "cells")
+        return open_levels(self._at, "cells")
 
     @functools.cached_property
     def table(self) -> dict[str, NDArray[Any]]:
@@ -133,14 +160,14 @@ class Result:
         Unlike :attr:`Cells.columns <cellseg.runtime.instances.Cells.columns>` it also has sizes in
         micrometres, where the size of a pixel is known, and intensities by the names of their channels.
         """
-        if self.folder is None:
+        if self._at is None:
             from .stored import columns_of
 
             assert self._cells is not None
             return columns_of(self.record).values(self._cells)
         from .stored import read_table
 
-        return read_table(self.folder)
+        return read_table(self._at)
 
     @functools.cached_property
     def cells(self) -> Cells:
@@ -149,8 +176,8 @@ class Result:
             return self._cells
         from .stored import columns_of, read_cells
 
-        assert self.folder is not None
-        return read_cells(self.folder, self.table, columns_of(self.record))
+        assert self._at is not None
+        return read_cells(self._at, self.table, columns_of(self.record))
 
     @functools.cached_property
     def planes(self) -> list[Any] | None:
@@ -159,11 +186,11 @@ class Result:
         Their order is that of ``record.model.heads``, their scale the one at which the model saw the image.
         ``None`` unless ``probabilities`` was asked for, with a folder.
         """
-        if self.folder is None:
+        if self._at is None:
             return None
         from .stored import open_planes
 
-        return open_planes(self.folder)
+        return open_planes(self._at)
 
     def to_napari(self, *, outlines: bool = True) -> list[Layer]:
         """Return layers for napari: labels, centres of cells with their table, outlines.

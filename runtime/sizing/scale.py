@@ -115,7 +115,7 @@ def _check(slide: SlideReader, spec: ModelSpec, wanted: Wanted, rescale: bool) -
         )
     if isinstance(wanted, float) and wanted > max(slide.height, slide.width):
         raise UsageError(
-            f"{slide.path}: cells of diameter {wanted:g} are larger than the image of "
+            f"{slide.location}: cells of diameter {wanted:g} are larger than the image of "
             f"{slide.height}×{slide.width} pixels; give it in pixels of the image"
         )
     return known

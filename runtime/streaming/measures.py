@@ -49,7 +49,7 @@ class Measures:
         UsageError
             They do not fit it.
         """
-        path, rule = slide.path, options.positive
+        path, rule = slide.location, options.positive
         assert not isinstance(rule, str)  # it was read when the options were made
         if options.expand is not None and pixel_size is None:
             raise UsageError(
@@ -78,7 +78,7 @@ class Measures:
         found = self.expand / (pixel_size * math.sqrt(slide.height * slide.width / seen.height / seen.width))
         if not 1 <= found <= FARTHEST:
             raise UsageError(
-                f"{slide.path}: {option('expand', self.expand)} is {found:.3g} pixels of "
+                f"{slide.location}: {option('expand', self.expand)} is {found:.3g} pixels of "
                 f"{self.expand / found:.3g} µm; wanted 1 to {FARTHEST} pixels"
             )
         return found

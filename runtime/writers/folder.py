@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..common.addresses import Address
 from ..common.disk import HAS_LOCKS, exchange, lock, sync_all, sync_folder
 from ..common.files import writing
 from ..common.spelling import option
@@ -145,7 +146,7 @@ class OutputFolder:
         self._release()
 
 
-def taken(final: Path) -> ExistsError:
+def taken(final: Path | Address) -> ExistsError:
     """Return the error for results that are there and were not to be replaced."""
     return ExistsError(
         f"{final}: exists; replace it with {option('overwrite', True)} or choose another with "

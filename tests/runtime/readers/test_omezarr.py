@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
 from cellseg.runtime.errors import ImageError, UsageError
@@ -169,10 +170,20 @@ def test_over_http(tmp_path, served, version):
         assert reader.pixel_size == 0.5
         assert reader.location == f"{served}/a.ome.zarr"
         assert np.array_equal(reader.read(Region(3, 4, 20, 30))[:, :, 0], array[1, 3:23, 4:34])
-    (tmp_path / "b.tif").write_bytes(b"II*")
-    for name in ("none.zarr", "b.tif"):
-        with pytest.raises(ImageError, match=f"{served}/{name}: there is no OME-Zarr image.* download them"):
-            open_slide(f"{served}/{name}")
+    with pytest.raises(
+        ImageError, match=f"{served}/none.zarr: there is no OME-Zarr image; check the address"
+    ):
+        open_slide(f"{served}/none.zarr")
+
+
+def test_other_formats_over_http(tmp_path, served):
+    array = picture((40, 50, 3), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="rgb")
+    with open_slide(f"{served}/a.tif?token=x") as reader:
+        assert reader.location == f"{served}/a.tif?token=x"
+        assert np.array_equal(reader.read(Region(3, 4, 20, 30)), array[3:23, 4:34])
+    with pytest.raises(ImageError, match=f"{served}/none.tif: there is no such file"):
+        open_slide(f"{served}/none.tif")
 
 
 def test_a_server_that_is_not_there():
@@ -182,12 +193,13 @@ def test_a_server_that_is_not_there():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "advice"), [("https", r"'cellseg\[remote\]'"), ("s3", "s3fs"), ("odd", "what fsspec asks for")]
+    ("scheme", "advice"),
+    [("https", r"'cellseg\[remote\]'"), ("s3", r"'cellseg\[s3\]'"), ("odd", "what fsspec asks for")],
 )
 def test_missing_packages_are_named(monkeypatch, scheme, advice):
     def missing(*arguments, **options):
         raise ImportError(f"Install what reads {scheme}")
 
     monkeypatch.setattr("cellseg.runtime.readers.omezarr.zarr.open_group", missing)
-    with pytest.raises(ImageError, match=rf"reading {scheme}:// needs another package .*install {advice}"):
+    with pytest.raises(ImageError, match=rf"{scheme}:// needs another package .*install {advice}"):
         open_slide(f"{scheme}://host/a.zarr")
