@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from ..backends import Backend
 from ..batch.jobs import Job, Outcome, run_job
+from ..common.pulse import beats
 from ..errors import ExistsError, InUseError
 from ..streaming.progress import Progress
 
@@ -45,7 +46,9 @@ def attempt(job: Job, backend: Backend, progress: Callable[[Progress], None], *,
 
 
 class Watch:
-    """Ends this process when the image it is at no longer moves on; its nanny starts another.
+    """Ends this process when the image, or the part of it, that it is at no longer moves on.
+
+    Its nanny starts another.
 
     A thread that hangs, in a driver or on a disk that does not answer, cannot be ended otherwise, and Dask
     sees a worker that is alive.
@@ -61,19 +64,25 @@ class Watch:
     def __init__(self, worker: Any, patience: float) -> None:
         self._patience = patience
         self._over = threading.Event()
-        self._at: tuple[int, int] = (-1, -1)
+        self._told: tuple[int, int] = (-1, -1)
+        self._at: tuple[int, ...] = ()
         self._since = time.monotonic()
         self._thread = threading.Thread(target=self._look, name="cellseg-watch", daemon=True)
         self._watches = getattr(worker, "nanny", None) is not None
 
     def note(self, progress: Progress) -> None:
         """Note how far the image is."""
-        if (at := (progress.done, progress.cells)) != self._at:
+        self._told = progress.done, progress.cells
+
+    def stalled(self) -> bool:
+        """Whether nothing has moved since long: no progress was told, nothing was read or written."""
+        if (at := (*self._told, beats())) != self._at:
             self._at, self._since = at, time.monotonic()
+        return time.monotonic() - self._since > self._patience
 
     def _look(self) -> None:
         while not self._over.wait(min(5.0, self._patience / 4)):
-            if time.monotonic() - self._since > self._patience:
+            if self.stalled():
                 os._exit(75)
 
     def __enter__(self) -> Self:

@@ -34,7 +34,7 @@ def measure_slide(job: Job) -> int:
 def plan_slide(job: Job, workers: int, wanted: float | None) -> Plan:
     """Decide what concerns the whole of a slide: see :func:`~cellseg.runtime.spans.plan.make_plan`."""
     assert isinstance(job.folder, Path)
-    with _engine() as (_, backend):
+    with _engine() as (worker, backend), Watch(worker, worker.plugins[NAME].patience):
         return make_plan(job.image, job.folder, job.options, backend, workers, wanted)
 
 
@@ -61,9 +61,7 @@ def do_task(plan: Plan, changed: Mapping[str, Any], task: Task, number: int) -> 
     pixels = here.rows[-1] * here.settled.grid.width
     with _engine() as (worker, backend):
         told = Teller(worker, number)
-        # What follows the spans tells of no progress.
-        watched = worker if task.kind == "span" else None
-        watch = Watch(watched, worker.plugins[NAME].patience)
+        watch = Watch(worker, worker.plugins[NAME].patience)
 
         def tell(progress: Progress) -> None:
             watch.note(progress)

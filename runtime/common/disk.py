@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .pulse import beat
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -120,6 +122,7 @@ def contents(paths: Sequence[Path], *, flush: bool = False) -> list[Content]:
             made = hashlib.file_digest(file, "sha256").hexdigest()
             if flush:
                 sync(file.fileno())
+            beat()
             return Content(os.fstat(file.fileno()).st_size, made)
 
     return _side_by_side(look, paths)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import OutputError, UsageError
 from .disk import HAS_LOCKS, lock, sync, sync_folder
+from .pulse import beat
 from .spelling import option
 
 #: In the names of temporary files, between their file's and what makes them unique.
@@ -140,6 +141,7 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+        beat()
     except OutputError:
         raise
     except OSError as error:

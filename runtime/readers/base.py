@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..common.closing import Closing
+from ..common.pulse import beat
 from ..errors import ImageError, UsageError
 from ..geometry.tiling import Region, fit
 from ..intensity.channels import COLOURS, are_unnamed, list_channels
@@ -144,7 +145,9 @@ class SlideReader(Closing):
             The file is damaged there, or has gone.
         """
         self._check(region, level)
-        return self._read(region, level)
+        pixels = self._read(region, level)
+        beat()
+        return pixels
 
     def read_into(self, region: Region, out: Pixels, level: int = 0) -> None:
         """Read a rectangle into an array: for those who have one, without an array between.
@@ -163,6 +166,7 @@ class SlideReader(Closing):
         """
         self._check(region, level)
         self._read_into(region, level, out)
+        beat()
 
     def _check(self, region: Region, level: int) -> None:
         size = self.levels[level]

@@ -15,6 +15,7 @@ import tifffile
 import zarr
 
 from ..common.files import writing
+from ..common.pulse import beat
 from ..common.spelling import option
 from ..errors import OutputError
 from ..instances import Strip
@@ -181,5 +182,6 @@ def _tiles(level: Any) -> Iterator[npt.NDArray[np.int32]]:
         rows = np.zeros((TILE, -(-width // TILE) * TILE), np.int32)
         band = np.asarray(level[y : y + TILE])
         rows[: band.shape[0], :width] = band
+        beat()
         for x in range(0, width, TILE):
             yield np.ascontiguousarray(rows[:, x : x + TILE])

@@ -33,6 +33,8 @@ from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 PICTURES, SHAPE, PROCESSES = 6, (200, 240), 2
+#: Seconds in which a killed worker is started again. Dask gives one up that is killed while it is starting.
+BACK = 20
 #: Endings of files that say when they were made, or how fast.
 DATED = (".json", ".html", ".png")
 OPTIONS = SegmentOptions(csv=True)
@@ -121,11 +123,20 @@ def one_round(connected: Any, paths: list[Path], output: Path, rng: random.Rando
     return len(killed)
 
 
+def new_cluster(stack: contextlib.ExitStack) -> Any:
+    """Start workers with that engine; those of before end."""
+    stack.close()
+    connected = stack.enter_context(connect(f"local:{PROCESSES}"))
+    connected.client.register_plugin(StandIn())
+    connected.client.wait_for_workers(PROCESSES, timeout=600)
+    return connected
+
+
 def main(rounds: int, seed: int) -> None:
     """Kill workers in a number of rounds."""
     rng = random.Random(seed)
     kills = 0
-    with tempfile.TemporaryDirectory() as temporary, connect(f"local:{PROCESSES}") as connected:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         paths = make(folder)
         with open_slow() as engine:
@@ -133,11 +144,15 @@ def main(rounds: int, seed: int) -> None:
                 if error := run_job(job, engine).error:
                     raise error
         wanted = hashes(folder / "alone")
-        connected.client.register_plugin(StandIn())
+        connected = new_cluster(stack)
         started = time.perf_counter()
         one_round(connected, paths, folder / "warm", random.Random(), 0.001)  # opens what is slow at first
         longest = time.perf_counter() - started
         for number in range(rounds):
+            try:
+                connected.client.wait_for_workers(PROCESSES, timeout=BACK)
+            except TimeoutError:
+                connected = new_cluster(stack)
             output = folder / str(number)
             began = time.perf_counter()
             kills += one_round(connected, paths, output, rng, longest)

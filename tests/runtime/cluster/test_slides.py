@@ -1,18 +1,23 @@
 """Large images in spans over real Dask workers: processes on this machine."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
+from distributed.diagnostics.plugin import WorkerPlugin
 
 from cellseg.runtime import segment
 from cellseg.runtime.batch.jobs import Job
+from cellseg.runtime.cluster import slide_tasks
 from cellseg.runtime.cluster.connect import connect
 from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.cluster.run import run_jobs
@@ -96,6 +101,43 @@ def test_a_worker_killed_in_the_middle_changes_no_byte(slide, alone, bright_mode
         outcomes = list(run_jobs(jobs, connected, str(bright_model), span=0.1, tell=kill_some))
     assert not pids
     assert [outcome.error for outcome in outcomes] == [None]
+    assert every_byte(tmp_path / "slide") == alone
+
+
+def hang_at_each(folder):
+    """Let the first task of each kind that follows the spans hang."""
+    plain = slide_tasks.do
+
+    def do(task, *arguments):
+        if task.kind != "span":
+            with contextlib.suppress(FileExistsError), Path(folder, task.kind).open("x"):
+                time.sleep(3600)
+        return plain(task, *arguments)
+
+    slide_tasks.do = do
+
+
+class HangAtEach(WorkerPlugin):
+    """Puts that in place, also at workers that are started again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def setup(self, worker):
+        hang_at_each(self.folder)
+
+
+@slow
+def test_tasks_that_hang_are_ended_and_done_again(slide, alone, bright_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg.runtime.cluster.run.STALL", 4.0)
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    with connect(LOCAL) as connected:
+        connected.client.register_plugin(HangAtEach(str(flags)))
+        job = Job(str(slide), tmp_path / "slide", SegmentOptions(csv=True, probabilities=True))
+        (outcome,) = run_jobs([job], connected, str(bright_model), span=0.1)
+    assert outcome.error is None
+    assert {path.name for path in flags.iterdir()} == {"seam", "number", "labels", "finish"}
     assert every_byte(tmp_path / "slide") == alone
 
 

@@ -1,11 +1,18 @@
 import pickle
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.runtime.backends import Options
+from cellseg.runtime.cluster.attempt import Watch
 from cellseg.runtime.cluster.worker import EnginePlugin, Opening, share_of
+from cellseg.runtime.common.pulse import beat, beats
+from cellseg.runtime.geometry.tiling import Region
+from cellseg.runtime.readers import ArrayReader
+from cellseg.runtime.spans.blocks import BlockReader, BlockWriter
+from cellseg.runtime.streaming.progress import Progress
 
 
 @given(st.integers(1, 64), st.integers(1, 64))
@@ -32,3 +39,32 @@ def test_workers_know_their_number(name, number):
     plugin = EnginePlugin(Opening(None, "auto", None, Options()))
     plugin.setup(type("Worker", (), {"name": name})())
     assert plugin._number == number
+
+
+def test_what_counts_as_moving_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("cellseg.runtime.cluster.attempt.time.monotonic", lambda: now[0])
+    watch = Watch(None, 10.0)
+    watch.note(Progress(9, 1, 0, 0.0, {}))
+    for moves in (lambda: watch.note(Progress(9, 2, 0, 0.0, {})), beat, lambda: None):
+        assert not watch.stalled()
+        now[0] += 9.0
+        moves()
+    assert not watch.stalled()
+    watch.note(Progress(9, 2, 0, 0.0, {}))  # told again, nothing new
+    now[0] += 2.0
+    assert watch.stalled()
+
+
+def test_reading_and_writing_are_moving_on(tmp_path):
+    before = beats()
+    with ArrayReader(np.zeros((8, 8), np.uint8)) as reader:
+        reader.read(Region(0, 0, 8, 8))
+    read = beats()
+    with BlockWriter(tmp_path / "a") as file:
+        file.add({}, {"x": np.arange(3)})
+        file.commit()
+    written = beats()
+    with BlockReader(tmp_path / "a") as file:
+        file.load(0)
+    assert before < read < written < beats()
