@@ -10,13 +10,14 @@ The cells are then measured one by one, with the code that measures nuclei.
 import numpy as np
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from cells cimport (
     NO_IMAGE, Results, Sources, add_intensity, add_stains, columns_of, finish_values, free_results,
     look_at_stains, measure_crop,
 )
 from landscape cimport Span
+from vector cimport copied
 
 from .measure import CELL_DTYPE
 
@@ -203,7 +204,6 @@ def measure_cells(
     cdef int64_t largest = 0
     cdef int columns
     cdef int32_t* crop = NULL
-    cdef uintptr_t target
     for i in range(n):
         largest = max(
             largest, <int64_t>(boxes[i, 2] - boxes[i, 0] + 2) * (boxes[i, 3] - boxes[i, 1] + 2) + 1
@@ -232,16 +232,9 @@ def measure_cells(
                     crop + largest, <uint8_t*>(crop + 2 * largest + 1), &sources, &results,
                     &areas[i], &rings[i, 0] if columns else NULL,
                 )
-        found = np.empty(results.size, CELL_DTYPE)
-        values = np.empty((results.size, columns), np.float64)
-        outline = np.empty((results.outline.size // 2, 2), np.int32)
-        for array, source in (
-            (found, <uintptr_t>results.cells), (values, <uintptr_t>results.intensity),
-            (outline, <uintptr_t>results.outline.data),
-        ):
-            target = array.ctypes.data
-            if array.nbytes:
-                memcpy(<void*>target, <void*><uintptr_t>source, array.nbytes)
+        found = copied(results.cells, np.empty(results.size, CELL_DTYPE))
+        values = copied(results.intensity, np.empty((results.size, columns), np.float64))
+        outline = copied(results.outline.data, np.empty((results.outline.size // 2, 2), np.int32))
     finally:
         free(crop)
         free_results(&results)

@@ -10,6 +10,7 @@ from libc.string cimport memcpy, memset
 
 from cells cimport NO_IMAGE, Results, Sources, columns_of, free_results, look_at_stains, measure_crop
 from landscape cimport Span
+from vector cimport copied
 
 #: Layout of a cell as the kernels write it.
 CELL_DTYPE = np.dtype([
@@ -55,7 +56,6 @@ def measure_labels(
     cdef Sources sources
     cdef int32_t* crop = <int32_t*>malloc(size * sizeof(int32_t))
     cdef uint8_t* border = <uint8_t*>malloc(size)
-    cdef uintptr_t target
     cdef Span all
     all.begin = stride + 1
     all.end = height * stride + width + 1
@@ -78,18 +78,12 @@ def measure_labels(
                 crop, border, stride, stride + 1, &all, 1, 0, 0, <int32_t>height, count, 0,
                 &sources, &results,
             )
-        cells = np.empty(results.size, CELL_DTYPE)
-        intensity = np.empty((results.size, columns_of(&sources)), np.float64)
-        outline = np.empty((results.outline.size // 2, 2), np.int32)
-        for array, source in (
-            (cells, <uintptr_t>results.cells), (intensity, <uintptr_t>results.intensity),
-            (outline, <uintptr_t>results.outline.data),
-        ):
-            target = array.ctypes.data
-            if array.nbytes:
-                memcpy(<void*>target, <void*><uintptr_t>source, array.nbytes)
+        return (
+            copied(results.cells, np.empty(results.size, CELL_DTYPE)),
+            copied(results.intensity, np.empty((results.size, columns_of(&sources)), np.float64)),
+            copied(results.outline.data, np.empty((results.outline.size // 2, 2), np.int32)),
+        )
     finally:
         free(crop)
         free(border)
         free_results(&results)
-    return cells, intensity, outline

@@ -24,7 +24,7 @@ from landscape cimport distance, floor_one, rise, smooth
 from maxima cimport find_maxima
 from runs cimport Component, Limits, Run, by_place
 from shading cimport Shading, ask_for, draw
-from vector cimport Ints, Vector, free_ints, free_vector, reserve
+from vector cimport Ints, Vector, copied, free_ints, free_vector, reserve
 
 from .label import HELD_DTYPE
 from .measure import CELL_DTYPE
@@ -215,13 +215,11 @@ cdef class Splitter:
             free_crop(&self.crop)  # it may hold what is half done
             raise
         return (
-            _copied(results.cells, results.size, CELL_DTYPE),
-            _copied(results.intensity, results.size * columns_of(&sources), np.float64).reshape(
-                results.size, columns_of(&sources)
-            ),
-            _copied(results.outline.data, results.outline.size, np.int32).reshape(-1, 2),
-            _copied(results.runs.data, results.runs.size, CELL_RUN_DTYPE),
-            _copied(self.held.data, self.held.size, HELD_DTYPE),
+            copied(results.cells, np.empty(results.size, CELL_DTYPE)),
+            copied(results.intensity, np.empty((results.size, columns_of(&sources)), np.float64)),
+            copied(results.outline.data, np.empty((results.outline.size // 2, 2), np.int32)),
+            copied(results.runs.data, np.empty(results.runs.size, CELL_RUN_DTYPE)),
+            copied(self.held.data, np.empty(self.held.size, HELD_DTYPE)),
             self.dropped,
             self.holes.filled,
         )
@@ -329,12 +327,3 @@ cdef class Splitter:
         for b in range(1, n_basins + 1):
             if basins[b].parent == b and basins[b].cell > 0:
                 self.results.cells[first + basins[b].cell - 1].score = sums[b].score
-
-
-cdef object _copied(const void* source, int64_t n, object dtype):
-    """Return ``n`` records as an array."""
-    array = np.empty(n, dtype)
-    cdef uintptr_t target = array.ctypes.data
-    if array.nbytes:
-        memcpy(<void*>target, source, array.nbytes)
-    return array

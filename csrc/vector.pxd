@@ -3,8 +3,9 @@
 Header only. A vector is valid when zeroed; whoever owns it frees it.
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uintptr_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
 
 
 cdef inline void* grown(
@@ -64,3 +65,11 @@ cdef inline void free_ints(Ints* vector) noexcept nogil:
     vector.data = NULL
     vector.size = 0
     vector.capacity = 0
+
+
+cdef inline object copied(const void* source, object array):
+    """Fill a contiguous array of NumPy with the bytes from ``source`` on; return it."""
+    cdef uintptr_t target = array.ctypes.data
+    if array.nbytes:
+        memcpy(<void*>target, source, array.nbytes)
+    return array
