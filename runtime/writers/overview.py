@@ -33,6 +33,8 @@ ON_BRIGHT = ((255, 221, 0), (0, 229, 255), (124, 255, 20), (255, 138, 0))
 BRIGHT = 110
 #: Colours are dealt out before it is known which palette it will be: a multiple of both lengths.
 COLOURS = 12
+#: Rows of dots that are worked out at once: their numbers stay in cache, where those of all take .1 s.
+ROWS = 64
 #: The colour that all dots have.
 DOT = 1
 #: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
@@ -139,8 +141,9 @@ class Overview(Writer):
     def commit(self) -> None:
         """Compose the picture and write it."""
         if not self._lined:
-            part = self._covered * self._scale.prod()
-            self._cover = np.rint(np.minimum(part, 1) * 255).astype(np.uint8)
+            for y in range(0, self._shape[0], ROWS):
+                part = self._covered[y : y + ROWS] * self._scale.prod()
+                self._cover[y : y + ROWS] = np.rint(np.minimum(part, 1) * 255)
             self._colour[:] = DOT
         picture = self._given() if callable(self._given) else self._given
         self.display = Display.of(picture)
