@@ -74,6 +74,8 @@ def connect(cluster: Cluster) -> Iterator[Connected]:
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.admin.log-format": "%(message)s",
+        # See EnginePlugin: what looks at all stacks each 10 ms may lock a worker up for good.
+        "distributed.worker.profile.enabled": False,
         # By this more jobs are asked for at once: an image takes minutes, not the half second of a guess.
         "distributed.scheduler.default-task-durations": {TASKS: "10 minutes"},
     }

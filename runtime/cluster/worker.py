@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -57,6 +58,7 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
 
     def setup(self, worker: Any) -> None:
         """Note which of the sharers this is; the engine is opened with the first image."""
+        _stop_profiling(worker)
         self._number = int(worker.name) if str(worker.name).isdecimal() else 0
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
@@ -91,6 +93,18 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_opening": self._opening, "language": self.language, "patience": self.patience}
+
+
+def _stop_profiling(worker: Any) -> None:
+    """Stop Dask's profiler, which looks at the stacks of all threads each 10 ms.
+
+    Until Python 3.12, a collection of garbage in the middle of that may lock up the whole process:
+    https://github.com/python/cpython/issues/106883.
+    """
+    if sys.version_info < (3, 12):
+        for name in ("profile", "profile-cycle"):
+            if (callback := worker.periodic_callbacks.pop(name, None)) is not None:
+                callback.stop()
 
 
 def share_of(processors: list[int], number: int, sharers: int) -> list[int]:

@@ -100,7 +100,6 @@ def jobs_of(paths: list[Path], output: Path) -> list[Job]:
 
 def one_round(connected: Any, paths: list[Path], output: Path, rng: random.Random, longest: float) -> int:
     """Run once, with workers killed; return how many were."""
-    connected.client.wait_for_workers(PROCESSES, timeout=3600)
     pids = list(connected.client.run(os.getpid).values())
     rng.shuffle(pids)
     killed: list[int] = []

@@ -1,4 +1,5 @@
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +16,27 @@ from cellseg.runtime.spans.blocks import BlockReader, BlockWriter
 from cellseg.runtime.streaming.progress import Progress
 
 
+class Stopping:
+    stopped = False
+
+    def stop(self):
+        self.stopped = True
+
+
+def dask_worker(name, **callbacks):
+    """Return what the plugin takes for a worker."""
+    return type("Worker", (), {"name": name, "periodic_callbacks": callbacks})()
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="harmless from Python 3.12 on")
+def test_what_may_lock_a_worker_up_is_stopped():
+    callback = Stopping()
+    worker = dask_worker(0, profile=callback, heartbeat=Stopping())
+    EnginePlugin(Opening(None, "auto", None, Options())).setup(worker)
+    assert callback.stopped
+    assert not worker.periodic_callbacks["heartbeat"].stopped
+
+
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_shares_are_apart_and_all(cores, sharers):
     processors = list(range(cores))
@@ -28,7 +50,7 @@ def test_shares_are_apart_and_all(cores, sharers):
 
 def test_the_plugin_travels_without_its_engine():
     plugin = EnginePlugin(Opening("m.onnx", "auto", None, Options(), 2))
-    plugin.setup(type("Worker", (), {"name": 1})())
+    plugin.setup(dask_worker(1))
     again = pickle.loads(pickle.dumps(plugin))
     assert again._opening == plugin._opening
     assert not hasattr(again, "_backend")
@@ -37,7 +59,7 @@ def test_the_plugin_travels_without_its_engine():
 @pytest.mark.parametrize(("name", "number"), [(3, 3), ("3", 3), ("tcp://10.0.0.1:40000", 0)])
 def test_workers_know_their_number(name, number):
     plugin = EnginePlugin(Opening(None, "auto", None, Options()))
-    plugin.setup(type("Worker", (), {"name": name})())
+    plugin.setup(dask_worker(name))
     assert plugin._number == number
 
 

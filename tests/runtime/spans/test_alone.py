@@ -16,6 +16,7 @@ from cellseg.runtime import segment
 from cellseg.runtime.backends import open_backend
 from cellseg.runtime.errors import BackendError, OutputError, UsageError
 from cellseg.runtime.geometry.tiling import TileGrid
+from cellseg.runtime.model.spec import CellDiameter
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.spans import course as courses
 from cellseg.runtime.spans.alone import segment_spans
@@ -111,6 +112,65 @@ def test_the_same_bytes_as_one_run(slide, backend, tmp_path, case):
         assert made.notes[-1].startswith("the image was computed in ")
         assert made.record.identity() == one.record.identity()
     assert made.count > 300
+
+
+@pytest.fixture(scope="module")
+def stained(tmp_path_factory):
+    """Return glass with two islands of tissue, and cells, the brightest of all, in these and beside."""
+    random = np.random.default_rng(5)
+    slide = np.full((2100, 500, 3), 225, np.uint8)  # a smaller one is looked at whole
+    for centre, axes, colour in (
+        ((200, 480), (150, 330), (215, 130, 180)),
+        ((320, 1550), (130, 380), (205, 120, 185)),
+        ((300, 1500), (50, 260), (110, 80, 165)),
+    ):
+        cv2.ellipse(slide, centre, axes, 10, 0, 360, colour, -1)
+    slide = np.clip(slide + random.normal(0, 5, slide.shape), 0, 235).astype(np.uint8)
+    for _ in range(260):
+        centre = int(random.integers(0, 500)), int(random.integers(0, 2100))
+        axes = int(random.integers(3, 9)), int(random.integers(3, 9))
+        shade = tuple(int(value) for value in random.integers(240, 255, 3))
+        cv2.ellipse(slide, centre, axes, int(random.integers(180)), 0, 360, shade, -1)
+    slide[260:2000, 240:246] = 250  # a cell through almost all rows
+    path = tmp_path_factory.mktemp("stained") / "slide.tif"
+    tifffile.imwrite(path, slide, photometric="rgb", tile=(256, 256))
+    return path
+
+
+#: So that glass is background to a model for which bright is foreground.
+LEVELS = (200.0, 255.0)
+STAINED = {
+    "tissue": {"tissue": "auto"},
+    "tissue in regions, averaged": {
+        "tissue": "auto",
+        "roi": [[(20, 30), (480, 60), (450, 2000)]],
+        "blend": "hann",
+    },
+    "stains": {"stains": "he", "csv": True},
+    "stains of the slide": {"stains": "macenko"},
+    "a diameter": {"diameter": 14.0, "probabilities": True},
+    "a diameter that is found": {"diameter": "auto"},
+    "all": {"tissue": "auto", "stains": "macenko", "diameter": 16.0, "expand": 4, "pixel_size": 0.5},
+}
+
+
+@pytest.mark.parametrize("case", STAINED)
+def test_what_is_decided_for_the_whole_slide(stained, backend, tmp_path, monkeypatch, case):
+    """Tissue, stains and the cells' size are found once and hold for all spans, seams and the last task."""
+    known = CellDiameter(median=20.0, low=10.0, high=40.0)
+    monkeypatch.setattr(backend, "spec", backend.spec.model_copy(update={"diameter": known}))
+    options = SegmentOptions(levels=LEVELS, **STAINED[case])
+    one = segment(stained, backend, output=tmp_path / "alone", options=options)
+    if "tissue" in STAINED[case]:
+        assert 0.1 < one.record.focus.looked_at_part < 0.9
+    if "diameter" in STAINED[case]:
+        assert one.record.sizing is not None
+    for name, span, workers in (("many", 0.07, 3), ("two", 0.6, 2)):
+        made = segment_spans(stained, backend, tmp_path / name, options, span=span, workers=workers)
+        assert contents(tmp_path / name) == contents(tmp_path / "alone")
+        assert made.record.identity() == one.record.identity()
+        assert made.record.doubts == one.record.doubts
+    assert made.count > 50
 
 
 def test_a_wide_slide_whose_labels_are_written_apart(backend, tmp_path):
