@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..common.addresses import Address, is_address
 from ..common.spelling import option
-from ..errors import BackendError, OutputError, UsageError
+from ..errors import BackendError, CellsegError, OutputError, UsageError
 from ..readers.fetched import is_fetched
 from .connect import Connected, version
 from .sight import Sight, unreached
@@ -20,6 +20,8 @@ from .worker import release
 
 #: Seconds between two looks at whether a worker can still come.
 LOOK = 2.0
+#: Times that all workers are asked at most, where one of them is lost while they are.
+TRIES = 5
 #: What the messages between client, scheduler and workers are made with: all need the same of these.
 PROTOCOL = ("dask", "distributed", "msgpack", "cloudpickle")
 
@@ -43,7 +45,7 @@ def check_workers(
     check_protocol(client.get_versions())
     _check_release(client)
     with watching(images, outputs, model) as sight:
-        for worker, missing in client.run(sight.missing).items():
+        for worker, missing in patiently(lambda: client.run(sight.missing)).items():
             if missing is not None:
                 raise UsageError(f"{missing[0]}: worker {worker} {missing[1]}")
 
@@ -77,6 +79,18 @@ def watching(
             tuple(image for image in stores.values() if unreached(image) is None),
             tuple(str(output) for output in outputs if isinstance(output, Address)),
         )
+
+
+def patiently(ask: Callable[[], Any]) -> Any:
+    """Return what is asked of all workers; again, without it, where one dies meanwhile."""
+    for left in reversed(range(TRIES)):
+        try:
+            return ask()
+        except OSError as error:  # Dask's errors of connections are such
+            if not left or isinstance(error, CellsegError):
+                raise
+            time.sleep(1.0)
+    return None
 
 
 def wait_for_worker(cluster: Connected) -> None:
@@ -132,7 +146,7 @@ def _check_release(client: Any) -> None:
     mine = version()
     advice = f"install cellseg {mine} with them"
     try:
-        theirs = client.run(release)
+        theirs = patiently(lambda: client.run(release))
     except Exception as error:
         raise UsageError(
             f"the workers cannot run cellseg ({type(error).__name__}: {error}); {advice}"

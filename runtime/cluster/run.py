@@ -14,7 +14,7 @@ from ..common.spelling import language
 from ..writers.contents import RECORD
 from ..writers.folder import taken
 from .attempt import STALL
-from .checks import check_workers
+from .checks import check_workers, patiently
 from .connect import Connected
 from .handout import Handout
 from .slides import large_jobs, run_slides, side_by_side
@@ -94,7 +94,7 @@ def run_jobs(
         language(),
         STALL,
     )
-    client.register_plugin(EnginePlugin(opening))
+    patiently(lambda: client.register_plugin(EnginePlugin(opening)))
     if tell is not None:
         client.subscribe_topic(NAME, lambda event: tell(event[1]))
     large = large_jobs(tasks, cluster, span)

@@ -1,9 +1,10 @@
 import copy
 
 import pytest
+from distributed.comm import CommClosedError
 
-from cellseg.runtime.cluster.checks import check_protocol
-from cellseg.runtime.errors import UsageError
+from cellseg.runtime.cluster.checks import check_protocol, patiently
+from cellseg.runtime.errors import OutputError, UsageError
 
 PACKAGES = {"python": "3.11.7.final.0", "dask": "1", "distributed": "1", "msgpack": "1", "cloudpickle": "1"}
 SAME = {
@@ -11,6 +12,24 @@ SAME = {
     "scheduler": {"packages": PACKAGES},
     "workers": {"tcp://a:1": {"packages": PACKAGES | {"python": "3.11.9.final.0", "numpy": "2.1"}}},
 }
+
+
+def test_a_worker_that_is_lost_while_it_is_asked(monkeypatch):
+    monkeypatch.setattr("cellseg.runtime.cluster.checks.time.sleep", lambda seconds: None)
+    answers = [CommClosedError("reset by peer"), {"tcp://b:1": "0.2"}]
+
+    def ask():
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    assert patiently(ask) == {"tcp://b:1": "0.2"}
+    answers += [CommClosedError("reset by peer")] * 9
+    with pytest.raises(CommClosedError):
+        patiently(ask)
+    answers[:] = [OutputError("no disk"), {}]
+    with pytest.raises(OutputError):
+        patiently(ask)
 
 
 def test_what_messages_are_not_made_with_may_differ():
