@@ -5,7 +5,8 @@ r"""How good does the default model get with a few pictures of another kind? The
 
 For each number of pictures, or a few less, evenly chosen from DATA/train: ``cellseg-train finetune`` on them
 from ``nuclei``, ``cellseg-export``, ``cellseg-tune`` on the same pictures, and ``cellseg-eval`` on DATA/val,
-which nothing was chosen by: the last weights count, not the best ones. Next to it stand ``nuclei`` as it is,
+which nothing was chosen by: the last weights count, not the best ones, and how much of ``nuclei`` they keep
+is seen on the training pictures. Next to it stand ``nuclei`` as it is,
 ``nuclei`` only tuned, and the same training from nothing, each on the first number of pictures given.
 
 Files whose names agree in what ``--patient`` finds are tiles of one picture. DATA without train/ and val/ is
@@ -65,12 +66,12 @@ def divide(data: Path, hold_out: int, patient: str | None, folder: Path) -> Path
 
 
 def choose(data: Path, count: int, patient: str | None, folder: Path) -> Path:
-    """Link about `count` training pictures of `data`, and its validation images, into a data set."""
+    """Link about `count` training pictures of `data` into a data set, which validates on them, too."""
     for part in ("image", "label"):
         (folder / "train" / part).mkdir(parents=True, exist_ok=True)
         for path in evenly(pictures_of((data / "train" / part).iterdir(), patient), count):
             link(folder / "train" / part / path.name, path)
-    link(folder / "val", data / "val")
+    link(folder / "val", folder / "train")
     return folder
 
 

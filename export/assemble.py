@@ -25,7 +25,7 @@ from cellseg.runtime.model.onnx_metadata import seal
 from cellseg.runtime.model.spec import METADATA_KEY, CellDiameter, Head, ModelSpec, SplitSettings
 from cellseg.train.models.heads import ENCODINGS
 
-from . import fp16, halo, int8, network, parity, report, sizes, tiles, to_onnx
+from . import cells, fp16, halo, int8, network, parity, report, sizes, tiles, to_onnx
 from .graph import Deployable, Reference, choose_heads
 from .report import Say, line
 
@@ -67,9 +67,10 @@ class Request:
     batch: int = 1
     #: Micrometres a pixel of the training data.
     pixel_size: float | None = None
-    #: How large the cells of the training data are.
+    #: How large the cells of the training data are; ``None``: as the model that it started from has it.
     diameter: CellDiameter | None = None
-    split: SplitSettings = field(default_factory=SplitSettings)
+    #: ``None``: those of the model that it started from, or such as suit the heads.
+    split: SplitSettings | None = None
     #: Write even where the comparison fails.
     force: bool = False
     #: Replace a model that stands there.
@@ -120,7 +121,16 @@ def export(request: Request, say: Say) -> Exported:
     kind = "averaged weights" if trained.averaged else "weights"
     if trained.mean_of:
         kind = f"mean of {len(trained.mean_of)}"
+    if trained.kept:
+        kind += f" with {trained.kept:.0%} of those it started from"
     say(line("checkpoint", f"{path}{found}: {trained.config.model}, step {trained.step}, {kind}"))
+    split = request.split
+    if split is None and (split := cells.inherited_split(trained, [head.name for head in heads])):
+        say(
+            line(
+                "", f"its planes become cells as those of {trained.inherited['from']}, which it started from"
+            )
+        )
 
     with files.replacing(output) as partial:
         deployable = Deployable(trained.network, heads)
@@ -130,7 +140,7 @@ def export(request: Request, say: Say) -> Exported:
         report.savings(trained.network, deployable, model, channels, say)
         if request.precision == "int8":
             model = _in_int8(model, trained, request, images, say)
-        spec = _draft(trained, heads, request, images.source)
+        spec = _draft(trained, heads, split, request, images.source)
         files.write(partial, to_onnx.finish(model, spec))
         measured = _measure_halo(partial, spec, trained, request, say)
         spec = _with_sizes(spec, measured, request)
@@ -242,7 +252,11 @@ def run_graph(
 
 
 def _draft(
-    trained: network.Trained, heads: tuple[Head, ...], request: Request, parity_source: str
+    trained: network.Trained,
+    heads: tuple[Head, ...],
+    split: SplitSettings | None,
+    request: Request,
+    parity_source: str,
 ) -> ModelSpec:
     """Return the specification as far as it is known: the halo is still the theoretical one."""
     multiple = trained.network.multiple
@@ -258,9 +272,9 @@ def _draft(
         receptive_field=reach,
         tile=preferred_tile(bound, multiple),
         pixel_size=request.pixel_size,
-        diameter=request.diameter,
+        diameter=request.diameter or cells.inherited_diameter(trained),
         precision=request.precision,
-        split=request.split,
+        split=split or SplitSettings.suited([head.name for head in heads]),
         provenance=_provenance(trained, request, parity_source),
     )
 
@@ -339,6 +353,7 @@ def _provenance(trained: network.Trained, request: Request, source: str) -> dict
         "checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "step": str(trained.step),
         **({"mean_of": "; ".join(mean)} if mean else {}),
+        **({"kept": f"{trained.kept:g}"} if trained.kept else {}),
         "command": request.command,
         "parity_tiles": source,
     }

@@ -90,9 +90,15 @@ _tensorrt, _packages, _advanced = map(common.grouped, ("TensorRT", "Packages", "
     "--diameter",
     metavar="DIR|MEDIAN,LOW,HIGH",
     help="How large the cells are that it was trained on, in pixels, and from where to where it serves "
-    "others as they are; measured where a folder of label images is named.",
+    "others as they are; measured where a folder of label images is named; by default those of the model "
+    "that it started from.",
 )
-@_advanced("--split", type=FILE, metavar="JSON", help="Settings of the splitter to ship with the model.")
+@_advanced(
+    "--split",
+    type=FILE,
+    metavar="JSON",
+    help="Settings of the splitter to ship with the model; by default those of the one that it started from.",
+)
 @_tensorrt("--plan", type=FILE, metavar="PATH", help="TensorRT plan to build; next to the ONNX by default.")
 @_tensorrt("--no-plan", is_flag=True, help="Build no TensorRT plan.")
 @_tensorrt("--flavour", type=click.Choice(["tensorrt", "tensorrt_rtx"]), help="Engine that builds the plan.")
@@ -155,7 +161,7 @@ def main(
         halo=wanted_halo,  # type: ignore[arg-type]  # a word is one of those allowed
         tile=wanted_tile,  # type: ignore[arg-type]
         diameter=_diameter(diameter),
-        split=_split_settings(split, kept or ("mask",)),
+        split=None if split is None else _split_settings(split, kept or ("mask",)),
         command=shlex.join(["cellseg-export", *sys.argv[1:]]),
         **options,
     )
@@ -244,13 +250,11 @@ def _diameter(text: str | None) -> Any:
         raise UsageError(f"--diameter {text}: {complaint(error)}") from None
 
 
-def _split_settings(path: Path | None, heads: tuple[str, ...]) -> Any:
+def _split_settings(path: Path, heads: tuple[str, ...]) -> Any:
     from pydantic import ValidationError
 
     from cellseg.runtime.model.spec import HEAD_NAMES, SplitSettings
 
-    if path is None:
-        return SplitSettings.suited(heads)
     try:
         settings = SplitSettings.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,10 @@ class Trained:
     averaged: bool
     #: The checkpoints that it is the mean of, as ``cellseg-train mean`` records them.
     mean_of: tuple[dict[str, Any], ...] = ()
+    #: Share of the weights that it started from in these, see :mod:`cellseg.train.weights.keep`.
+    kept: float = 0.0
+    #: What it keeps of the model that it started from, see :mod:`cellseg.train.weights.inherit`.
+    inherited: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,4 +85,13 @@ def load(path: Path) -> Trained:
         raise ModelError(f"{path}: weight {bad[0]} holds NaN or infinity; export an earlier checkpoint")
     network.requires_grad_(False).eval()
     mean_of = tuple(state.get("mean_of", ()))
-    return Trained(network, config, path, int(state.get("step", 0)), state.get("ema") is not None, mean_of)
+    return Trained(
+        network=network,
+        config=config,
+        path=path,
+        step=int(state.get("step", 0)),
+        averaged=state.get("ema") is not None,
+        mean_of=mean_of,
+        kept=float(state.get("keep", 0.0)),
+        inherited=dict(state.get("inherited", {})),
+    )

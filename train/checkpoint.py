@@ -12,6 +12,8 @@ from torch import Tensor
 
 from cellseg.runtime.errors import ModelError, OutputError
 
+from .weights.keep import blend
+
 #: Weights by their names.
 State = dict[str, Tensor]
 
@@ -61,7 +63,12 @@ def save(
 
 
 def weights(saved: dict[str, Any]) -> State:
-    """Return the weights of a checkpoint, the averaged ones where it has them."""
+    """Return the weights of a checkpoint, averaged ones if it has them, with what it keeps of its start."""
+    return blend(trained(saved), saved.get("start") or {}, saved.get("keep", 0.0))
+
+
+def trained(saved: dict[str, Any]) -> State:
+    """Return the weights that the training came to, the averaged ones where there are such."""
     state: State = saved.get("ema") or saved["model"]
     return state
 

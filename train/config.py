@@ -97,6 +97,9 @@ class TrainConfig(BaseModel):
     #: Network to start from (fine-tuning): a checkpoint, an exported model, or a packaged one by its name;
     #: of this width, or narrower. Steps, optimiser, schedule and heads that it lacks start from scratch.
     weights: str | None = None
+    #: Largest share that ``weights`` may keep in what is saved: the mean of the weights that training came to
+    #: and of those it started from, as far as the validation images take no harm; 0 for none.
+    keep: float = Field(default=0.0, ge=0.0, lt=1.0)
     #: Heads to build, mask first; by default the mask and every head whose loss has a weight.
     heads: tuple[HeadName, ...] = ()
     #: A head for each loss, as the paper has it; without, all losses act on the mask's own output, as in the

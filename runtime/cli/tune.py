@@ -128,6 +128,12 @@ def main(
         if partial is not None and output is not None:  # before anything is printed: a terminal may be gone
             _write(partial, output, path, backend.spec, found.split, cases)
     _print_settings(backend.spec.split, found.split)
+    if found.lead is not None and found.split == backend.spec.split:
+        gain, error = found.lead
+        click.echo(
+            f"the model keeps its own rules: others were better by {gain:.3f} ± {error:.3f} on "
+            f"{len(cases)} pictures, which may be chance"
+        )
     columns: dict[str, dict[str, float]] = {}
     for group in found.after:
         title = f"{group}, " if group_of else ""

@@ -4,6 +4,10 @@ Settings of the splitter are tried on the planes, through the same splitter that
 (:mod:`.search`). Afterwards the splitter may cut finer, and rules fitted to the same pictures join the pieces
 and score the cells (:mod:`.rules`). Whether that is any better is seen on pictures that the rules were not
 fitted to, each fifth in its turn.
+
+A model that brings rules of its own, learned on more pictures than most people have, keeps them unless what
+was found here is better by more than chance: few pictures say little, above all such as the network was
+trained on.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from ..model.spec import ModelSpec, SplitSettings
 from .cases import Case
 from .search import search, with_rules
 from .settings import FINER, initial_settings, names_for, oversegment
-from .trials import Figures, goal, runner
+from .trials import Figures, goal, lead, runner, score_each
 
 #: Told which part of the work (``trying``, ``fitting``) has done how many of how many steps.
 Tell = Callable[[str, int, int], None]
@@ -65,6 +69,9 @@ class Tuned:
     #: Figures of each group of pictures with the model's own settings and with the best.
     before: Figures
     after: Figures
+    #: By how much what was found is better (of :func:`~.trials.goal`) than a model's own rules, and the
+    #: standard error of that; ``None`` where it had none, or nothing else was found.
+    lead: tuple[float, float] | None = None
 
 
 def tune(
@@ -115,8 +122,15 @@ def tune(
             best, after = with_rules(best, after, candidates, run, fitted, wanted.balance)
         before = begun if bare == spec.split else next(iter(run.score([spec.split])))
     if goal(before, wanted.balance) > goal(after, wanted.balance):
-        best, after = spec.split, before
-    return Tuned(best, before, after)
+        return Tuned(spec.split, before, before)
+    if bare == spec.split or best == spec.split:
+        return Tuned(best, before, after)
+    own = score_each(cases, spec.heads, wanted.balance, spec.split, refit=False)
+    other = score_each(cases, spec.heads, wanted.balance, best, refit=True)
+    gain, error = lead(cases, own, other, wanted.balance)
+    if gain <= error:
+        return Tuned(spec.split, before, before, (gain, error))
+    return Tuned(best, before, after, (gain, error))
 
 
 class _Counter:

@@ -7,6 +7,7 @@ interrupted or killed continues as if nothing had happened.
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,8 @@ from ..looks.augment import photometric
 from ..losses import JointLoss
 from ..models import build_model
 from ..models.nets import UNet
+from ..weights import keep
+from ..weights.inherit import Inheritance, inherit
 from ..weights.start import adopt
 from .device import agree, loader_workers, open_fabric, share_norms, start_worker, total_over
 from .interrupt import Interrupt
@@ -121,8 +124,13 @@ class _Training:
         self.last_path, self.best_path = folder / "last.pt", folder / "best.pt"
         model = build_model(config)
         self.new_heads: list[str] | None = None
+        self.inherited: Inheritance = {}
+        self.start: checkpoint.State | None = None
+        self.kept = 0.0
         if config.weights and fresh:
             self.new_heads = adopt(model, config, lambda: examples(source))
+            self.start = copy.deepcopy(model.state_dict()) if config.keep else None
+            self.inherited = inherit(config.weights, (sample.labels for sample in source.samples))
         if fabric.is_global_zero:  # only now: weights that cannot be used must not cost an earlier run
             prepare(folder, config, fresh=fresh)
         if config.channels_last:
@@ -132,7 +140,8 @@ class _Training:
         compiled = cast(nn.Module, torch.compile(self.model)) if config.compile else self.model
         self.net, self.fabric_optimizer = fabric.setup(compiled, self.optimizer)
         self.average = Ema(self.model, config.ema) if config.ema else None
-        self.tested = self.model if self.average is None else self.average.model
+        self.came_to = self.model if self.average is None else self.average.model
+        self.tested = copy.deepcopy(self.came_to) if config.keep and config.weights else self.came_to
 
         self.whole_batch = config.batch_size * fabric.world_size
         self.epoch_steps = max(1, len(source.samples) // self.whole_batch)
@@ -153,6 +162,9 @@ class _Training:
             "best": -self.schedule.best,
             "meter": self.meter.state(),
             "precision": self.fabric.strategy.precision.state_dict(),
+            "inherited": self.inherited,
+            "start": self.start,
+            "keep": self.kept,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -166,7 +178,7 @@ class _Training:
             self.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.average is not None:
-                self.average.model.load_state_dict(checkpoint.weights(saved))
+                self.average.model.load_state_dict(checkpoint.trained(saved))
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ModelError(
@@ -175,6 +187,8 @@ class _Training:
             ) from None
         self.schedule.load(saved["schedule"])
         self.step = saved["step"]
+        self.inherited = saved.get("inherited", {})
+        self.start, self.kept = saved.get("start"), saved.get("keep", 0.0)
         if "meter" in saved:
             self.meter.load(saved["meter"], self.fabric.device)
             self.fabric.strategy.precision.load_state_dict(saved["precision"])
@@ -234,7 +248,7 @@ class _Training:
         self.meter.clock()
         row: dict[str, float] = {"step": step, "epoch": step / self.epoch_steps, "lr": self.rate}
         row |= self.meter.row(step, self.whole_batch)
-        figures = evaluate(self.tested, self.validation, config, self.fabric)
+        figures = self.validate()
         row |= {f"val_{name}": value for name, value in figures.items()}
         if not np.isfinite(figures["loss"]):
             self.meter.fail(f"the validation loss after step {step - 1} is {figures['loss']}")
@@ -249,6 +263,21 @@ class _Training:
         if better:
             checkpoint.save(self.best_path, self.state())
         self.save()  # `last` comes last: once it is there, these steps will not be done again
+
+    def validate(self) -> dict[str, float]:
+        """Return the figures of the network to be tested, which keeps of its start what may be kept."""
+        config, fabric = self.config, self.fabric
+        if self.start is None:
+            if self.tested is not self.came_to:  # goes on from a checkpoint that kept no start
+                self.tested.load_state_dict(self.came_to.state_dict())
+            return evaluate(self.tested, self.validation, config, fabric)
+        found = {}
+        for share in keep.shares(config.keep):
+            self.tested.load_state_dict(keep.blend(self.came_to.state_dict(), self.start, share))
+            found[share] = evaluate(self.tested, self.validation, config, fabric)
+        self.kept = keep.choose({share: score(each, config) for share, each in found.items()})
+        self.tested.load_state_dict(keep.blend(self.came_to.state_dict(), self.start, self.kept))
+        return found[self.kept] | {"keep": self.kept}
 
     def save(self) -> None:
         """Save the state as the last one."""

@@ -55,6 +55,7 @@ def average(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
         "model": together,
         "ema": None,
         "step": max(each["step"] for each in saved),
+        "inherited": saved[0].get("inherited", {}),
         "mean_of": [
             {"checkpoint": f"{path.resolve().parent.name}/{path.name}", "sha256": digest, "share": share}
             for path, digest, share in zip(paths, digests, weights.tolist(), strict=True)

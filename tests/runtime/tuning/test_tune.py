@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cellseg.runtime.errors import UsageError
-from cellseg.runtime.model.spec import SplitSettings
+from cellseg.runtime.evaluation.metrics import score
+from cellseg.runtime.model.spec import ScoreRule, SplitSettings
 from cellseg.runtime.testing.local_engine import local_spec
 from cellseg.runtime.tuning.cases import Case
-from cellseg.runtime.tuning.trials import goal, try_settings
+from cellseg.runtime.tuning.trials import goal, lead, try_settings
 from cellseg.runtime.tuning.tune import TuneOptions, tune
 
 from .test_search import CASES
@@ -45,3 +46,31 @@ def test_nothing_to_tune() -> None:
         tune(CASES, SPEC, TuneOptions(fixed=("colour",)))
     empty = Case("all", np.zeros((1, 32, 32), np.uint8), np.zeros((32, 32), np.int32))
     assert tune([empty], SPEC, TuneOptions(trials=2, jobs=1)).after["all"]["cells_pred"] == 0
+
+
+def test_rules_from_elsewhere_stay_where_others_are_hardly_better() -> None:
+    """They were learned on many pictures, and a few of another kind can be better by chance."""
+    fair = SplitSettings(mask_threshold=140, smoothing=1.0, persistence=10, min_area=20)
+    sure, never = (ScoreRule(constant=c, inside={"mask": 0.0}, area=0.0, minimum=0.1) for c in (5.0, -40.0))
+    own = SPEC.model_copy(update={"split": fair.model_copy(update={"score": sure})})
+    few = TuneOptions(trials=40, jobs=1)
+    some = tune(CASES[:1], own, few)
+    assert goal(tune(CASES[:1], SPEC.model_copy(update={"split": fair}), few).after) > goal(some.before)
+    assert some.split == own.split  # what is better on one picture may be so by chance
+    assert some.after == some.before
+    spoilt = SPEC.model_copy(update={"split": fair.model_copy(update={"score": never})})
+    found = tune(CASES, spoilt, TuneOptions(trials=8, jobs=1))
+    assert found.split != spoilt.split
+    assert found.lead is not None
+    assert found.lead[0] > found.lead[1]
+
+
+def test_a_lead_and_its_error() -> None:
+    good, bad = (score(case.truth, case.truth * part) for case, part in ((CASES[0], 1), (CASES[0], 0)))
+    assert lead(CASES[:2], [bad, bad], [good, good], 0.5) == pytest.approx((1.0, 0.0))
+    gain, error = lead(CASES[:1], [bad], [good], 0.5)
+    assert (gain, error) == (1.0, float("inf"))
+    # One picture of three is better: a third, and leaving one out gives 0 once and a half twice.
+    gain, error = lead(CASES, [bad] * 3, [good, bad, bad], 0.5)
+    assert gain == pytest.approx(1 / 3)
+    assert error == pytest.approx((2 * ((1 / 3) ** 2 + 2 * (1 / 6) ** 2) / 3) ** 0.5)

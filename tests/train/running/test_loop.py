@@ -372,3 +372,39 @@ def test_what_this_machine_cannot_do_is_said(
 def test_a_wrong_configuration_never_starts(configure: Configure) -> None:
     with pytest.raises(ConfigError):
         configure(crop=33)
+
+
+def test_a_training_keeps_of_its_start_what_does_no_harm(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first"
+    loop.train(configure(iters=8, ema=0.9), first)
+    before = checkpoint.weights(checkpoint.load(first / "last.pt"))
+    changes = {"weights": str(first / "last.pt"), "keep": 0.5, "ema": 0.5, "iters": 8}
+    for harm, wanted in ((False, 0.5), (True, 0.0)):
+        # Keeping anything is as good as nothing, or does harm, whatever so short a training comes to.
+        scores = iter([0.2, 0.5, 1.0, 1.0] * 2 if harm else [1.0] * 8)  # the last: of what is saved
+        monkeypatch.setattr(loop, "score", lambda figures, config, scores=scores: next(scores))
+        folder = tmp_path / f"{harm}"
+        loop.train(configure(**changes), folder)
+        saved = checkpoint.load(folder / "last.pt")
+        assert saved["keep"] == wanted
+        assert [float(row["val_keep"]) for row in rows(folder)] == [wanted] * 2
+        name = "encoders.0.branches.0.0.0.weight"
+        assert not torch.equal(saved["ema"][name], before[name])
+        mean = wanted * before[name] + (1 - wanted) * saved["ema"][name]
+        torch.testing.assert_close(checkpoint.weights(saved)[name], mean)
+
+
+def test_a_training_that_keeps_of_its_start_resumes_exactly(configure: Configure, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    loop.train(configure(iters=4), first)
+    changes = {"weights": str(first / "last.pt"), "keep": 0.4, "ema": 0.9, "schedule": "cosine"}
+    loop.train(configure(**changes, iters=12), tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, "photometric", 5, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(configure(**changes, iters=12), tmp_path / "cut")
+    (first / "last.pt").unlink()  # what is needed of it lies in the new run
+    loop.train(configure(**changes, iters=12, resume=True), tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
