@@ -97,7 +97,9 @@ class ResultFiles:
             summary,
             overview=overview.jpeg,
             density=self._one(DensityMap).png,
-            closeups=closeups_of(report.setup.slide, self.path, summary, overview),
+            closeups=closeups_of(
+                report.setup.slide, self.path, summary, overview, report.setup.measures.classes
+            ),
         )
         files = tuple(FileRecord(**file._asdict()) for file in seal(self.path, self.written))
         result = Result(record.model_copy(update={"files": files}), final)

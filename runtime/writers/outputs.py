@@ -131,7 +131,7 @@ OUTPUTS: tuple[Output, ...] = (
     Output(
         "overview.png",
         "the picture with the cells' outlines",
-        lambda path, of: Overview(path, of.picture, *of.size, regions=of.regions),
+        lambda path, of: Overview(path, of.picture, *of.size, regions=of.regions, classes=of.columns.classes),
     ),
     Output(
         "density.png",

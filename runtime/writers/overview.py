@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..geometry.regions import Polygons
 from ..geometry.tiling import fit
 from ..instances import Cells, Strip
+from ..intensity.classes import NONE, Classes
 from ..intensity.display import Display
 from ..kernels.draw import draw_rings, lay_over
 from .base import Writer, write_whole
@@ -37,6 +38,8 @@ COLOURS = 12
 ROWS = 64
 #: The colour that all dots have.
 DOT = 1
+#: The colour, blue green red, of cells without a class among such that have one; the last of the palette.
+CLASSLESS = (150, 150, 150)
 #: Regions of interest are outlined in white on black, so that they show on any picture: blue green red,
 #: width in pixels.
 REGION_LINES = (((0, 0, 0), 5), ((255, 255, 255), 2))
@@ -57,6 +60,21 @@ def palette_on(shown: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(colours[np.arange(COLOURS) % len(colours), ::-1])
 
 
+def palette_of(classes: Classes) -> npt.NDArray[np.uint8]:
+    """Return the outlines' colours of cells by their class, blue green red, shape (COLOURS, 3)."""
+    palette = np.full((COLOURS, 3), CLASSLESS, np.uint8)
+    colours = np.array(list(classes.colours.values()), np.uint8)
+    palette[: len(colours)] = colours[:, ::-1]
+    return palette
+
+
+def colour_of(numbers: npt.NDArray[Any], classes: npt.NDArray[Any] | None) -> npt.NDArray[np.uint8]:
+    """Return which colour of the palette each cell has: by its class, or by its number."""
+    if classes is None:
+        return (numbers.astype(np.int64) * 7 % COLOURS).astype(np.uint8)
+    return np.where(classes == NONE, COLOURS - 1, classes).astype(np.uint8)
+
+
 class Overview(Writer):
     """Writes the picture that a person looks at first.
 
@@ -73,6 +91,9 @@ class Overview(Writer):
         Size of the full image in pixels.
     regions
         Regions of interest to outline.
+    classes
+        How cells are told positive: they are drawn in the colours of their classes. A dot that stands for
+        several cells has the colour of their mean class.
     """
 
     stage = "overview"
@@ -85,6 +106,7 @@ class Overview(Writer):
         width: int,
         *,
         regions: Polygons | None = None,
+        classes: Classes | None = None,
     ) -> None:
         self.path = path
         #: The same as JPEG, for the report, and how picture and outlines are shown; there after
@@ -92,7 +114,7 @@ class Overview(Writer):
         self.jpeg = b""
         self.display = Display(())
         self.palette = np.zeros((COLOURS, 3), np.uint8)
-        self._regions = regions
+        self._regions, self._classes = regions, classes
         self._given = picture
         rows, columns = reduced_size(height, width) if callable(picture) else picture.shape[:2]
         enlarge = max(1, min(4, round(MIN_EDGE / max(rows, columns))))
@@ -104,6 +126,9 @@ class Overview(Writer):
         # Pixels of the image in cells, by the pixel of the overview on which their dots lie.
         self._covered = np.zeros((0, 0) if self._lined else self._shape, np.float64)
         self._colour = np.zeros(self._shape, np.uint8)
+        # The same pixels, each times the number of its cell's class; those without one count as the first.
+        dots = self._covered.shape if classes is not None else (0, 0)
+        self._classed = np.zeros(dots, np.float64)
 
     def write(self, strip: Strip) -> None:
         """Draw the cells of the next strip."""
@@ -113,7 +138,7 @@ class Overview(Writer):
             self._dots(strip.cells)
 
     def _lines(self, cells: Cells) -> None:
-        picked = (cells.columns["label"].astype(np.int64) * 7 % COLOURS).astype(np.uint8)
+        picked = colour_of(cells.columns["label"], None if self._classes is None else cells.columns["class"])
         width = 2.0 if self._scale.min() > 1.5 else 1.0
         # Outlines run along pixel corners; the kernel's pixels have their centres at whole numbers.
         draw_rings(
@@ -137,6 +162,9 @@ class Overview(Writer):
             top = at.min()  # of the part of the picture that these cells are in
             areas = np.bincount(at - top, weights=cells.columns["area"])
             self._covered.reshape(-1)[top : top + len(areas)] += areas
+            if self._classes is not None:
+                levels = np.maximum(cells.columns["class"], 0) * cells.columns["area"]
+                self._classed.reshape(-1)[top : top + len(areas)] += np.bincount(at - top, weights=levels)
 
     def commit(self) -> None:
         """Compose the picture and write it."""
@@ -145,12 +173,14 @@ class Overview(Writer):
                 part = self._covered[y : y + ROWS] * self._scale.prod()
                 self._cover[y : y + ROWS] = np.rint(np.minimum(part, 1) * 255)
             self._colour[:] = DOT
+            if self._classes is not None:
+                self._colour[:] = np.rint(self._classed / np.maximum(self._covered, 1))
         picture = self._given() if callable(self._given) else self._given
         self.display = Display.of(picture)
         shown = self.display.apply(picture)
         if shown.shape[:2] != self._shape:
             shown = cv2.resize(shown, self._shape[::-1], interpolation=cv2.INTER_CUBIC)
-        self.palette = palette_on(shown)
+        self.palette = palette_on(shown) if self._classes is None else palette_of(self._classes)
         drawn = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), np.uint8)
         lay_over(drawn, self._cover, self._colour, self.palette)
         if self._regions is not None:

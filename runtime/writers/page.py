@@ -49,6 +49,9 @@ header p, footer, .hint { margin: .2rem 0 0; color: var(--soft); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(250px, 1fr)); gap: .8rem; }
 .closeups { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: .8rem; }
 .closeups img { width: 100%; border-radius: 6px; vertical-align: top; margin-bottom: .5rem; }
+.legend { margin: .6rem 0 0; }
+.key { margin: 0 .8rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.key i { display: inline-block; width: .8em; height: .8em; margin-right: .4em; border-radius: 2px; }
 figure { margin: 0; padding: .8rem 1rem; }
 figcaption { font-weight: 600; }
 figcaption::first-letter { text-transform: uppercase; }

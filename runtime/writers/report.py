@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..common.spelling import option
+from ..intensity.classes import CLASSES
 from .base import write_whole
 from .charts import chart
 from .closeups import Closeup
 from .contents import RECORD
 from .outputs import titles
+from .overview import CLASSLESS
 from .page import PAGE, STYLE
 from .summary import Summary
 
@@ -81,7 +83,9 @@ def page(
         notes(record),
         facts(record, summary),
         section(
-            "The picture", embed(overview, "jpeg", "The picture with the outlines of the cells"), "picture"
+            "The picture",
+            embed(overview, "jpeg", "The picture with the outlines of the cells") + legend(record),
+            "picture",
         ),
         section("Positive cells", positive(record)),
         section("Regions of interest", regions(record)),
@@ -160,6 +164,22 @@ def facts(record: Record, summary: Summary) -> str:
         for label, value in rows
     )
     return f'<section class="facts" aria-label="Main figures">{drawn}</section>'
+
+
+def legend(record: Record) -> str:
+    """Return the classes with their colours and counts; nothing where cells are not told positive."""
+    told = record.get("positive")
+    if not told:
+        return ""
+    colours = CLASSES[len(told["thresholds"])]
+    each = [(name, colours[name], count) for name, count in told["counts"].items()]
+    if told["unclassified"]:
+        each.append(("no class", CLASSLESS, told["unclassified"]))
+    keys = "".join(
+        f'<span class=key><i style="background:rgb{tuple(colour)}"></i>{name} {count:,}</span>'
+        for name, colour, count in each
+    )
+    return f'<p class=legend aria-label="Colours of the classes">{keys}</p>'
 
 
 def positive(record: Record) -> str:

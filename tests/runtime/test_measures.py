@@ -5,6 +5,7 @@ import gzip
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -15,6 +16,7 @@ from skimage.segmentation import expand_labels
 
 from cellseg.runtime import Result, segment
 from cellseg.runtime.errors import UsageError
+from cellseg.runtime.intensity.classes import CLASSES
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 
 SCALE = 0.5
@@ -97,6 +99,10 @@ def test_everything_at_once(picture: np.ndarray, engine: LocalEngine, tmp_path: 
     np.testing.assert_array_equal(level[:], inside.cell_labels)
     page = (out / "report.html").read_text()
     assert "Positive cells" in page
+    drawn = cv2.imread(str(out / "overview.png")).reshape(-1, 3)[:, ::-1]
+    for (name, colour), count in zip(CLASSES[3].items(), counts, strict=True):
+        assert f'<i style="background:rgb{colour}"></i>{name} {count:,}</span>' in page
+        assert ((drawn == colour).all(axis=1).sum() > 20) == bool(count)
     assert f"{100 * told.positive_share:.1f} %" in page
     with (out / "cells.csv").open() as file:
         assert [row["class"] for row in csv.DictReader(file)] == table["class"].tolist()
@@ -191,3 +197,24 @@ def test_no_cells(engine: LocalEngine, tmp_path: Path) -> None:
     again = Result.open(tmp_path / "o")
     assert len(again.cells) == len(again.cells.whole) == len(again.table["class"]) == 0
     assert not again.cell_labels.any()
+
+
+@pytest.mark.slow
+def test_real_immunostaining_against_rgb2hed(shared_data: Path, tmp_path: Path) -> None:
+    """Ki67 in bladder and lung: the nuclei's means follow those of scikit-image, and as many are positive."""
+    from skimage.color import rgb_from_hed
+
+    path = tmp_path / "hed.json"
+    path.write_text(json.dumps({"stains": dict(zip(("H", "E", "DAB"), rgb_from_hed.tolist(), strict=True))}))
+    pictures = sorted((shared_data / "extra" / "train" / "image").glob("ki67_*.png"))
+    assert pictures
+    for image in pictures:
+        result = segment(image, stains=str(path), positive="DAB=0.2")
+        pixels = cv2.cvtColor(cv2.imread(str(image)), cv2.COLOR_BGR2RGB)
+        unit = -np.log10(1e-6) * np.linalg.norm(rgb_from_hed[2])
+        sums = np.bincount(result.labels.ravel(), (rgb2hed(pixels)[..., 2] * unit).ravel())[1:]
+        means = sums / np.bincount(result.labels.ravel())[1:]
+        own = result.table["mean_od_dab"]
+        assert result.count > 40
+        assert np.corrcoef(means, own)[0, 1] > 0.99
+        assert abs((means >= 0.2).mean() - (own >= 0.2).mean()) < 0.02

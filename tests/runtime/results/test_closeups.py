@@ -1,5 +1,6 @@
 """Close-ups in the report of a finished run."""
 
+import base64
 import re
 
 import cv2
@@ -68,3 +69,21 @@ def test_an_image_that_has_gone_does_not_undo_the_results(picture, tmp_path):
         result = segment(Going(picture), engine, output=tmp_path / "out", tile=128)
     assert result.count > 100
     assert len(pictures(tmp_path / "out")) == 2
+
+
+def test_close_ups_are_in_the_colours_of_classes(picture, tmp_path):
+    tifffile.imwrite(tmp_path / "discs.tif", picture, tile=(256, 256))
+    with LocalEngine(local_spec(1), 1) as engine:
+        segment(tmp_path / "discs.tif", engine, output=tmp_path / "out", positive="0=215")
+    found = pictures(tmp_path / "out")[1:-1]
+    assert len(found) == 6
+    seen = np.zeros(2, int)
+    for _, source in found:
+        data = base64.b64decode(source.partition(",")[2])
+        drawn = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int)
+        coloured = drawn[np.ptp(drawn, axis=2) > 60]
+        blue = coloured[:, 2] > coloured[:, 0]
+        seen += [blue.sum(), (~blue).sum()]
+        green = coloured[:, 1]  # in none of both colours the strongest, as it is in the usual ones
+        assert (green <= coloured[:, [0, 2]].max(1)).all()
+    assert (seen > 500).all()

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import uuid
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ import zarr
 
 from cellseg.runtime.errors import OutputError, UsageError
 from cellseg.runtime.instances import Cells, Strip
+from cellseg.runtime.intensity.classes import NONE, Classes
+from cellseg.runtime.options.positive import PositiveRule
 from cellseg.runtime.testing.writers import WriterSuite, contents, cut, scene, smallest_files
 from cellseg.runtime.writers import CellTable, GeoJson, LabelsZarr, Overview
 from cellseg.runtime.writers.columns import Columns
@@ -179,6 +182,36 @@ def test_dots_where_lines_would_melt(tmp_path):
             writer.write(strip)
         writer.commit()
     assert (cv2.imread(str(tmp_path / "o.png")).max(2) > 20).sum() > 40
+
+
+@pytest.mark.parametrize(("edge", "full"), [(100, 900), (1000, 9000)])
+def test_an_overview_in_the_colours_of_classes(tmp_path, edge, full):
+    """Lines and dots alike: left positive, right negative; on lines, what has no class is grey."""
+    given = scene(900, 900, discs=80)
+    columns = given.cells.columns
+    index = np.where(columns["centroid_x"] < 450, 1, 0).astype(np.int32)
+    lines = full == 900
+    if lines:
+        index[columns["centroid_y"] < 300] = NONE
+    given = replace(given, cells=given.cells.with_column("class", index))
+    classes = Classes(PositiveRule.read("dab=0.2"), "mean_od_0", "DAB")
+    picture = np.zeros((edge, edge, 3), np.uint8)
+    with Overview(tmp_path / "o.png", picture, full, full, classes=classes) as writer:
+        for strip in cut(given, []):
+            writer.write(strip)
+        writer.commit()
+    found = cv2.imread(str(tmp_path / "o.png"))[:, :, ::-1].astype(int)
+    middle = found.shape[1] * 450 // full
+    margin = found.shape[1] * 30 // full
+    for colour, part in (
+        ((200, 50, 50), found[:, : middle - margin]),
+        ((90, 90, 180), found[:, middle + margin :]),
+    ):
+        drawn = part[part.max(2) > (100 if lines else 20)]
+        grey = np.ptp(drawn, axis=1) < 8
+        assert grey.any() == lines
+        share = drawn[~grey] / drawn[~grey].max(1, keepdims=True)
+        assert np.abs(share - np.array(colour) / max(colour)).max() < 0.06
 
 
 @pytest.mark.parametrize(("channels", "dtype"), [(1, "uint16"), (2, "uint8"), (3, "uint8"), (5, "float32")])
