@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ import torch
 from torch import Tensor
 
 from cellseg.runtime.errors import ModelError, OutputError
-
-from .weights.keep import blend
 
 #: Weights by their names.
 State = dict[str, Tensor]
@@ -71,6 +70,17 @@ def trained(saved: dict[str, Any]) -> State:
     """Return the weights that the training came to, the averaged ones where there are such."""
     state: State = saved.get("ema") or saved["model"]
     return state
+
+
+@torch.no_grad()
+def blend(state: State, start: Mapping[str, Tensor], share: float) -> State:
+    """Return weights, and statistics of norms, that are `start`'s by `share` and `state`'s by the rest."""
+    if not share:
+        return state
+    return {
+        name: torch.lerp(value, start[name].to(value.device), share) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
 
 
 def load(path: Path) -> dict[str, Any]:

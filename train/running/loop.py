@@ -273,10 +273,10 @@ class _Training:
             return evaluate(self.tested, self.validation, config, fabric)
         found = {}
         for share in keep.shares(config.keep):
-            self.tested.load_state_dict(keep.blend(self.came_to.state_dict(), self.start, share))
+            self.tested.load_state_dict(checkpoint.blend(self.came_to.state_dict(), self.start, share))
             found[share] = evaluate(self.tested, self.validation, config, fabric)
         self.kept = keep.choose({share: score(each, config) for share, each in found.items()})
-        self.tested.load_state_dict(keep.blend(self.came_to.state_dict(), self.start, self.kept))
+        self.tested.load_state_dict(checkpoint.blend(self.came_to.state_dict(), self.start, self.kept))
         return found[self.kept] | {"keep": self.kept}
 
     def save(self) -> None:

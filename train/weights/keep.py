@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 #: Of several shares of the start, the largest is taken that loses at most this part of the best score.
 TOLERANCE = 0.1
 
@@ -26,14 +23,3 @@ def choose(scores: Mapping[float, float]) -> float:
     """Return the largest share whose score is about as good as the best; higher scores are better."""
     best = max(scores.values())
     return max(share for share, score in scores.items() if score >= best - TOLERANCE * abs(best))
-
-
-@torch.no_grad()
-def blend(state: dict[str, Tensor], start: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Return weights, and statistics of norms, that are `start`'s by `share` and `state`'s by the rest."""
-    if not share:
-        return state
-    return {
-        name: torch.lerp(value, start[name].to(value.device), share) if value.is_floating_point() else value
-        for name, value in state.items()
-    }

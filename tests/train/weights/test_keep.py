@@ -2,16 +2,16 @@ import pytest
 import torch
 
 from cellseg.train import checkpoint
-from cellseg.train.weights.keep import blend, choose, shares
+from cellseg.train.weights.keep import choose, shares
 
 
 def test_a_share_of_the_start_stays_in_weights_and_statistics() -> None:
     start = {"weight": torch.tensor([0.0, 4.0]), "count": torch.tensor(3)}
     state = {"weight": torch.tensor([8.0, 0.0]), "count": torch.tensor(7)}
-    found = blend(state, start, 0.25)
+    found = checkpoint.blend(state, start, 0.25)
     assert found["weight"].tolist() == [6.0, 1.0]
     assert found["count"] == 7
-    assert blend(state, {}, 0.0) is state
+    assert checkpoint.blend(state, {}, 0.0) is state
 
 
 def test_a_checkpoint_gives_the_mean_of_its_start_and_of_its_averaged_weights() -> None:
