@@ -117,20 +117,7 @@ def export(request: Request, say: Say) -> Exported:
     if output.suffix != ".onnx":
         raise UsageError(f"-o {output}: must end in .onnx")
     files.refuse_existing(output, overwrite=request.overwrite)
-    found = "" if request.checkpoint else " (the newest best.pt under work_dirs)"
-    kind = "averaged weights" if trained.averaged else "weights"
-    if trained.mean_of:
-        kind = f"mean of {len(trained.mean_of)}"
-    if trained.kept:
-        kind += f" with {trained.kept:.0%} of those it started from"
-    say(line("checkpoint", f"{path}{found}: {trained.config.model}, step {trained.step}, {kind}"))
-    split = request.split
-    if split is None and (split := cells.inherited_split(trained, [head.name for head in heads])):
-        say(
-            line(
-                "", f"its planes become cells as those of {trained.inherited['from']}, which it started from"
-            )
-        )
+    split = _introduce(trained, [head.name for head in heads], request, say)
 
     with files.replacing(output) as partial:
         deployable = Deployable(trained.network, heads)
@@ -170,6 +157,27 @@ def export(request: Request, say: Say) -> Exported:
     say(line("written", f"{output} ({size:.2f} MB, {spec.precision}, heads {', '.join(spec.head_names)})"))
     data = Path(trained.config.data_sets[0].path)
     return Exported(output, load_spec(output), images.images, wanted, data)
+
+
+def _introduce(
+    trained: network.Trained, heads: list[str], request: Request, say: Say
+) -> SplitSettings | None:
+    """Say what is exported; return how its planes become cells, where that is asked for or inherited."""
+    found = "" if request.checkpoint else " (the newest best.pt under work_dirs)"
+    kind = "averaged weights" if trained.averaged else "weights"
+    if trained.mean_of:
+        kind = f"mean of {len(trained.mean_of)}"
+    if trained.kept:
+        kind += f" with {trained.kept:.0%} of those it started from"
+    say(line("checkpoint", f"{trained.path}{found}: {trained.config.model}, step {trained.step}, {kind}"))
+    split = request.split
+    if split is None and (split := cells.inherited_split(trained, heads)):
+        say(
+            line(
+                "", f"its planes become cells as those of {trained.inherited['from']}, which it started from"
+            )
+        )
+    return split
 
 
 def _check_sizes(request: Request, multiple: int) -> None:
