@@ -77,6 +77,29 @@ def ablation(figures: dict[str, Any]) -> str:
     return table(["", "seeds", *shown.values()], rows)
 
 
+def networks(figures: dict[str, Any]) -> str:
+    """Compare networks, each alone and with the branches, mean ± standard deviation over seeds."""
+    shown = {
+        "dice": "Dice",
+        "iou": "IoU",
+        "precision": "precision",
+        "sensitivity": "sensitivity",
+        "ap50 from mask": "AP50, mask only",
+        "ap50 from planes": "AP50, all planes",
+    }
+    rows = [
+        [
+            variant,
+            str(found["dice"]["runs"]),
+            f"{found['parameters']['mean'] / 1e6:.2f}",
+            f"{found['gflop_mpx']['mean']:.0f}",
+            *(f"{found[name]['mean']:.3f} ± {found[name]['std']:.3f}" for name in shown),
+        ]
+        for variant, found in figures["summary"].items()
+    ]
+    return table(["", "seeds", "M parameters", "GFLOP/Mpx", *shown.values()], rows)
+
+
 def finetune(figures: dict[str, Any]) -> str:
     """Show what a few pictures of another kind do for the default model."""
     shown = {"ap50": ".3f", "ap75": ".3f", "dice": ".3f", "count_mae": ".1f"}
@@ -165,10 +188,12 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "peers": peers,
     "kernels": kernels,
     "ablation": ablation,
+    "networks": networks,
     "cluster": cluster,
     "finetune": finetune,
     "view": view,
     "scales": scales,
+    "scales_phase": scales,
     "int8": int8,
 }
 

@@ -336,10 +336,13 @@ def _anticipate(slide: SlideReader, backend: Backend, options: SegmentOptions) -
     Most slides are then read as they are. To compile takes as long as a slide of some megapixels.
     """
     pixel_size = options.pixel_size or slide.pixel_size
-    if must_look(backend.spec, options.diameter, pixel_size=pixel_size, rescale=options.rescale):
+    known = backend.spec.diameter
+    if known is not None and must_look(
+        backend.spec, options.diameter, pixel_size=pixel_size, rescale=options.rescale
+    ):
         with contextlib.suppress(CellsegError):  # what is wrong is said when it is known that it matters
             grid = _tiling(slide, backend, options)
-            shapes = [(sheet_edge(slide, backend), 1), (grid.tile, _batch(grid, backend, options))]
+            shapes = [(sheet_edge(slide, backend, known), 1), (grid.tile, _batch(grid, backend, options))]
             backend.anticipate(shapes)
 
 

@@ -30,8 +30,9 @@ from .votes import Estimate, Evidence, Look, estimate
 #: Scales that are looked at first, and those that are looked at where that leaves doubt; octaves, as a model
 #: serves more than one.
 FIRST, LATER = (1.0, 0.5, 0.25, 0.125), (2.0, 4.0)
-#: Edge of a field and of the tile that fields are laid into, about, in pixels.
-FIELD, SHEET = 160, 512
+#: Edge of a field and of the tile that fields are laid into, about, in pixels; and how many of the model's
+#: cells a field must be across at least, as those that its edge cuts say nothing.
+FIELD, SHEET, ACROSS = 160, 512, 7
 #: Fewest and most fields, and the part of a slide's pixels that they may come to.
 FEWEST, MOST, PART = 3, 12, 0.02
 #: No doubt is left by this many votes that agree this well about cells this much larger than the smallest
@@ -79,8 +80,8 @@ class Surveyor:
         self._slide, self._backend, self._known = slide, backend, known
         self._choice, self._mapping = choice, mapping
         self._split = every_cell(backend.spec.split)
-        self._sheet = sheet_edge(slide, backend)
-        self._edge = self._sheet // max(1, round(self._sheet / FIELD))
+        self._sheet = sheet_edge(slide, backend, known)
+        self._edge = self._sheet // max(1, round(self._sheet / field_edge(known)))
         self._within = within or Region(0, 0, slide.height, slide.width)
         self.pixels = 0
 
@@ -183,10 +184,16 @@ def every_cell(split: SplitSettings) -> SplitSettings:
     return split.model_copy(update={"score": split.score.model_copy(update={"minimum": 0.0})})
 
 
-def sheet_edge(slide: SlideReader, backend: Backend) -> int:
+def field_edge(known: CellDiameter) -> int:
+    """Return the edge of a field, about."""
+    return max(FIELD, round(ACROSS * known.median))
+
+
+def sheet_edge(slide: SlideReader, backend: Backend, known: CellDiameter) -> int:
     """Return the edge of the tile that fields are laid into: no larger than a small slide needs."""
     spec, (low, high) = backend.spec, backend.tiles
-    wanted = min(SHEET, max(FIELD, slide.height, slide.width))
+    field = field_edge(known)
+    wanted = min(max(SHEET, 2 * field), max(field, slide.height, slide.width))
     step = max(spec.multiple, 32 // spec.multiple * spec.multiple)
     up = -(-min(max(wanted, low), high) // step) * step
     return up if up <= high else high // spec.multiple * spec.multiple

@@ -84,6 +84,17 @@ def test_the_scale_is_found(diameter: int, reason: str, backend: Backend) -> Non
     assert (again.labels == result.labels).all()
 
 
+def test_fields_grow_with_the_cells_that_a_model_knows(bright_model: Path, tmp_path: Path) -> None:
+    """Fields that are right for nuclei cut nearly every one of large cells, and those say nothing."""
+    path = tmp_path / "large.onnx"
+    known = CellDiameter(median=90, low=60, high=150)
+    respecify(bright_model, path, load_spec(bright_model).model_copy(update={"diameter": known}))
+    sizing = segment(picture(disks(90, 1800)), path).record.sizing
+    (as_it_is,) = (look for look in sizing.looks if look.scale == 1)
+    assert sizing.reason == "served"
+    assert as_it_is.votes / as_it_is.fields > 2
+
+
 def test_a_given_diameter_is_taken(backend: Backend) -> None:
     image = picture(disks(24))
     result = segment(image, backend, diameter=24)
