@@ -17,7 +17,10 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / name for name in ("figures.md", "look.md", "machines.md")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("figures.md", "look.md", "machines.md", "train.md")),
+)
 RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -183,6 +186,17 @@ def int8(figures: dict[str, Any]) -> str:
     return table(["", "pictures", *ways], rows)
 
 
+def teach(figures: dict[str, Any]) -> str:
+    """Show what corrected fields do for other patients, and for the person who corrects them."""
+    rows = []
+    for row in figures["rows"]:
+        changes = row["changes"]
+        counts = [f"{changes[name]:.0f}" for name in ("deleted", "merged", "drawn")]
+        scores = [f"{row[name]:.3f}" for name in ("ap50", "ap75", "aji")]
+        rows.append([row["way"], *scores, *counts, f"{sum(changes.values()):.0f}"])
+    return table(["", "AP50", "AP75", "AJI", "to delete", "to merge", "to draw", "changes"], rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality": quality,
     "peers": peers,
@@ -195,6 +209,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "scales": scales,
     "scales_phase": scales,
     "int8": int8,
+    "teach": teach,
 }
 
 
