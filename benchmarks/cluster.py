@@ -1,12 +1,15 @@
 """Images over workers: what a second process is worth here, and what handing out costs with many workers.
 
     python benchmarks/cluster.py --real [--pictures 12] [--edge 2048] [--json cluster.json]
+    python benchmarks/cluster.py --shared 20000 [--inputs DIR] [--json cluster.json]
     python benchmarks/cluster.py --simulate 114 [--workers 1,2,4,8,16,32,64] [--slides 1000] [--json …]
     python benchmarks/cluster.py --plot docs/_static/cluster.svg
 
 ``--real`` segments generated pictures on ``local:1`` and ``local:2``; ``ratio`` is the quotient of their
-pixels a second, opening of the cluster and of the engines left out (some pictures are done before), and
+pixels a second, opening of the cluster left out, that of the engines not (some pictures are done before), and
 ``identical`` says whether all files but records, pages and pictures are the same, byte for byte.
+
+``--shared EDGE`` does the same with one slide, which the two processes compute in spans.
 
 ``--simulate MPX_S`` measures everything of ours but the slides themselves: the scheduler, its messages, the
 checks before the run, progress, results that come back. Workers are those of ``distributed``, talk TCP, and
@@ -46,6 +49,7 @@ from cellseg.runtime.batch.jobs import Job, Outcome
 from cellseg.runtime.cluster import worker as at_worker
 from cellseg.runtime.cluster.connect import connect
 from cellseg.runtime.cluster.run import run_jobs
+from cellseg.runtime.cluster.span import Span
 from cellseg.runtime.options import SegmentOptions
 from cellseg.runtime.pipeline import segment
 from cellseg.runtime.results.result import Result
@@ -56,7 +60,12 @@ DATED = (".json", ".html", ".png")
 #: Slides of a simulation for each worker, where that is fewer than asked for: a run shall end.
 ROUNDS = 16
 #: One process that stands for many machines may be kept waiting by others on a busy one.
-PATIENT = {"distributed.comm.timeouts.tcp": "600s", "distributed.scheduler.worker-ttl": None}
+PATIENT = {
+    "distributed.comm.timeouts.tcp": "600s",
+    "distributed.scheduler.worker-ttl": None,
+    # As our plugin has it with real workers; here it must be said before they start.
+    "distributed.worker.profile.enabled": False,
+}
 #: Channels of a simulated slide.
 CHANNELS = 3
 #: Seconds between two calls of progress, as in a real run.
@@ -72,41 +81,44 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-def make_pictures(folder: Path, count: int, edge: int) -> list[Path]:
-    """Write pictures of nuclei in fluorescence, 1,000 a megapixel."""
-    folder.mkdir()
-    paths = []
-    for number in range(count):
-        path = folder / f"picture{number:02}.tif"
+def make_picture(path: Path, edge: int, number: int) -> Path:
+    """Write a picture of nuclei in fluorescence, 1,000 a megapixel, unless it is there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         cells = place(edge, edge, round(edge * edge * 1e-3), number)
-        write(path, Fluorescence(cells, edge, edge, number), np.dtype(np.uint8), compression="zlib")
-        paths.append(path)
-    return paths
+        partial = path.with_name(f"partial-{path.name}")
+        write(partial, Fluorescence(cells, edge, edge, number), np.dtype(np.uint8), compression="zlib")
+        partial.replace(path)
+    return path
 
 
-def run_real(paths: list[Path], processes: int, output: Path) -> float:
-    """Return the seconds that so many processes take, once each has opened its engine."""
+def run_real(paths: list[Path], warm: Path, processes: int, output: Path, span: Span) -> float:
+    """Return the seconds that so many processes take, each opening its engine again."""
     with connect(f"local:{processes}") as connected:
-        warm = [Job(str(paths[0]), output / "warm" / str(i), SegmentOptions()) for i in range(processes)]
-        failed = [outcome.error for outcome in run_jobs(warm, connected) if outcome.error]
+        first = [Job(str(warm), output / "warm" / str(i), SegmentOptions()) for i in range(processes)]
+        failed = [outcome.error for outcome in run_jobs(first, connected, span="none") if outcome.error]
         jobs = [Job(str(path), output / "out" / path.stem, SegmentOptions()) for path in paths]
         started = time.perf_counter()
-        failed += [outcome.error for outcome in run_jobs(jobs, connected) if outcome.error]
+        failed += [outcome.error for outcome in run_jobs(jobs, connected, span=span) if outcome.error]
         seconds = time.perf_counter() - started
     if failed:
         raise click.ClickException(str(failed[0]))
     return seconds
 
 
-def real(count: int, edge: int, repeats: int) -> dict[str, Any]:
-    """Measure one process against two, in turns."""
+def real(count: int, edge: int, repeats: int, inputs: Path | None, *, shared: bool = False) -> dict[str, Any]:
+    """Measure one process against two, in turns: of pictures, or of one that the two share in spans."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        paths = make_pictures(folder / "in", count, edge)
+        place_of = (inputs or folder / "in") / f"{edge}"
+        paths = [make_picture(place_of / f"picture{number:02}.tif", edge, number) for number in range(count)]
+        warm = make_picture(place_of.with_name("1024") / "picture00.tif", 1024, 0)
         seconds: dict[int, list[float]] = {1: [], 2: []}
         for repeat in range(repeats):
             for processes in seconds:
-                seconds[processes].append(run_real(paths, processes, folder / f"{processes}-{repeat}"))
+                output = folder / f"{processes}-{repeat}"
+                span: Span = "auto" if shared else "none"
+                seconds[processes].append(run_real(paths, warm, processes, output, span))
         outputs = [
             hashes(folder / f"{number}-{repeat}" / "out") for number in seconds for repeat in range(repeats)
         ]
@@ -205,9 +217,7 @@ def simulate(workers: int, slides: int, mpx_s: float, edge: int, template: Resul
         jobs = [Job(f"/slides/{i}.svs", Path(temporary) / str(i), SegmentOptions()) for i in range(count)]
         with (
             # One process that stands for many machines may be kept waiting by others on a busy one.
-            dask.config.set(
-                {"distributed.comm.timeouts.tcp": "600s", "distributed.scheduler.worker-ttl": None}
-            ),
+            dask.config.set(PATIENT),
             simulation.instead(),
             traffic.counting(),
             LocalCluster(
@@ -314,6 +324,8 @@ def parse_counts(_context: click.Context, _option: click.Parameter, text: str) -
 @click.option("--pictures", default=12, show_default=True, help="Of --real.")
 @click.option("--edge", default=2048, show_default=True, help="Of a picture of --real, pixels.")
 @click.option("--repeats", default=2, show_default=True, help="Of --real; the fastest counts.")
+@click.option("--shared", type=int, metavar="EDGE", help="Measure one slide of this edge, in spans.")
+@click.option("--inputs", type=click.Path(path_type=Path), help="Keep generated pictures there.")
 @click.option("--simulate", "mpx_s", type=float, metavar="MPX_S", help="Simulate workers of this speed.")
 @click.option("--workers", callback=parse_counts, default="1,2,4,8,16,32,64", show_default=True)
 @click.option("--slides", default=1000, show_default=True, help="Of --simulate, from 16 workers on.")
@@ -327,6 +339,8 @@ def main(
     pictures: int,
     edge: int,
     repeats: int,
+    shared: int | None,
+    inputs: Path | None,
     mpx_s: float | None,
     workers: list[int],
     slides: int,
@@ -337,8 +351,11 @@ def main(
     """Measure images over workers, real ones or simulated ones."""
     found: dict[str, Any] = json.loads(target.read_text()) if target and target.exists() else {}
     if measure:
-        found["real"] = real(pictures, edge, repeats)
+        found["real"] = real(pictures, edge, repeats, inputs)
         click.echo(json.dumps(found["real"], indent=1))
+    if shared is not None:
+        found["shared"] = real(1, shared, 1, inputs, shared=True)
+        click.echo(json.dumps(found["shared"], indent=1))
     if mpx_s is not None:
         earlier = found.get("simulated", {})
         found["simulated"] = simulations(workers, slides, mpx_s, slide)
