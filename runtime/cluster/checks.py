@@ -20,16 +20,19 @@ from .worker import release
 
 #: Seconds between two looks at whether a worker can still come.
 LOOK = 2.0
+#: How files begin by which workers know a folder, and after how many seconds one is of no run any more.
+TOKEN, OLD = ".cellseg-seen-", 30 * 86_400.0
 #: Times that all workers are asked at most, where one of them is lost while they are.
 TRIES = 5
 #: What the messages between client, scheduler and workers are made with: all need the same of these.
 PROTOCOL = ("dask", "distributed", "msgpack", "cloudpickle")
 
 
-def check_workers(
+@contextlib.contextmanager
+def checked_workers(
     cluster: Connected, images: list[str], outputs: set[Path | Address], model: str | None
-) -> None:
-    """Ask every worker that is there whether it could do the work.
+) -> Iterator[Sight]:
+    """Ask every worker that is there whether it could do the work; give what later ones are to be asked.
 
     Raises
     ------
@@ -48,6 +51,7 @@ def check_workers(
         for worker, missing in patiently(lambda: client.run(sight.missing)).items():
             if missing is not None:
                 raise UsageError(f"{missing[0]}: worker {worker} {missing[1]}")
+        yield sight
 
 
 @contextlib.contextmanager
@@ -159,9 +163,12 @@ def _check_release(client: Any) -> None:
 @contextlib.contextmanager
 def _token(folder: Path) -> Iterator[Path]:
     """Give a file in a folder that is gone afterwards; make the folder."""
-    token = folder / f".cellseg-{uuid.uuid4().hex}"
+    token = folder / f"{TOKEN}{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{TOKEN}*"):  # of a run that was killed
+            if time.time() - left.stat().st_mtime > OLD:
+                left.unlink(missing_ok=True)
         token.touch()
     except OSError as error:
         raise OutputError(

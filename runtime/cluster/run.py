@@ -14,7 +14,7 @@ from ..common.spelling import language
 from ..writers.contents import RECORD
 from ..writers.folder import taken
 from .attempt import STALL
-from .checks import check_workers, patiently
+from .checks import checked_workers, patiently
 from .connect import Connected
 from .handout import Handout
 from .slides import large_jobs, run_slides, side_by_side
@@ -82,27 +82,39 @@ def run_jobs(
             yield Outcome(tasks.pop(number), error=taken(job.folder))
     if not tasks:
         return
-    check_workers(cluster, [job.image for job in tasks.values()], {job.folder.parent for job in jobs}, model)
-    first = jobs[0].options
-    # What an engine reports by calling back cannot cross to another machine.
-    opening = Opening(
-        model,
-        first.device,
-        first.engine,
-        replace(running or Options(), rebuilding=None),
-        cluster.local,
-        language(),
-        STALL,
-    )
-    patiently(lambda: client.register_plugin(EnginePlugin(opening)))
-    if tell is not None:
-        client.subscribe_topic(NAME, lambda event: tell(event[1]))
-    large = large_jobs(tasks, cluster, span)
-    handed = Handout(cluster, {number: job for number, job in tasks.items() if number not in large}, fresh)
-    try:
+    images, outputs = [job.image for job in tasks.values()], {job.folder.parent for job in tasks.values()}
+    with contextlib.ExitStack() as stack:
+        sight = stack.enter_context(checked_workers(cluster, images, outputs, model))
+        first = jobs[0].options
+        # What an engine reports by calling back cannot cross to another machine.
+        opening = Opening(
+            model,
+            first.device,
+            first.engine,
+            replace(running or Options(), rebuilding=None),
+            cluster.local,
+            language(),
+            STALL,
+            sight,
+        )
+        patiently(lambda: client.register_plugin(EnginePlugin(opening)))
+        stack.callback(_quietly, lambda: client.status == "running" and client.run_on_scheduler(_forget))
+        if tell is not None:
+            client.subscribe_topic(NAME, lambda event: tell(event[1]))
+            stack.callback(_quietly, lambda: client.unsubscribe_topic(NAME))
+        large = large_jobs(tasks, cluster, span)
+        whole = {number: job for number, job in tasks.items() if number not in large}
+        handed = Handout(cluster, whole, fresh)
+        stack.callback(_quietly, handed.cancel)
         yield from side_by_side(iter(handed), run_slides(large, cluster, span, tell))
-    finally:
-        with contextlib.suppress(Exception):
-            handed.cancel()
-            if tell is not None:
-                client.unsubscribe_topic(NAME)
+
+
+def _forget(dask_scheduler: Any) -> None:
+    """Let workers that come after the run be none of it."""
+    dask_scheduler.worker_plugins.pop(NAME, None)
+
+
+def _quietly(end: Callable[[], Any]) -> None:
+    """Do what may fail where the scheduler has gone."""
+    with contextlib.suppress(Exception):
+        end()

@@ -19,7 +19,7 @@ from ..spans.course import Task, do
 from ..spans.plan import Plan, make_plan
 from ..streaming.progress import Progress
 from .attempt import Watch
-from .worker import NAME, EnginePlugin, Teller
+from .worker import NAME, EnginePlugin, Teller, give_back
 
 
 def measure_slide(job: Job) -> int:
@@ -76,5 +76,6 @@ def _engine() -> Iterator[tuple[Any, Backend]]:
     """Give this worker and its engine; messages are written as where the run was started."""
     worker = get_worker()
     plugin: EnginePlugin = worker.plugins[NAME]
+    give_back(plugin)
     with written_as(plugin.language):
         yield worker, plugin.backend()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from distributed import get_worker
+from distributed import Reschedule, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..backends import Backend, Options, open_backend
@@ -22,6 +22,7 @@ from ..common.spelling import Language, written_as
 from ..errors import CellsegError
 from ..streaming.progress import Progress
 from .attempt import STALL, Watch, attempt
+from .sight import Sight
 
 #: Name of the plugin at its worker, and of the events by which workers tell how far they are.
 NAME = "cellseg"
@@ -44,6 +45,8 @@ class Opening:
     language: Language = "python"
     #: Seconds after which a worker whose image does not move on is taken to hang.
     patience: float = STALL
+    #: What a worker must see that joins later; those that are there are asked before the run.
+    sight: Sight | None = None
 
 
 class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not typed
@@ -53,12 +56,17 @@ class EnginePlugin(WorkerPlugin):  # type: ignore[misc]  # distributed is not ty
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
+        self.blind = False
         self.language = opening.language
         self.patience = opening.patience
 
     def setup(self, worker: Any) -> None:
         """Note which of the sharers this is; the engine is opened with the first image."""
         _stop_profiling(worker)
+        sight = self._opening.sight
+        self.blind = sight is not None and sight.missing() is not None
+        if self.blind:  # it goes before it gets work; what it may have got already, it gives back
+            worker.loop.add_callback(worker.close_gracefully, restart=False, reason="blind")
         self._number = int(worker.name) if str(worker.name).isdecimal() else 0
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
@@ -119,6 +127,7 @@ def work(job: Job, number: int, fresh: bool = False) -> Outcome:
     """Segment one image on the worker that calls this; ``fresh`` as for :func:`~.attempt.attempt`."""
     worker = get_worker()
     plugin: EnginePlugin = worker.plugins[NAME]
+    give_back(plugin)
     told = Teller(worker, number)
     with written_as(plugin.language):
         try:
@@ -132,6 +141,13 @@ def work(job: Job, number: int, fresh: bool = False) -> Outcome:
                 told(progress)
 
             return replace(attempt(job, backend, note, fresh=fresh), worker=str(worker.name))
+
+
+def give_back(plugin: EnginePlugin) -> None:
+    """Let another worker do a task that came to one which does not see the files."""
+    if plugin.blind:
+        time.sleep(1.0)
+        raise Reschedule
 
 
 class Teller:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import dask
 import pytest
+from distributed.diagnostics.plugin import WorkerPlugin
 
 from cellseg.runtime.batch.jobs import Job
 from cellseg.runtime.cluster import attempt, handout
 from cellseg.runtime.cluster.connect import connect
 from cellseg.runtime.cluster.run import run_jobs
+from cellseg.runtime.cluster.sight import Sight
 from cellseg.runtime.common.threads import cores
 from cellseg.runtime.errors import ExistsError
 from cellseg.runtime.options import SegmentOptions
@@ -126,7 +128,7 @@ def test_results_of_an_earlier_run_are_not_taken_for_our_own(images, bright_mode
         assert [outcome.error for outcome in run_jobs([first], connected, str(bright_model))] == [None]
         outcomes = list(run_jobs([first, second], connected, str(bright_model)))
         assert [type(outcome.error) for outcome in outcomes] == [ExistsError, type(None)]
-        monkeypatch.setattr("cellseg.runtime.cluster.run.check_workers", None)
+        monkeypatch.setattr("cellseg.runtime.cluster.run.checked_workers", None)
         (outcome,) = run_jobs([first], connected, str(bright_model))
     assert f"{first.folder}: exists; replace it with overwrite=True" in str(outcome.error)
 
@@ -211,6 +213,40 @@ def test_a_scheduler_that_goes_names_what_is_left(programs, scheduler, images, b
     assert failed
     for outcome in failed:
         assert f"{outcome.job.image}: the scheduler was lost" in str(outcome.error)
+
+
+class LateIsBlind(WorkerPlugin):
+    """Lets a worker of that name see nothing."""
+
+    name = "late is blind"
+
+    def setup(self, worker):
+        if worker.name == "late":
+            Sight.missing = lambda self: ("/images", "does not see it")
+
+
+def test_a_worker_that_comes_late_and_sees_nothing_gets_no_work(
+    programs, scheduler, images, alone, hashes, bright_model, tmp_path
+):
+    address, _ = scheduler
+    worker(programs, address, "--name", "first")
+    with connect(address) as connected:
+        connected.client.wait_for_workers(1, timeout=60)
+        connected.client.run(take_time, 0.5)
+        connected.client.register_plugin(LateIsBlind())
+        outcomes = []
+        for outcome in run_jobs(jobs_of(images, tmp_path / "out"), connected, str(bright_model)):
+            if not outcomes:
+                assert list((tmp_path / "out").glob(".cellseg-seen-*"))
+                worker(programs, address, "--name", "late", "--no-nanny").wait(timeout=60)
+            outcomes.append(outcome)
+        assert not list((tmp_path / "out").glob(".cellseg-seen-*"))
+        # One that comes after the run is none of it.
+        after = worker(programs, address, "--name", "late", "--no-nanny")
+        connected.client.wait_for_workers(2, timeout=60)
+        assert after.poll() is None
+    check(outcomes, tmp_path / "out", alone, hashes)
+    assert {outcome.worker for outcome in outcomes} == {"first"}
 
 
 def test_no_worker_is_left(programs, scheduler, images, bright_model, tmp_path, monkeypatch):
