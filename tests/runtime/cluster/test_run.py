@@ -3,12 +3,14 @@
 import os
 import signal
 import threading
+from pathlib import PosixPath
 
 import numpy as np
 import pytest
 import tifffile
 
 from cellseg.runtime.batch.jobs import Job
+from cellseg.runtime.cluster import sight
 from cellseg.runtime.cluster.connect import connect, local_processes
 from cellseg.runtime.cluster.many import segment_many
 from cellseg.runtime.cluster.run import run_jobs
@@ -93,17 +95,23 @@ def _deadly(job, number, fresh):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_what_a_worker_cannot_see_is_found_out_before(images, bright_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.runtime.cluster.checks.look", _blind)
+def test_what_a_worker_cannot_see_is_found_out_before(images, bright_model, tmp_path):
     with connect("local:1") as connected:
+        connected.client.run(_blind)
         job = Job(str(images / "image0.tif"), tmp_path / "a", SegmentOptions())
         with pytest.raises(UsageError, match=r"image0.tif: worker .* does not see it"):
             list(run_jobs([job], connected, str(bright_model)))
     assert not list(tmp_path.iterdir())
 
 
-def _blind(paths, token):
-    return paths, True
+def _blind():
+    """Let this worker see no images."""
+
+    class Seen(PosixPath):
+        def exists(self):
+            return super().exists() and not self.name.startswith("image")
+
+    sight.Path = Seen
 
 
 def test_no_scheduler_there():
