@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..common.addresses import Address, is_address
+from ..common.disk import lock
 from ..common.spelling import option
 from ..errors import BackendError, CellsegError, OutputError, UsageError
 from ..readers.fetched import is_fetched
@@ -20,8 +22,8 @@ from .worker import release
 
 #: Seconds between two looks at whether a worker can still come.
 LOOK = 2.0
-#: How files begin by which workers know a folder, and after how many seconds one is of no run any more.
-TOKEN, OLD = ".cellseg-seen-", 30 * 86_400.0
+#: How files begin by which workers know a folder.
+TOKEN = ".cellseg-seen-"
 #: Times that all workers are asked at most, where one of them is lost while they are.
 TRIES = 5
 #: What the messages between client, scheduler and workers are made with: all need the same of these.
@@ -166,15 +168,28 @@ def _token(folder: Path) -> Iterator[Path]:
     token = folder / f"{TOKEN}{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{TOKEN}*"):  # of a run that was killed
-            if time.time() - left.stat().st_mtime > OLD:
-                left.unlink(missing_ok=True)
-        token.touch()
+        _sweep(folder)
+        handle = os.open(token, os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written ({error.strerror}); choose another place with {option('output')}"
         ) from None
     try:
+        with contextlib.suppress(OSError):  # without locks, nobody sweeps it away either
+            lock(handle)
         yield token.absolute()
     finally:
+        os.close(handle)
         token.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs have left that were killed: nobody holds it any more."""
+    for left in folder.glob(f"{TOKEN}*"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDWR)
+            try:
+                if lock(handle):
+                    left.unlink()
+            finally:
+                os.close(handle)
