@@ -1,6 +1,5 @@
 """Pictures at addresses are read as from the disk, known by their address, and leave nothing behind."""
 
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -14,14 +13,7 @@ from cellseg.runtime.geometry.tiling import Region
 from cellseg.runtime.readers import open_slide
 from cellseg.runtime.readers.fetched import is_fetched
 
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path, monkeypatch):
-    """Return the temporary folder."""
-    made = tmp_path / "scratch"
-    made.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(made))
-    return made
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 def put(store, name, path):

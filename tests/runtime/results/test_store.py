@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,7 @@ from cellseg.runtime.errors import ExistsError, OutputError, UsageError
 from cellseg.runtime.testing.local_engine import LocalEngine, local_spec
 from cellseg.runtime.writers.folder import MARK
 
-
-@pytest.fixture(autouse=True)
-def scratch(tmp_path, monkeypatch):
-    """Return the temporary folder."""
-    made = tmp_path / "scratch"
-    made.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(made))
-    return made
+pytestmark = pytest.mark.usefixtures("scratch")
 
 
 @pytest.fixture(scope="module")
