@@ -62,6 +62,12 @@ def kernels(figures: dict[str, Any]) -> str:
     return table(["kernel", "Mpx/s", "against", "Mpx/s", "ratio"], rows)
 
 
+def spread(figure: dict[str, float], digits: int = 3) -> str:
+    """Write a mean with the standard deviation over seeds, where there are several."""
+    apart = f" ± {figure['std']:.{digits}f}" if figure["runs"] > 1 else ""
+    return f"{figure['mean']:.{digits}f}{apart}"
+
+
 def ablation(figures: dict[str, Any]) -> str:
     """Show what each part of training is worth, mean ± standard deviation over seeds."""
     shown = {
@@ -73,10 +79,8 @@ def ablation(figures: dict[str, Any]) -> str:
     }
     rows = []
     for variant, found in figures["summary"].items():
-        each = [found[name] for name in shown]
-        digits = [1 if name.startswith("count") else 3 for name in shown]
-        spread = [f"{x['mean']:.{n}f} ± {x['std']:.{n}f}" for x, n in zip(each, digits, strict=True)]
-        rows.append([variant, str(each[0]["runs"]), *spread])
+        written = (spread(found[name], 1 if name.startswith("count") else 3) for name in shown)
+        rows.append([variant, str(found["dice"]["runs"]), *written])
     return table(["", "seeds", *shown.values()], rows)
 
 
@@ -96,7 +100,7 @@ def networks(figures: dict[str, Any]) -> str:
             str(found["dice"]["runs"]),
             f"{found['parameters']['mean'] / 1e6:.2f}",
             f"{found['gflop_mpx']['mean']:.0f}",
-            *(f"{found[name]['mean']:.3f} ± {found[name]['std']:.3f}" for name in shown),
+            *(spread(found[name]) for name in shown),
         ]
         for variant, found in figures["summary"].items()
     ]
