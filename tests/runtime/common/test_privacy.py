@@ -35,7 +35,7 @@ HUSHED = (
 KEPT = re.compile(r"\.cache/cellseg/[0-9a-f]{32}\.compiled")
 #: Matplotlib's list of the fonts here, which is nobody's business but belongs there.
 FONTS = ".cache/matplotlib/"
-#: TensorBoard imports boto3 where it is installed, and that urllib3, which sees by this whether the system has
+#: TensorBoard imports boto3 where that is installed; urllib3 below it sees by this whether the system has
 #: IPv6; nothing is sent.
 HAS_IPV6 = "socket.bind (('::1', 0),)"
 
