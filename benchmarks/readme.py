@@ -117,6 +117,16 @@ def finetune(figures: dict[str, Any]) -> str:
     return table(["", "pictures", "AP50", "AP75", "Dice", "count MAE"], rows)
 
 
+def finetune_tissue(figures: dict[str, Any]) -> str:
+    """Show what whole annotated pictures do for other patients."""
+    shown = ("ap50", "ap75", "aji", "dice")
+    rows = [
+        [row["way"], str(row["pictures"] or ""), *(f"{row[name]:.3f}" for name in shown)]
+        for row in sorted(figures["rows"], key=lambda row: row["pictures"])
+    ]
+    return table(["", "patients", "AP50", "AP75", "AJI", "Dice"], rows)
+
+
 def cluster(figures: dict[str, Any]) -> str:
     """Show what handing images out costs, by number of workers."""
     rows = [
@@ -209,6 +219,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "networks": networks,
     "cluster": cluster,
     "finetune": finetune,
+    "finetune_tissue": finetune_tissue,
     "view": view,
     "scales": scales,
     "scales_phase": scales,
