@@ -46,6 +46,7 @@ def all_commands() -> list[tuple[str, str, Any]]:
     """Return name, import path and command of all commands, subcommands after their command."""
     found = []
     for name, target in PROJECT["scripts"].items():
+        target = target.removesuffix(".run")  # the command itself, not how a process of it is run
         module, _, attribute = target.partition(":")
         values = vars(importlib.import_module(module))
         main = values[attribute]
