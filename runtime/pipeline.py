@@ -40,7 +40,7 @@ from .results.notes import notes_of
 from .results.report import Report
 from .results.result import Result
 from .results.target import Memory, Target
-from .sizing import Scaling, choose_scale, must_look, sheet_edge
+from .sizing import Scaling, choose_scale, sheet_edge, sizes_to_look_for
 from .streaming.measures import Measures
 from .streaming.progress import Progress
 from .streaming.setup import Setup
@@ -336,8 +336,7 @@ def _anticipate(slide: SlideReader, backend: Backend, options: SegmentOptions) -
     Most slides are then read as they are. To compile takes as long as a slide of some megapixels.
     """
     pixel_size = options.pixel_size or slide.pixel_size
-    known = backend.spec.diameter
-    if known is not None and must_look(
+    if known := sizes_to_look_for(
         backend.spec, options.diameter, pixel_size=pixel_size, rescale=options.rescale
     ):
         with contextlib.suppress(CellsegError):  # what is wrong is said when it is known that it matters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +44,18 @@ class Sight:
 
 def unreached(image: str) -> str | None:
     """Return why an image at an address cannot be read here, ``None`` if it can."""
-    try:
-        Address(image).state()
-    except CellsegError as error:
-        return str(error).removeprefix(f"{image}: ")
-    return None
+    return _refusal(image, Address.state)
 
 
 def unlisted(folder: str) -> str | None:
     """Return why a folder at an address cannot be looked into from here, ``None`` if it can."""
+    return _refusal(folder, Address.items)
+
+
+def _refusal(place: str, ask: Callable[[Address], object]) -> str | None:
+    """Return what a store says when it is asked for something, ``None`` if it gives it."""
     try:
-        Address(folder).items()
+        ask(Address(place))
     except CellsegError as error:
-        return str(error).removeprefix(f"{folder}: ")
+        return str(error).removeprefix(f"{place}: ")
     return None

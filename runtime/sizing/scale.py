@@ -83,19 +83,24 @@ def choose_scale(
     known = _check(slide, spec, wanted, rescale)
     if isinstance(wanted, float) and known is not None:
         return _brought(slide, known, wanted, "given")
-    if known is not None and must_look(spec, wanted, pixel_size=pixel_size, rescale=rescale):
-        survey = Surveyor(slide, backend, known, *eyes(), within).run()
-        return _by_survey(slide, known, survey)
+    if sought := sizes_to_look_for(spec, wanted, pixel_size=pixel_size, rescale=rescale):
+        survey = Surveyor(slide, backend, sought, *eyes(), within).run()
+        return _by_survey(slide, sought, survey)
     if rescale and spec.pixel_size is not None and pixel_size is not None:
         reader = at_scale(slide, spec.pixel_size, pixel_size)
         return Scaling(reader, "physical", 1.0 if reader is slide else pixel_size / spec.pixel_size)
     return Scaling(slide, "alone")
 
 
-def must_look(spec: ModelSpec, wanted: Wanted, *, pixel_size: float | None, rescale: bool) -> bool:
-    """Return whether the size of a slide's cells must be found; parameters as of :func:`choose_scale`."""
+def sizes_to_look_for(
+    spec: ModelSpec, wanted: Wanted, *, pixel_size: float | None, rescale: bool
+) -> CellDiameter | None:
+    """Return what a model knows of its cells where the size of a slide's must be found, else ``None``.
+
+    Parameters are those of :func:`choose_scale`.
+    """
     physical = spec.pixel_size is not None and pixel_size is not None
-    return rescale and spec.diameter is not None and wanted in (None, "auto") and not physical
+    return spec.diameter if rescale and wanted in (None, "auto") and not physical else None
 
 
 def _check(slide: SlideReader, spec: ModelSpec, wanted: Wanted, rescale: bool) -> CellDiameter | None:
