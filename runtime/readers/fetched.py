@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..common.addresses import UNLISTED, Address
+from ..common.addresses import UNLISTED, Address, is_address
 from ..errors import CellsegError
 from ..geometry.tiling import Region
 from .base import DirectReader, Pixels, SlideReader
@@ -26,7 +26,7 @@ def is_fetched(name: object) -> bool:
     All but OME-Zarr, which is read in place.
     """
     text = str(name)
-    return "://" in text and Address(text).suffix in SUFFIXES and ".zarr/" not in text
+    return is_address(text) and Address(text).suffix in SUFFIXES and ".zarr/" not in text
 
 
 class FetchedReader(DirectReader):

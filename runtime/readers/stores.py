@@ -12,6 +12,7 @@ from typing import Any
 
 from zarr.storage import LocalStore
 
+from ..common.addresses import is_address
 from ..common.bounded import check_file
 
 #: Names of records, and how long one may be in bytes.
@@ -40,4 +41,4 @@ class Files(LocalStore):  # type: ignore[misc]
 def store_of(path: Path | str) -> Any:
     """Return what Zarr is to open for a folder or an address."""
     name = str(path)
-    return Files(name, read_only=True) if "://" not in name and Path(name).is_dir() else name
+    return Files(name, read_only=True) if not is_address(name) and Path(name).is_dir() else name

@@ -15,6 +15,7 @@ from ..errors import CellsegError
 from ..intensity.classes import Classes
 from ..readers import SlideReader
 from ..writers.closeups import Closeup, draw
+from ..writers.contents import TABLE
 from ..writers.overview import MIN_EDGE, Overview
 from ..writers.summary import Summary
 from .stored import open_levels
@@ -61,9 +62,7 @@ def _classes_in(folder: Path, labels: NDArray[np.int32], classes: Classes) -> di
     wanted = np.setdiff1d(labels, [0]).tolist()
     if not wanted:
         return {}
-    rows = pq.read_table(
-        folder / "cells.parquet", columns=["label", "class"], filters=[("label", "in", wanted)]
-    )
+    rows = pq.read_table(folder / TABLE, columns=["label", "class"], filters=[("label", "in", wanted)])
     index = {name: at for at, name in enumerate(classes.names)}
     pairs = zip(rows["label"].to_pylist(), rows["class"].to_pylist(), strict=True)
     return {label: index[name] for label, name in pairs if name is not None}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.addresses import is_address
 from ..common.names import original
 from ..errors import DataError
 from ..geometry.tiling import Region
@@ -20,7 +21,7 @@ from .record import RunRecord
 def place_of(record: RunRecord) -> str | None:
     """Return where the image of a run is, from wherever one asks; ``None`` where it is not there any more."""
     given, whole = record.image.path, record.image.source.path
-    if "://" in given:
+    if is_address(given):
         return given
     found = original(given) or original(whole)
     return None if found is None else str(found)

@@ -25,7 +25,7 @@ from ..errors import OutputError
 from ..options import SegmentOptions
 from ..readers.fetched import SCRATCH
 from ..streaming.setup import Setup
-from ..writers.contents import RECORD, File, listed
+from ..writers.contents import RECORD, TABLE, File, listed
 from ..writers.folder import MARK, taken
 from .folder import ResultFolder
 from .identity import Source
@@ -33,9 +33,6 @@ from .record import RunRecord
 from .report import Report
 from .result import Result
 from .target import Opened, Target
-
-#: The file of :func:`~.stored.read_table`.
-TABLE = "cells.parquet"
 
 
 class StoredFolder(Target):

@@ -27,7 +27,7 @@ from ..options.positive import PositiveRule
 from ..readers.chunks import bounded
 from ..readers.stores import store_of
 from ..writers.columns import Columns
-from ..writers.contents import RECORD
+from ..writers.contents import RECORD, TABLE
 from .record import RunRecord
 
 
@@ -105,7 +105,7 @@ def _levels(path: Path) -> list[Any]:
 
 def read_table(folder: Path) -> dict[str, NDArray[Any]]:
     """Return the columns of ``cells.parquet``."""
-    path = folder / "cells.parquet"
+    path = folder / TABLE
     with _reading(path):
         with path.open("rb") as file:  # Arrow opens no path with a name that is no UTF-8
             check_table(path, pyarrow.parquet.read_metadata(file))

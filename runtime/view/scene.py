@@ -25,6 +25,7 @@ from ..readers import SlideReader
 from ..results.original import is_gone, open_original
 from ..results.result import Result
 from ..results.stored import check_table
+from ..writers.contents import TABLE
 
 #: The longer edge of the reduced picture that serves where a file has no small level, in pixels, and how
 #: much it may be enlarged before the file is read again: blur that nobody sees, for a tenth of the time.
@@ -77,12 +78,12 @@ class Scene(Closing):
                 f"{folder}: labels of {self.levels[0].shape} pixels do not fit a picture of "
                 f"({self.height}, {self.width}); is it two results mixed?"
             )
-        self._table: Any = pyarrow.parquet.ParquetFile((folder / "cells.parquet").open("rb"))
+        self._table: Any = pyarrow.parquet.ParquetFile((folder / TABLE).open("rb"))
         self._columns: dict[str, NDArray[Any]] = {}
         self._lock, self._overview_lock = threading.Lock(), threading.Lock()
         self._tiles: OrderedDict[tuple[int, int, int, int, int], NDArray[np.int32]] = OrderedDict()
         try:
-            check_table(folder / "cells.parquet", self._table.metadata)
+            check_table(folder / TABLE, self._table.metadata)
             if self.count != self.record.counts.cells:
                 raise DataError(
                     f"{folder}: its table has {self.count:,} rows, its record names "

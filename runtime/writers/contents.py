@@ -21,6 +21,8 @@ from ..errors import OutputError
 
 #: The file that every finished folder of results holds.
 RECORD = "run.json"
+#: The table of cells, unless another kind was asked for.
+TABLE = "cells.parquet"
 
 
 class File(NamedTuple):
