@@ -20,6 +20,8 @@ Three figures, in megapixels (10⁶ pixels) of the image a second:
 ``--simulate MPX_S`` does so with an engine that takes the time that MPX_S megapixels a second take, without a
 processor, as a GPU would; ``simulated_ratio`` is how much of that is left end to end.
 ``--cores 1,2`` measures each number of cores in a process of its own; ``scaling`` is relative to the first.
+``side_by_side_mpx_s`` is what as many runs reach together that share nothing but the machine: cores side by
+side are slower than one alone, so that no scaling can be larger than that.
 ``--once`` measures the first only, on such an image: for sizes at which an engine takes a quarter of an hour.
 ``peak_rss_mb`` is the most memory that this process held in all runs. Several sizes are a sweep, each in
 a process of its own: time shall grow with the pixels, and memory not at all with the rows.
@@ -35,7 +37,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -179,13 +181,36 @@ def spread(counts: tuple[int, ...], options: list[str]) -> list[dict[str, Any]]:
         for count in counts:
             os.sched_setaffinity(0, allowed[:count])
             (one,) = sweep((options[1],), options[2:])
-            found.append({"cores": count, **one})
+            most = side_by_side(allowed[:count], options)
+            found.append({"cores": count, **one, "side_by_side_mpx_s": most})
     finally:
         os.sched_setaffinity(0, allowed)
     for one in found:
         one["scaling"] = one["host_mpx_s"] / found[0]["host_mpx_s"]
-        click.echo(f"{one['cores']} cores: {one['host_mpx_s']:.1f} Mpx/s, {one['scaling']:.2f} times")
+        most = one["side_by_side_mpx_s"] / found[0]["host_mpx_s"]
+        click.echo(
+            f"{one['cores']} cores: {one['host_mpx_s']:.1f} Mpx/s, {one['scaling']:.2f} times; "
+            f"runs of their own, one on each core, {most:.2f} times"
+        )
     return found
+
+
+def side_by_side(cores: Sequence[int], options: list[str]) -> float:
+    """Return what these cores give together to runs that share nothing: one for each, all at once.
+
+    No run on all of them can be faster; cores share memory, caches and the processor's clock.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        targets = [Path(temporary) / f"{core}.json" for core in cores]
+        running = []
+        for core, target in zip(cores, targets, strict=True):
+            os.sched_setaffinity(0, [core])  # which a process hands on
+            command = [sys.executable, __file__, *options, "--json", str(target)]
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+        ended = [process.wait() for process in running]
+        if any(ended):
+            raise click.ClickException("a run beside others failed, see above")
+        return sum(json.loads(target.read_text())["host_mpx_s"] for target in targets)
 
 
 def parse_cores(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[int, ...]:
