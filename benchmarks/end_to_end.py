@@ -144,14 +144,18 @@ def parse_size(text: str) -> tuple[int, int]:
         raise click.UsageError(f"--size {text}: wanted N or WxH, for example 4096 or 40000x10000") from None
 
 
+def command_of(options: list[str], target: Path) -> list[str]:
+    """Return the command that measures in a process of its own, and writes its figures."""
+    return [sys.executable, __file__, *options, "--json", str(target)]
+
+
 def sweep(sizes: tuple[str, ...], options: list[str]) -> list[dict[str, Any]]:
     """Measure each size in a fresh process, so that no memory is another's."""
     found = []
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "found.json"
         for size in sizes:
-            command = [sys.executable, __file__, "--size", size, *options, "--json", str(target)]
-            if subprocess.run(command, check=False).returncode:
+            if subprocess.run(command_of(["--size", size, *options], target), check=False).returncode:
                 raise click.ClickException(f"size {size} failed, see above")
             found.append(json.loads(target.read_text()))
     return found
@@ -181,7 +185,7 @@ def spread(counts: tuple[int, ...], options: list[str]) -> list[dict[str, Any]]:
         for count in counts:
             os.sched_setaffinity(0, allowed[:count])
             (one,) = sweep((options[1],), options[2:])
-            most = side_by_side(allowed[:count], options)
+            most = side_by_side(allowed[:count], options) if count > 1 else one["host_mpx_s"]
             found.append({"cores": count, **one, "side_by_side_mpx_s": most})
     finally:
         os.sched_setaffinity(0, allowed)
@@ -205,8 +209,7 @@ def side_by_side(cores: Sequence[int], options: list[str]) -> float:
         running = []
         for core, target in zip(cores, targets, strict=True):
             os.sched_setaffinity(0, [core])  # which a process hands on
-            command = [sys.executable, __file__, *options, "--json", str(target)]
-            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+            running.append(subprocess.Popen(command_of(options, target), stdout=subprocess.DEVNULL))
         ended = [process.wait() for process in running]
         if any(ended):
             raise click.ClickException("a run beside others failed, see above")
