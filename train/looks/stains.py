@@ -18,15 +18,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cellseg.runtime.intensity.stains import DAB, EOSIN, HEMATOXYLIN
+
 #: Entries of a drawing: whether it is used, optical density of the nuclear stain and of the other one in
 #: the three channels, how much the other one keeps out of nuclei, the light, the weights of its two textures
 #: and of what lies about nuclei, and how far that reaches in pixels.
 STAINS = 1 + 3 + 3 + 1 + 3 + 2 + 1 + 1
 
 #: Optical densities in red, green and blue.
-HAEMATOXYLIN = np.array([0.65, 0.70, 0.29])
-EOSIN = np.array([0.07, 0.99, 0.11])
-DIAMINOBENZIDINE = np.array([0.27, 0.57, 0.78])
+HAEMATOXYLIN, DIAMINOBENZIDINE = np.array(HEMATOXYLIN[1]), np.array(DAB[1])
+#: Of eosin: Ruifrok's, which is magenta, and QuPath's, which is salmon. Those of real slides lie between the
+#: two and about the second.
+MAGENTA, SALMON = np.array([0.07, 0.99, 0.11]), np.array(EOSIN[1])
+#: Of haematoxylin that has turned reddish brown, with age or in acid, and of the lilac ground beside it.
+RED, LILAC = np.array([0.44, 0.70, 0.56]), np.array([0.54, 0.79, 0.29])
 #: The ground of fluorescence is darker.
 DARK = 100
 #: Pixels between the nodes of the other stain's textures: cytoplasm and fibres, tissue.
@@ -56,7 +61,7 @@ def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:
     used = rng.random() < share
     nuclear = HAEMATOXYLIN if rng.random() < 0.8 else DIAMINOBENZIDINE
     mix = rng.random()
-    other = mix * EOSIN + (1 - mix) * DIAMINOBENZIDINE
+    other = mix * MAGENTA + (1 - mix) * DIAMINOBENZIDINE
     nuclear, other = (np.clip(v + rng.normal(0, 0.12, 3), 0.02, None) for v in (nuclear, other))
     nuclear = nuclear / np.linalg.norm(nuclear) * rng.uniform(0.3, 1.8)
     other = other / np.linalg.norm(other) * 1.6 * rng.random() ** 1.5
@@ -64,6 +69,27 @@ def draw_stains(rng: np.random.Generator, share: float) -> NDArray[np.float64]:
     light = rng.uniform(0.8, 1.0) * (1 - rng.uniform(0, 0.08, 3))
     textures, about, reach = rng.random(2), rng.random(), rng.integers(2, 8)
     return np.concatenate([[used], nuclear, other, [keeps_out], light, textures, [about, reach]])
+
+
+def draw_laboratory(
+    rng: np.random.Generator, reach: float = 1.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Draw the optical densities of some laboratory's haematoxylin and eosin.
+
+    Most nuclei are blue, some on their way to red, between magenta and salmon; of a few old slides they are
+    reddish brown beside lilac. `reach`, 0…1, says how far both may lie from Ruifrok's.
+    """
+    turned, faded = rng.uniform(0, reach, 2)
+    if rng.random() < 0.15:
+        turned, faded = (reach + turned) / 2, (reach + faded) / 2
+        return _between(HAEMATOXYLIN, RED, turned), _between(MAGENTA, LILAC, faded)
+    turned *= 0.6 * (rng.random() < 0.4)
+    return _between(HAEMATOXYLIN, RED, turned), _between(MAGENTA, SALMON, faded)
+
+
+def _between(one: NDArray[np.float64], other: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    mixed: NDArray[np.float64] = (1 - share) * one + share * other
+    return mixed
 
 
 def move_stains(rng: np.random.Generator, strength: float) -> NDArray[np.float64]:
@@ -77,9 +103,11 @@ def move_stains(rng: np.random.Generator, strength: float) -> NDArray[np.float64
     -------
     (3, 3) float64: new densities = matrix @ old ones.
     """
-    own = np.stack([v / np.linalg.norm(v) for v in (HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE)], axis=1)
+    own = np.stack([v / np.linalg.norm(v) for v in (HAEMATOXYLIN, MAGENTA, DIAMINOBENZIDINE)], axis=1)
     amounts = np.exp(rng.uniform(-0.5, 0.5, 3) * strength)
-    other = np.clip(own + rng.normal(0, 0.05 * strength, (3, 3)), 0.01, None)
+    blue, pink = draw_laboratory(rng, min(strength, 1))
+    other = np.stack([v / np.linalg.norm(v) for v in (blue, pink, DIAMINOBENZIDINE)], axis=1)
+    other = np.clip(other + rng.normal(0, 0.05 * strength, (3, 3)), 0.01, None)
     other = other / np.linalg.norm(other, axis=0)
     out: NDArray[np.float64] = other @ np.diag(amounts) @ np.linalg.inv(own)
     return out

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .section import Field, Plane, blur, grain
-from .stains import DIAMINOBENZIDINE, EOSIN, HAEMATOXYLIN
+from .stains import DIAMINOBENZIDINE, draw_laboratory
 from .strangers import STRANGERS
 
 #: What is stained, and how often it is drawn: DAB in nuclei, on membranes, in the cytoplasm, in none;
 #: haematoxylin and eosin.
-KINDS = {"nuclear": 0.22, "membrane": 0.12, "cytoplasm": 0.2, "counterstain": 0.08, "eosin": 0.38}
+KINDS = {"nuclear": 0.2, "membrane": 0.1, "cytoplasm": 0.16, "counterstain": 0.08, "eosin": 0.46}
 #: Diameters of nuclei in a drawing, pixels.
 DIAMETERS = (9.0, 45.0)
 
@@ -73,15 +73,18 @@ def _nuclei(field: Field, texture: NDArray[np.uint8], rng: np.random.Generator) 
     coarse = rng.uniform(0.02, 0.06) * field.diameter
     chromatin = rng.uniform(0.08, 0.3) * chromatin + rng.uniform(0.04, 0.22) * grain(field.shape, coarse, rng)
     base, vary = rng.uniform(0.12, 0.9), rng.uniform(0.05, 0.6)
-    pale = rng.choice([0.0, 0.0, 0.3, 0.8])
+    pale = rng.choice([0.0, 0.2, 0.5, 0.9])
     vesicular = field.each(rng, 0, 1) < pale
     rim = np.exp(-field.rim / (rng.uniform(0.03, 0.09) * field.diameter + 0.3))
-    filled = np.where(vesicular, rng.uniform(0.3, 0.6) + 0.8 * rim, 0.9 + 0.3 * rim)
+    # Of a vesicular nucleus one sees the rim and clumps of chromatin, and between them hardly anything.
+    clumps = np.clip(2 * grain(field.shape, rng.uniform(0.03, 0.1) * field.diameter, rng) - 1.5, 0, 1.5)
+    clear = rng.uniform(0.05, 0.5) + rng.uniform(0.4, 1.0) * rim + rng.uniform(0.1, 0.7) * clumps
+    filled = np.where(vesicular, clear, 0.9 + 0.3 * rim)
     nuclei = base * (1 + vary * field.each(rng, -1, 1)) * (1 + chromatin) * filled
     if rng.random() < 0.3:  # nucleoli
         dots = grain(field.shape, 0.07 * field.diameter + 0.5, rng) > 2.0
         nuclei = nuclei + 0.4 * base * (dots & (field.rim > 0.12 * field.diameter))
-    found: Plane = (np.clip(nuclei, 0.04, 1.8) * field.soft).astype(np.float32)
+    found: Plane = (np.clip(nuclei, 0.02, 1.8) * field.soft).astype(np.float32)
     return found
 
 
@@ -97,7 +100,7 @@ def _eosin(field: Field, rng: np.random.Generator) -> tuple[Plane, Plane]:
     # Cytoplasm full of RNA is bluish, and mucin too: what tells nuclei there is not the colour.
     hazy = rng.uniform(0, 0.3) * blur(body * field.each(rng, 0, 1, whole=True), 1.5)
     hazy = hazy + rng.uniform(0, 0.12) * np.clip(0.5 + 0.5 * grain(shape, 12, rng), 0, 2) * patches
-    clear = 1 - rng.uniform(0.2, 0.8) * field.soft
+    clear = 1 - rng.uniform(0.3, 1.0) * field.soft
     return (pink * clear).astype(np.float32), (hazy * (1 - field.soft)).astype(np.float32)
 
 
@@ -136,9 +139,8 @@ def _antibody(field: Field, kind: str, blue: Plane, rng: np.random.Generator) ->
 
 def _seen(planes: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return what the camera sees of the three stains, mapped to the full range."""
-    vectors = [
-        np.clip(v + rng.normal(0, 0.06, 3), 0.01, None) for v in (HAEMATOXYLIN, DIAMINOBENZIDINE, EOSIN)
-    ]
+    blue, pink = draw_laboratory(rng)
+    vectors = [np.clip(v + rng.normal(0, 0.06, 3), 0.01, None) for v in (blue, DIAMINOBENZIDINE, pink)]
     density = sum(
         plane[..., None] * (vector / np.linalg.norm(vector))
         for plane, vector in zip(planes, vectors, strict=True)
@@ -170,7 +172,7 @@ def _ground(shape: tuple[int, int], rng: np.random.Generator) -> Plane:
         noise = 0.5 * grain(shape, rng.uniform(1, 3), rng) + 0.8 * grain(shape, rng.uniform(5, 15), rng)
     else:
         noise = grain(shape, rng.uniform(0.8, 1.6), rng)
-    ground: Plane = np.clip(0.5 + rng.uniform(0.2, 0.5) * noise, 0, 3).astype(np.float32)
+    ground: Plane = np.clip(0.5 + rng.uniform(0.1, 0.5) * noise, 0, 3).astype(np.float32)
     return ground
 
 

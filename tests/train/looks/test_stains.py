@@ -3,7 +3,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from cellseg.train.looks.stains import STAINS, draw_stains, is_fluorescence, render
+from cellseg.train.looks.stains import (
+    STAINS,
+    draw_laboratory,
+    draw_stains,
+    is_fluorescence,
+    move_stains,
+    render,
+)
+
+#: Optical densities of haematoxylin and eosin that are published: Ruifrok and Johnston's, QuPath's, and those
+#: of the picture to which Macenko's normalisation brings others.
+PUBLISHED = {
+    "Ruifrok": ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11)),
+    "QuPath": ((0.651, 0.701, 0.290), (0.2159, 0.8012, 0.5581)),
+    "Macenko": ((0.5626, 0.7201, 0.4062), (0.2159, 0.8012, 0.5581)),
+}
 
 
 def stains(seed: int) -> Tensor:
@@ -67,3 +82,46 @@ def test_only_grey_pictures_on_a_dark_ground_are_fluorescence() -> None:
     assert is_fluorescence(dark)
     for other in (coloured, 255 - dark, dark[:, :, :1]):
         assert not is_fluorescence(other)
+
+
+def degrees(one: np.ndarray, other: tuple[float, ...]) -> np.ndarray:
+    """Return the angle of each row of `one` with `other`."""
+    cosine = one @ np.array(other) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other))
+    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+
+
+@pytest.mark.parametrize("laboratory", PUBLISHED)
+def test_stains_that_are_published_are_near_some_that_are_drawn(laboratory: str) -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_laboratory(rng) for _ in range(300)])
+    off = [degrees(drawn[:, stain], wanted) for stain, wanted in enumerate(PUBLISHED[laboratory])]
+    assert float(np.maximum(*off).min()) < 10
+
+
+def test_haematoxylin_absorbs_more_red_than_eosin_in_most_laboratories() -> None:
+    rng = np.random.default_rng(1)
+    drawn = np.array([draw_laboratory(rng) for _ in range(300)])
+    assert 0.8 < float(np.mean(drawn[:, 0, 0] > drawn[:, 1, 0])) < 1
+
+
+def test_stains_do_not_move_further_than_they_may() -> None:
+    blue, pink = draw_laboratory(np.random.default_rng(2), 0.0)
+    np.testing.assert_allclose(blue, (0.65, 0.70, 0.29))
+    np.testing.assert_allclose(pink, (0.07, 0.99, 0.11))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stains_that_move_absorb_about_as_much(seed: int) -> None:
+    moved = move_stains(np.random.default_rng(seed), 1.0)
+    assert moved.shape == (3, 3)
+    # As much haematoxylin absorbs about as much light.
+    before = np.array([0.65, 0.70, 0.29])
+    assert 0.4 < np.linalg.norm(moved @ before) / np.linalg.norm(before) < 2.2
+    still = move_stains(np.random.default_rng(seed), 0.0)
+    np.testing.assert_allclose(still, np.eye(3), atol=1e-9)
+
+
+def test_moving_stains_reaches_salmon_from_magenta() -> None:
+    magenta = np.array([0.07, 0.99, 0.11])
+    found = np.stack([move_stains(np.random.default_rng(seed), 1.0) @ magenta for seed in range(200)])
+    assert float(degrees(found, (0.2159, 0.8012, 0.5581)).min()) < 8
