@@ -109,22 +109,27 @@ def networks(figures: dict[str, Any]) -> str:
 
 def finetune(figures: dict[str, Any]) -> str:
     """Show what a few pictures of another kind do for the default model."""
-    shown = {"ap50": ".3f", "ap75": ".3f", "dice": ".3f", "count_mae": ".1f"}
-    rows = [
-        [row["way"], str(row["pictures"] or ""), *(format(row[name], form) for name, form in shown.items())]
-        for row in figures["rows"]
-    ]
-    return table(["", "pictures", "AP50", "AP75", "Dice", "count MAE"], rows)
+    shown = {"ap50": "AP50", "ap75": "AP75", "dice": "Dice", "count_mae": "count MAE"}
+    return taught(figures["rows"], "pictures", shown)
 
 
 def finetune_tissue(figures: dict[str, Any]) -> str:
     """Show what whole annotated pictures do for other patients."""
-    shown = ("ap50", "ap75", "aji", "dice")
-    rows = [
-        [row["way"], str(row["pictures"] or ""), *(f"{row[name]:.3f}" for name in shown)]
-        for row in sorted(figures["rows"], key=lambda row: row["pictures"])
+    shown = {"ap50": "AP50", "ap75": "AP75", "aji": "AJI", "dice": "Dice"}
+    return taught(sorted(figures["rows"], key=lambda row: row["pictures"]), "patients", shown)
+
+
+def taught(rows: list[dict[str, Any]], counted: str, shown: dict[str, str]) -> str:
+    """Show each way to teach the default model, with as many `counted`, and its figures."""
+    written = [
+        [
+            row["way"],
+            str(row["pictures"] or ""),
+            *(f"{row[name]:.{1 if name.startswith('count') else 3}f}" for name in shown),
+        ]
+        for row in rows
     ]
-    return table(["", "patients", "AP50", "AP75", "AJI", "Dice"], rows)
+    return table(["", counted, *shown.values()], written)
 
 
 def cluster(figures: dict[str, Any]) -> str:
