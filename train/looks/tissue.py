@@ -3,10 +3,10 @@
 :mod:`.stains` gives fluorescence the colours of stained tissue; here the outlines of the nuclei are known as
 well, so that what lies about them can be drawn: cytoplasm, membranes, fibres, lumina and what else
 is taken for a nucleus in real sections (red blood cells, keratin, mucus, pigment, the edge of the glass).
-Every stain is a plane of concentration; their optical densities add up (Beer–Lambert), with the vectors of
-haematoxylin, eosin and diaminobenzidine (DAB) of Ruifrok and Johnston, "Quantification of
-histochemical staining by color deconvolution" (2001), each jittered. A drawing is a pure function of the
-nuclei, their texture and the generator.
+Every stain is a plane of concentration; their optical densities add up (Beer–Lambert), with vectors of
+haematoxylin and eosin as laboratories have them (:func:`.stains.draw_laboratory`) and with that of
+diaminobenzidine (DAB), each jittered. A drawing is a pure function of the nuclei, their texture and the
+generator.
 """
 
 from __future__ import annotations
