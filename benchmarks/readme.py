@@ -32,13 +32,18 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {line} |" if line is not rule else f"|{line}|" for line in lines)
 
 
+def digits(name: str) -> int:
+    """Return how many digits behind the point a figure is shown with."""
+    return 1 if name.startswith("count") else 3
+
+
 def quality(figures: dict[str, Any]) -> str:
     """Score the default model on the validation images against Otsu and watershed."""
     names = ("ap50", "ap75", "ap90", "pq", "dice", "count_mae")
     rows = []
     for way, groups in figures.items():
         for group, found in groups.items():
-            shown = [f"{found[name]:.3f}" if name != "count_mae" else f"{found[name]:.1f}" for name in names]
+            shown = [f"{found[name]:.{digits(name)}f}" for name in names]
             rows.append([way, group, str(found["images"]), str(found["cells_true"]), *shown])
     return table(["", "modality", "images", "cells", "AP50", "AP75", "AP90", "PQ", "Dice", "count MAE"], rows)
 
@@ -79,7 +84,7 @@ def ablation(figures: dict[str, Any]) -> str:
     }
     rows = []
     for variant, found in figures["summary"].items():
-        written = (spread(found[name], 1 if name.startswith("count") else 3) for name in shown)
+        written = (spread(found[name], digits(name)) for name in shown)
         rows.append([variant, str(found["dice"]["runs"]), *written])
     return table(["", "seeds", *shown.values()], rows)
 
@@ -125,7 +130,7 @@ def taught(rows: list[dict[str, Any]], counted: str, shown: dict[str, str]) -> s
         [
             row["way"],
             str(row["pictures"] or ""),
-            *(f"{row[name]:.{1 if name.startswith('count') else 3}f}" for name in shown),
+            *(f"{row[name]:.{digits(name)}f}" for name in shown),
         ]
         for row in rows
     ]

@@ -103,14 +103,19 @@ def move_stains(rng: np.random.Generator, strength: float) -> NDArray[np.float64
     -------
     (3, 3) float64: new densities = matrix @ old ones.
     """
-    own = np.stack([v / np.linalg.norm(v) for v in (HAEMATOXYLIN, MAGENTA, DIAMINOBENZIDINE)], axis=1)
+    own = _columns(HAEMATOXYLIN, MAGENTA, DIAMINOBENZIDINE)
     amounts = np.exp(rng.uniform(-0.5, 0.5, 3) * strength)
     blue, pink = draw_laboratory(rng, min(strength, 1))
-    other = np.stack([v / np.linalg.norm(v) for v in (blue, pink, DIAMINOBENZIDINE)], axis=1)
+    other = _columns(blue, pink, DIAMINOBENZIDINE)
     other = np.clip(other + rng.normal(0, 0.05 * strength, (3, 3)), 0.01, None)
     other = other / np.linalg.norm(other, axis=0)
     out: NDArray[np.float64] = other @ np.diag(amounts) @ np.linalg.inv(own)
     return out
+
+
+def _columns(*vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a matrix of these vectors, of length one, as columns."""
+    return np.stack([v / np.linalg.norm(v) for v in vectors], axis=1)
 
 
 def render(image: Tensor, stains: Tensor, generator: torch.Generator) -> Tensor:
