@@ -93,6 +93,8 @@ class LookRecord(Record):
     #: Their sum, and the diameter in pixels of the slide that half of them lie below.
     votes: float
     diameter: float | None
+    #: Cells to expect in a megapixel of the image, by their scores; runs of earlier versions have none.
+    density: float | None = None
 
 
 class SizingRecord(Record):

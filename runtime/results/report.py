@@ -166,6 +166,7 @@ class Report:
                     cells=each.cells,
                     votes=each.votes,
                     diameter=each.diameter,
+                    density=each.density,
                 )
                 for each in (survey.evidence if survey else ())
             ),

@@ -25,6 +25,9 @@ from .survey import LATER, Survey, Surveyor
 #: What a user may say: a diameter in pixels of the slide, ``auto`` to find it, ``none`` to leave the scale
 #: alone, or nothing, which is ``auto`` where the model knows its cells' size.
 Wanted = float | Literal["auto", "none"] | None
+#: Cells must be this much larger than the model's, and this many times as many be expected at half the size,
+#: that they are read smaller although the model serves them as they are.
+CLEARLY = 1.25
 #: ``alone``: nothing was asked. ``physical``: by micrometres a pixel. ``given``, ``found``: by the cells'
 #: diameter. ``served``: found, and the model serves it as it is. ``doubt``: no size could be told.
 Reason = Literal["alone", "physical", "given", "found", "served", "doubt"]
@@ -130,10 +133,20 @@ def _by_survey(slide: SlideReader, known: CellDiameter, survey: Survey) -> Scali
     found = survey.estimate
     if found is None or not found.certain:
         return Scaling(slide, "doubt", survey=survey)
-    if known.low <= found.diameter <= known.high:
+    if known.low <= found.diameter <= known.high and not _better_smaller(known, found.diameter, survey):
         return Scaling(slide, "served", diameter=found.diameter, survey=survey)
     # No further than was looked.
     return _brought(slide, known, max(found.diameter, known.median / max(LATER)), "found", survey)
+
+
+def _better_smaller(known: CellDiameter, diameter: float, survey: Survey) -> bool:
+    """Whether cells that are large, but that the model serves as they are, are found better in fewer pixels.
+
+    It then sees more of what surrounds them: vesicular nuclei in a stained section, pale between rim and
+    clumps, may be twice as many at half the size.
+    """
+    found = {each.scale: each for each in survey.evidence}
+    return diameter > CLEARLY * known.median and found[0.5].finds_more_than(found[1.0], CLEARLY)
 
 
 def _brought(

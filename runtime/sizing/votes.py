@@ -83,6 +83,14 @@ class Evidence:
     #: Their sum, and the diameter in pixels of the slide that half of them lie below.
     votes: float
     diameter: float | None
+    #: Cells to expect there by their scores, and megapixels of the slide that were seen.
+    expected: float
+    megapixels: float
+
+    @property
+    def density(self) -> float:
+        """Cells to expect in a megapixel of the slide."""
+        return self.expected / self.megapixels
 
     @classmethod
     def of(cls, looks: Sequence[Look], known: CellDiameter) -> Evidence:
@@ -92,7 +100,20 @@ class Evidence:
         )
         total = float(weight.sum())
         middle = weighted_median(diameter, weight) if total > 0 else None
-        return cls(looks[0].scale, len(looks), len(weight), total, middle)
+        scale = looks[0].scale
+        megapixels = sum(look.height * look.width for look in looks) / scale**2 / 1e6
+        count = sum(float(expected(look).sum()) for look in looks)
+        return cls(scale, len(looks), len(weight), total, middle, count, megapixels)
+
+    def finds_more_than(self, other: Evidence, ratio: float) -> bool:
+        """Whether clearly more cells are to be expected by this scale than by another.
+
+        By `ratio`, and by half the standard error of as many cells that lie at random (Poisson).
+        """
+        if not (self.expected > 0 and other.expected > 0):
+            return self.expected > ENOUGH_VOTES
+        error = math.sqrt(1 / self.expected + 1 / other.expected)
+        return math.log(self.density / other.density) > max(math.log(ratio), error / 2)
 
 
 def estimate(looks: Sequence[Look], known: CellDiameter) -> Estimate | None:
@@ -137,15 +158,20 @@ def estimate(looks: Sequence[Look], known: CellDiameter) -> Estimate | None:
 
 def votes(look: Look, known: CellDiameter) -> tuple[Values, Values]:
     """Return the diameter of each cell in pixels of the slide, and how much its vote counts."""
+    seen = diameters(look.cells.columns["area"])
+    trust = np.exp(-0.5 * (np.log(seen / known.median) / TRUSTED) ** 2)
+    return seen / look.scale, expected(look) * trust
+
+
+def expected(look: Look) -> Values:
+    """Return for how many cells each one stands: by its score, and for more where edges cut many."""
     columns = look.cells.columns
     y0, x0, y1, x1, score = (
         np.asarray(columns[name], np.float64) for name in ("y0", "x0", "y1", "x1", "score")
     )
-    seen = diameters(columns["area"])
     inside = (y0 > 0) & (x0 > 0) & (y1 < look.height) & (x1 < look.width)
     uncut = (1 - (y1 - y0) / look.height) * (1 - (x1 - x0) / look.width)
-    trust = np.exp(-0.5 * (np.log(seen / known.median) / TRUSTED) ** 2)
-    return seen / look.scale, inside * score * trust / np.clip(uncut, 0.1, 1.0)
+    return np.asarray(inside * score / np.clip(uncut, 0.1, 1.0))
 
 
 def diameters(areas: NDArray[Any]) -> Values:

@@ -84,6 +84,22 @@ def test_the_scale_is_found(diameter: int, reason: str, backend: Backend) -> Non
     assert (again.labels == result.labels).all()
 
 
+def test_cells_that_are_served_are_read_smaller_where_far_more_are_found_so(backend: Backend) -> None:
+    """Of nuclei with clumps the model sees each clump, and the whole where it sees fewer pixels of it."""
+    truth = disks(26)
+    image = np.where(truth > 0, 110, 10).astype(np.uint8)
+    image[::2, ::2][truth[::2, ::2] > 0] = 250
+    result = segment(image, backend)
+    sizing = result.record.sizing
+    assert sizing.reason == "found"
+    assert KNOWN.low < sizing.diameter < KNOWN.high
+    assert sizing.factor == pytest.approx(16 / sizing.diameter)
+    density = {look.scale: look.density for look in sizing.looks}
+    assert density[0.5] > 1.25 * density[1.0]
+    assert f1(truth, result) > 0.95
+    assert f1(truth, segment(image, backend, diameter="none")) == 0
+
+
 def test_fields_grow_with_the_cells_that_a_model_knows(bright_model: Path, tmp_path: Path) -> None:
     """Fields that are right for nuclei cut nearly every one of large cells, and those say nothing."""
     path = tmp_path / "large.onnx"

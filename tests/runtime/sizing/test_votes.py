@@ -6,7 +6,7 @@ import pytest
 from cellseg.runtime.instances import Cells
 from cellseg.runtime.instances.cells import column_types
 from cellseg.runtime.model.spec import CellDiameter
-from cellseg.runtime.sizing.votes import Look, estimate, votes, weighted_median
+from cellseg.runtime.sizing.votes import Evidence, Look, estimate, votes, weighted_median
 
 KNOWN = CellDiameter(median=20, low=11, high=55)
 EDGE = 400
@@ -81,3 +81,33 @@ def test_cells_that_the_edge_cuts_are_made_up_for() -> None:
 def test_weighted_median() -> None:
     assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])) == 2
     assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([9.0, 1.0, 1.0])) == 3
+
+
+def evidence(count: float, megapixels: float) -> Evidence:
+    return Evidence(1.0, 1, round(count), count, 20.0, count, megapixels)
+
+
+@pytest.mark.parametrize(
+    ("count", "megapixels", "more"),
+    [(140, 1, True), (110, 1, False), (70, 0.5, True), (140, 2, False), (1, 0.0066, False), (0, 1, False)],
+)
+def test_more_cells_are_more_than_chance_and_than_the_ratio(
+    count: float, megapixels: float, more: bool
+) -> None:
+    """Beside 100 a megapixel: one on a small part makes 152 of it, which says nothing."""
+    assert evidence(count, megapixels).finds_more_than(evidence(100, 1), 1.25) is more
+
+
+def test_where_nothing_was_found_a_few_are_more() -> None:
+    assert evidence(6, 1).finds_more_than(evidence(0, 1), 1.25)
+    assert not evidence(1, 1).finds_more_than(evidence(0, 1), 1.25)
+
+
+def test_cells_to_expect_are_those_that_there_are() -> None:
+    """Whatever their size and the field's, and by their scores."""
+    rng = np.random.default_rng(4)
+    for edge, size in ((100, 10.0), (100, 40.0), (400, 40.0)):
+        found = cells(np.full(4000, size), np.full(4000, 0.5), rng, edge)
+        seen_so = Evidence.of([Look(0.5, edge, edge, found)], KNOWN)
+        assert seen_so.expected == pytest.approx(2000, rel=0.06)
+        assert seen_so.density == pytest.approx(seen_so.expected / (edge**2 * 4e-6))
