@@ -1,13 +1,18 @@
-"""A small network that has really learned something, trained once in a few seconds."""
+"""A small network that has really learned something, trained once in a few seconds and traced once."""
 
+import copy
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch.nn import functional
 
+from cellseg.export import to_onnx
 from cellseg.export.assemble import Exported, Request, export
 from cellseg.export.network import Trained, load
 from cellseg.export.tiles import generate
@@ -53,6 +58,32 @@ def learn(config: TrainConfig, steps: int) -> torch.nn.Module:
         loss.backward()
         optimizer.step()
     return network
+
+
+def identity(network: torch.nn.Module) -> str:
+    """What a graph is made of: the modules, and every weight."""
+    found = hashlib.sha256(f"{type(network).__qualname__} {network}".encode())
+    for name, value in network.state_dict().items():
+        found.update(f"{name} {value.dtype}".encode())
+        found.update(value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _traced_once() -> Iterator[None]:
+    """Trace what has the same modules and weights only once: it is most of an export's time."""
+    trace = to_onnx.trace
+    traced: dict[object, onnx.ModelProto] = {}
+
+    def remember(network: torch.nn.Module, **settings: object) -> onnx.ModelProto:
+        key = (identity(network), *sorted(settings.items()))
+        if key not in traced:
+            traced[key] = trace(network, **settings)  # type: ignore[arg-type]
+        return copy.deepcopy(traced[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to_onnx, "trace", remember)
+        yield
 
 
 @pytest.fixture(scope="session")
