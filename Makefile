@@ -81,7 +81,7 @@ types: $(VENV)/dev.stamp
 		--explicit-package-bases --namespace-packages benchmarks/*.py benchmarks/gpu/*.py
 
 unit: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test: lint types unit
 
