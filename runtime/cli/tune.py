@@ -132,7 +132,7 @@ def main(
         gain, error = found.lead
         click.echo(
             f"the model keeps its own rules: others were better by {gain:.3f} ± {error:.3f} on "
-            f"{len(cases)} pictures, which may be chance"
+            f"{len(cases)} pictures, too little to be sure of it on others"
         )
     columns: dict[str, dict[str, float]] = {}
     for group in found.after:

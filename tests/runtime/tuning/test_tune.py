@@ -7,6 +7,7 @@ from cellseg.runtime.errors import UsageError
 from cellseg.runtime.evaluation.metrics import score
 from cellseg.runtime.model.spec import ScoreRule, SplitSettings
 from cellseg.runtime.testing.local_engine import local_spec
+from cellseg.runtime.tuning import tune as module
 from cellseg.runtime.tuning.cases import Case
 from cellseg.runtime.tuning.trials import goal, lead, try_settings
 from cellseg.runtime.tuning.tune import TuneOptions, tune
@@ -63,6 +64,21 @@ def test_rules_from_elsewhere_stay_where_others_are_hardly_better() -> None:
     assert found.split != spoilt.split
     assert found.lead is not None
     assert found.lead[0] > found.lead[1]
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"), [((0.018, 0.0), False), ((0.03, 0.015), False), ((0.03, 0.005), True)]
+)
+def test_a_small_lead_is_left_however_sure(
+    found: tuple[float, float], taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that one has resemble each other more than those to come."""
+    monkeypatch.setattr(module, "lead", lambda *_: found)
+    spoilt = SplitSettings(score=ScoreRule(constant=-40.0, inside={"mask": 0.0}, area=0.0, minimum=0.1))
+    own = SPEC.model_copy(update={"split": spoilt})
+    result = tune(CASES, own, TuneOptions(trials=4, jobs=1))
+    assert (result.split != spoilt) is taken
+    assert result.lead == found
 
 
 def test_a_lead_and_its_error() -> None:
