@@ -5,9 +5,9 @@ r"""How good does the default model get with a few pictures of another kind? The
 
 For each number of pictures, or a few less, evenly chosen from DATA/train: ``cellseg-train finetune`` on them
 from ``nuclei``, ``cellseg-export``, ``cellseg-tune`` on the same pictures, and ``cellseg-eval`` on DATA/val,
-which nothing was chosen by: the last weights count, not the best ones, and how much of ``nuclei`` they keep
-is seen on the training pictures. Next to it stand ``nuclei`` as it is,
-``nuclei`` only tuned, and the same training from nothing, each on the first number of pictures given.
+before and after tuning. Nothing was chosen by DATA/val: the last weights count, not the best ones, and how
+much of ``nuclei`` they keep is seen on the training pictures. Next to it stand ``nuclei`` as it is and only
+tuned, and the same training from nothing, each on the first number of pictures given.
 
 Files whose names agree in what ``--patient`` finds are tiles of one picture. DATA without train/ and val/ is
 divided by pictures, so that no patient is on both sides.
@@ -21,7 +21,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from cellseg.runtime.cli import common
 
 FOLDER = click.Path(path_type=Path)
 HEADS = "mask,boundary,density"
+NUCLEI = "`nuclei`"
 
 
 def call(command: str, *arguments: object) -> None:
@@ -83,14 +84,14 @@ def link(path: Path, target: Path) -> None:
 
 def train(dataset: Path, weights: str, folder: Path, more: Iterable[str] = ()) -> Path:
     """Train ``finetune`` on a data set and return the exported model."""
-    settings = {"dataset_path": dataset, "weights": weights, "work_dir": folder, "val_interval": 10**6}
-    settings |= dict(each.split("=", 1) for each in more)
-    call(
-        "cellseg-train",
-        "finetune",
-        "--resume",
-        *(w for k, v in settings.items() for w in ("--set", f"{k}={v}")),
-    )
+    settings = {"dataset_path": dataset, "weights": weights, "val_interval": 10**6}
+    return train_and_export("finetune", folder, settings | dict(each.split("=", 1) for each in more))
+
+
+def train_and_export(config: str, folder: Path, settings: Mapping[str, object]) -> Path:
+    """Train a shipped configuration with other settings in a folder and return the exported model."""
+    words = (w for k, v in {"work_dir": folder, **settings}.items() for w in ("--set", f"{k}={v}"))
+    call("cellseg-train", config, "--resume", *words)
     model = folder / "model.onnx"
     small = ("--fp16", "--halo", "near", "--no-plan")
     call("cellseg-export", folder / "last.pt", "--heads", HEADS, *small, "-o", model, "--overwrite")
@@ -129,13 +130,20 @@ def main(
         rows.append({"way": way, "pictures": pictures, **json.loads((out / "scores.json").read_text())})
         result.write_text(json.dumps({"set": more, "rows": rows}, indent=1) + "\n")
 
-    def tuned(way: str, count: int, model: Callable[[Path], tuple[object, ...]]) -> None:
+    def measured(start: str, count: int, model: Callable[[Path], tuple[object, ...]]) -> None:
+        """Score what `model` makes of some pictures, as it is where that is new, and tuned on them."""
         dataset = choose(data, count, patient, out / f"data-{count}")
         pictures = len(pictures_of((dataset / "train" / "image").iterdir(), patient))
-        if not any((row["way"], row["pictures"]) == (way, pictures) for row in rows):
+        done = {row["way"] for row in rows if row["pictures"] == pictures} | {NUCLEI}
+        if {start, f"{start}, tuned"} <= done:
+            return
+        chosen = model(dataset)
+        if start not in done:
+            score(start, pictures, *chosen)
+        if f"{start}, tuned" not in done:
             target = ("-o", out / "tuned.onnx", "--trials", trials, "--overwrite")
-            call("cellseg-tune", dataset / "train", *model(dataset), *target)
-            score(way, pictures, "--engine", out / "tuned.onnx")
+            call("cellseg-tune", dataset / "train", *chosen, *target)
+            score(f"{start}, tuned", pictures, "--engine", out / "tuned.onnx")
 
     def trained(weights: str, count: int) -> Callable[[Path], tuple[object, ...]]:
         folder = out / f"{'nothing' if weights == 'null' else weights}-{count}"
@@ -146,10 +154,10 @@ def main(
     if not rows:
         score("`nuclei` as it is", 0, "--model", "nuclei")
     for count in counts:
-        tuned("from `nuclei`, tuned", count, trained("nuclei", count))
-    tuned("`nuclei`, tuned", counts[0], lambda _: ("--model", "nuclei"))
+        measured("from `nuclei`", count, trained("nuclei", count))
+    measured(NUCLEI, counts[0], lambda _: ("--model", "nuclei"))
     if from_nothing:
-        tuned("from nothing, tuned", counts[0], trained("null", counts[0]))
+        measured("from nothing", counts[0], trained("null", counts[0]))
     click.echo(result)
 
 

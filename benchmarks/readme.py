@@ -137,6 +137,19 @@ def taught(rows: list[dict[str, Any]], counted: str, shown: dict[str, str]) -> s
     return table(["", counted, *shown.values()], written)
 
 
+def pictures(figures: dict[str, Any]) -> str:
+    """Show what drawn sections and further pictures are worth: the range over seeds, by set of pictures."""
+    ways: dict[str, list[dict[str, Any]]] = {}
+    for row in figures["rows"]:
+        ways.setdefault(row["way"], []).append(row["sets"])
+    sets = list(figures["rows"][0]["sets"])
+    rows = []
+    for way, runs in ways.items():
+        ranges = (sorted({f"{run[name]['ap50']:.3f}" for run in runs}) for name in sets)
+        rows.append([way, str(len(runs)), *(" … ".join(found) for found in ranges)])
+    return table(["AP50", "seeds", *(f"`{name}`" for name in sets)], rows)
+
+
 def cluster(figures: dict[str, Any]) -> str:
     """Show what handing images out costs, by number of workers."""
     rows = [
@@ -227,6 +240,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": kernels,
     "ablation": ablation,
     "networks": networks,
+    "networks_phase": networks,
+    "pictures": pictures,
     "cluster": cluster,
     "finetune": finetune,
     "finetune_tissue": finetune_tissue,
