@@ -39,6 +39,14 @@ def call(command: str, *arguments: object) -> None:
     subprocess.run([Path(sys.executable).parent / command, *map(str, arguments)], check=True)
 
 
+def scores_of(data: Path, scratch: Path, *model: object) -> dict[str, Any]:
+    """Return what ``cellseg-eval`` writes of a model into a file of `scratch`."""
+    scores = scratch / "scores.json"
+    call("cellseg-eval", data, *model, "--json", scores)
+    found: dict[str, Any] = json.loads(scores.read_text())
+    return found
+
+
 def pictures_of(files: Iterable[Path], patient: str | None) -> list[list[Path]]:
     """Return the files of each picture, in the order of their names."""
     found: dict[str, list[Path]] = {}
@@ -84,14 +92,19 @@ def link(path: Path, target: Path) -> None:
 
 def train(dataset: Path, weights: str, folder: Path, more: Iterable[str] = ()) -> Path:
     """Train ``finetune`` on a data set and return the exported model."""
-    settings = {"dataset_path": dataset, "weights": weights, "val_interval": 10**6}
-    return train_and_export("finetune", folder, settings | dict(each.split("=", 1) for each in more))
+    return train_and_export("finetune", folder, {"dataset_path": dataset, "weights": weights}, more)
 
 
-def train_and_export(config: str, folder: Path, settings: Mapping[str, object]) -> Path:
-    """Train a shipped configuration with other settings in a folder and return the exported model."""
-    words = (w for k, v in {"work_dir": folder, **settings}.items() for w in ("--set", f"{k}={v}"))
-    call("cellseg-train", config, "--resume", *words)
+def train_and_export(
+    config: str, folder: Path, settings: Mapping[str, object], more: Iterable[str] = ()
+) -> Path:
+    """Train a shipped configuration with other settings, and `more` of them, and return the exported model.
+
+    The last weights count, so that validating in between would say nothing.
+    """
+    changed = {"work_dir": folder, "val_interval": 10**6, **settings}
+    changed |= dict(each.split("=", 1) for each in more)
+    call("cellseg-train", config, "--resume", *(w for k, v in changed.items() for w in ("--set", f"{k}={v}")))
     model = folder / "model.onnx"
     small = ("--fp16", "--halo", "near", "--no-plan")
     call("cellseg-export", folder / "last.pt", "--heads", HEADS, *small, "-o", model, "--overwrite")
@@ -126,8 +139,7 @@ def main(
     rows: list[dict[str, Any]] = json.loads(result.read_text())["rows"] if result.exists() else []
 
     def score(way: str, pictures: int, *model: object) -> None:
-        call("cellseg-eval", data / "val", *model, "--json", out / "scores.json")
-        rows.append({"way": way, "pictures": pictures, **json.loads((out / "scores.json").read_text())})
+        rows.append({"way": way, "pictures": pictures, **scores_of(data / "val", out, *model)})
         result.write_text(json.dumps({"set": more, "rows": rows}, indent=1) + "\n")
 
     def measured(start: str, count: int, model: Callable[[Path], tuple[object, ...]]) -> None:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from finetune import FOLDER, call, train_and_export
+from finetune import FOLDER, scores_of, train_and_export
 
 from cellseg.runtime.cli import common
 
 #: What is switched off where pictures are learned from as they are.
 LOOKS = {"tissue": 0, "stained": 0, "stain_jitter": 0}
 #: Of a short training from good weights.
-SHORT = {"learning_rate": 0.0008, "warmup": 20, "ema": 0.95, "val_interval": 10**6}
+SHORT = {"learning_rate": 0.0008, "warmup": 20, "ema": 0.95}
 #: Figures that are kept.
 KEPT = ("images", "ap50", "ap75", "aji", "precision_object", "sensitivity_object")
 #: Share of the first data set where there are others.
@@ -79,8 +79,7 @@ def main(
     def score(way: str, seed: int, model: Path) -> None:
         figures = {}
         for folder in scored:
-            call("cellseg-eval", folder, "--engine", model, "--json", out / "scores.json")
-            scores = json.loads((out / "scores.json").read_text())
+            scores = scores_of(folder, out, "--engine", model)
             figures["/".join(folder.parts[-2:])] = {key: scores[key] for key in KEPT}
         rows.append({"way": way, "seed": seed, "sets": figures})
         target.write_text(json.dumps({"iters": iters, "set": more, "rows": rows}, indent=1) + "\n")
@@ -92,8 +91,7 @@ def main(
         for number, (way, settings) in enumerate(ways.items()):
             if (way, seed) not in done:
                 settings = {"weights": start, "iters": iters, "randseed": seed, **SHORT, **settings}
-                settings |= dict(each.split("=", 1) for each in more)
-                score(way, seed, train_and_export("nuclei", out / f"{number}-{seed}", settings))
+                score(way, seed, train_and_export("nuclei", out / f"{number}-{seed}", settings, more))
     click.echo(target)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import numpy as np
-from finetune import FOLDER, call, divide, evenly, pictures_of, train
+from finetune import FOLDER, call, divide, evenly, pictures_of, scores_of, train
 from numpy.typing import NDArray
 
 from cellseg.runtime.cli import common
@@ -141,8 +141,7 @@ def main(
     rows = []
     held_out = sorted((data / "val" / "image").iterdir())
     for way, choice in (("before", ("--model", "nuclei")), ("after", ("--engine", tuned))):
-        call("cellseg-eval", data / "val", *choice, "--json", out / "scores.json")
-        scores = json.loads((out / "scores.json").read_text())
+        scores = scores_of(data / "val", out, *choice)
         rows.append({"way": way, "changes": effort(held_out, out / way, *choice), **scores})
     given = {name: sum(len(getattr(each, name)) for each in made) for name in vars(Changes())}
     cells = sum(len(np.unique(labels_of(image))) - 1 for image in images)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from cellseg.export import assemble, cli, parity, sizes, to_onnx
+from cellseg.export import assemble, cli, parity, sizes
 from cellseg.export.assemble import Exported
 from cellseg.runtime.backends.trt import plans
 from cellseg.runtime.errors import ModelError
@@ -134,9 +134,7 @@ ALL = ("--heads", "mask,boundary,density")
 
 class TestParityFails:
     @pytest.fixture(autouse=True)
-    def _impossible_limits(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-        # The graph is the one of `exported`: tracing it again would take seconds.
-        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+    def _impossible_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         impossible = parity.Limits(-1, -1, 2, 2, 2, -1)
         monkeypatch.setattr(parity, "LIMITS", dict.fromkeys(parity.LIMITS, impossible))
 
@@ -160,8 +158,7 @@ class TestBfloat16Fails:
     """The graph is right, and a processor's own arithmetic costs too much."""
 
     @pytest.fixture(autouse=True)
-    def _a_processor_with_bfloat16(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
+    def _a_processor_with_bfloat16(self, monkeypatch: pytest.MonkeyPatch) -> None:
         good = parity.Figures(0, 0, 1, 1, 1, 0, 24, 100)
         bad = dataclasses.replace(good, mask_iou=0.98704)
         monkeypatch.setattr(parity, "check", lambda *_: {"fp32": good, "bf16": bad})
@@ -177,11 +174,11 @@ class TestBfloat16Fails:
         assert spec.parity["bf16.mask_iou"] == 0.98704
 
 
+@pytest.mark.usefixtures("exported")  # traced before the size of files is limited
 class TestTheFormerArtefactStays:
     @pytest.fixture
-    def output(self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def output(self, tmp_path: Path) -> Path:
         """A model that stood there before."""
-        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
         (tmp_path / "m.onnx").write_bytes(b"a former good one")
         return tmp_path / "m.onnx"
 
@@ -327,10 +324,6 @@ def folder(path: Path) -> Path:
 
 
 class TestPlan:
-    @pytest.fixture(autouse=True)
-    def _traced(self, exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
-
     def test_a_named_plan_is_built_and_inspected(
         self, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -11,6 +11,8 @@ from cellseg.export import assemble, cli, int8, to_onnx
 from cellseg.export.assemble import Exported
 from cellseg.export.tiles import generate
 
+from .test_cli import ALL
+
 pytest.importorskip("nncf", reason="NNCF is not installed (pip install 'cellseg[export]')")
 pytest.importorskip("onnxruntime", reason="NNCF calibrates on ONNX Runtime")
 
@@ -85,11 +87,8 @@ def test_the_most_sensitive_parts_are_left_out(
     assert quantised_weights(found.model) < quantised_weights(whole.model)
 
 
-def test_calibration_needs_real_pictures(
-    checkpoint: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(to_onnx, "trace", lambda *_, **__: onnx.load(exported.path))
-    words = [str(checkpoint), "--int8", "--no-plan", "-o", str(tmp_path / "m.onnx")]
+def test_calibration_needs_real_pictures(checkpoint: Path, tmp_path: Path) -> None:
+    words = [str(checkpoint), "--int8", "--no-plan", "-o", str(tmp_path / "m.onnx"), *ALL]
     result = CliRunner().invoke(cli.main, words)
     assert result.exit_code == 2
     assert "name a folder of pictures with --calib DIR" in result.output
